@@ -1,0 +1,50 @@
+# Two targets do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test quick check lint types format docs lock clean
+
+demo: $(VENV)/.ready
+	$(BIN)/triptych demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not slow"
+
+# Everything that has to hold before a change goes in: what CI runs.
+check: lint types test
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.ready
+	$(BIN)/pyright
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.ready
+	$(BIN)/python scripts/make_cli_docs.py
+
+lock:
+	$(BIN)/uv lock
+
+# The locked versions of everything but torch, which has its own line: the lock would give its GPU build.
+$(VENV)/.ready: pyproject.toml uv.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet $(TORCH))
+	$(BIN)/uv export --quiet --frozen --no-hashes --no-emit-project --prune torch --output-file $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

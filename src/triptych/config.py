@@ -1,0 +1,99 @@
+"""The model's configuration: all that the weights do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, get_args
+
+from triptych.errors import InputError
+
+Pooling = Literal["cls", "mean", "mcls"]
+LAYOUT = 1
+
+_Config = TypeVar("_Config")
+
+
+def from_mapping(cls: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
+    """Builds the dataclass `cls`; a key that it does not have is an error that names the nearest one.
+
+    Args:
+        cls: A dataclass.
+        values: Field name to value.
+        where: What `values` came from (a file, an option), for the message.
+    """
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+    return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class M3Config:
+    """How a backbone's states become the three representations.
+
+    The defaults are those of the published BGE-M3 (arXiv 2402.03216v4, section 3.2, and its weights).
+
+    Attributes:
+        pooling: Which states make the dense vector: the first (`cls`), all (`mean`), or a [CLS] put before
+            every `mcls_every` tokens (`mcls`, appendix B.2 of the paper: long documents without fine-tuning).
+        mcls_every: Tokens to a [CLS] with `mcls`.
+        query_prefix: Put before every query.
+        document_prefix: Put before every document.
+        max_length: Tokens of a text, special ones counted; longer texts are cut.
+        dense: Whether the model gives dense vectors; they need no weights of their own, only a `pooling` that it
+            was trained with.
+        lexical: Whether the model has the lexical head.
+        multi_dim: Width D' of the multi-vector head; None: the model has no such head.
+        multi_first: Whether the first position ([CLS]) has a token vector. The published model: no.
+        multi_last: Whether the last position ([EOS]) has one. The published model: yes.
+    """
+
+    pooling: Pooling = "cls"
+    mcls_every: int = 256
+    query_prefix: str = ""
+    document_prefix: str = ""
+    max_length: int = 8192
+    dense: bool = True
+    lexical: bool = True
+    multi_dim: int | None = 1024
+    multi_first: bool = False
+    multi_last: bool = True
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"pooling {self.pooling!r} is not one of {get_args(Pooling)}": self.pooling in get_args(Pooling),
+            f"mcls_every {self.mcls_every} is not ≥ 1": self.mcls_every >= 1,
+            f"max_length {self.max_length} is not ≥ 4": self.max_length >= 4,
+            "no head is left of dense, lexical, multi_dim": self.dense
+            or self.lexical
+            or self.multi_dim is not None,
+            f"multi_dim {self.multi_dim} is not ≥ 1": self.multi_dim is None or self.multi_dim >= 1,
+        }
+        if problems := [problem for problem, good in checks.items() if not good]:
+            raise InputError(f"M3Config: {'; '.join(problems)}")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> M3Config:
+        """Reads the `triptych` part of a config.json.
+
+        Raises:
+            InputError: For an unknown key, a layout that this version does not know, or a value out of range.
+        """
+        values = dict(values)
+        layout = values.pop("layout", LAYOUT)
+        if layout != LAYOUT:
+            raise InputError(f"{where}: layout {layout!r}; this version of triptych reads layout {LAYOUT}")
+        return from_mapping(cls, values, where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `of`."""
+        return {"layout": LAYOUT, **asdict(self)}
+
+    def with_(self, **changes: Any) -> M3Config:
+        """A copy with some fields changed."""
+        return replace(self, **changes)

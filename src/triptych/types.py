@@ -1,0 +1,258 @@
+"""The values that cross layers. Arrays here are NumPy and SciPy; nothing in this module knows a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from triptych.errors import InputError
+
+Floats: TypeAlias = NDArray[np.float32]
+Head: TypeAlias = Literal["dense", "lexical", "multi"]
+HEADS: tuple[Head, ...] = ("dense", "lexical", "multi")
+
+
+def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
+    """Returns `heads` as a tuple in the canonical order.
+
+    Args:
+        heads: Names among "dense", "lexical", "multi"; repeats are dropped.
+        where: Name of the caller's argument, for the message.
+
+    Raises:
+        InputError: For an unknown name, or none at all.
+    """
+    given = (heads,) if isinstance(heads, str) else tuple(heads)
+    unknown = [name for name in given if name not in HEADS]
+    if unknown or not given:
+        raise InputError(f"{where}: got {list(given)!r}; expected one or more of {', '.join(HEADS)}")
+    return tuple(head for head in HEADS if head in given)
+
+
+class HeadWeights(NamedTuple):
+    """Weights of the three scores in their sum: ``s = dense·s_dense + lexical·s_lex + multi·s_mul``.
+
+    The default is what the paper uses for MIRACL and MKQA (arXiv 2402.03216v4, appendix C).
+    """
+
+    dense: float = 1.0
+    lexical: float = 0.3
+    multi: float = 1.0
+
+    @classmethod
+    def of(cls, value: HeadWeights | Sequence[float] | Mapping[str, float] | None) -> HeadWeights:
+        """Accepts weights, a triple (dense, lexical, multi), or a mapping in which a missing head counts 0.
+
+        Raises:
+            InputError: For a wrong length or name, a negative or non-finite number, or only zeros.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, Mapping):
+            check_heads(value, "weights")
+            numbers: list[Any] = [value.get(head, 0.0) for head in HEADS]
+        else:
+            numbers = [value] if isinstance(value, str | int | float) else list(value)
+        try:
+            weights = [float(number) for number in numbers]
+        except (TypeError, ValueError):
+            weights = []
+        if len(weights) != 3 or not all(np.isfinite(w) and w >= 0 for w in weights) or not any(weights):
+            raise InputError(f"weights: got {value!r}; expected three finite numbers ≥ 0, not all 0")
+        return cls(*weights)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads whose weight is not zero."""
+        return tuple(head for head, weight in zip(HEADS, self, strict=True) if weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """N matrices of different heights in one flat buffer.
+
+    Attributes:
+        values: ``[T, D]``; the rows of item i are ``values[offsets[i]:offsets[i + 1]]``.
+        offsets: int64 ``[N + 1]``, ascending from 0 to T.
+    """
+
+    values: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        good = (
+            self.values.ndim == 2
+            and self.offsets.ndim == 1
+            and len(self.offsets) > 0
+            and self.offsets[0] == 0
+            and self.offsets[-1] == len(self.values)
+            and bool((np.diff(self.offsets) >= 0).all())
+        )
+        if not good:
+            raise InputError(
+                f"Ragged: got values of shape {self.values.shape}, offsets of shape {self.offsets.shape}; "
+                "expected [T, D] and N + 1 ascending offsets from 0 to T"
+            )
+
+    @classmethod
+    def of(cls, items: Sequence[NDArray[Any]], width: int | None = None) -> Ragged:
+        """Joins matrices ``[n_i, D]``; `width` is D for the case that there are none."""
+        offsets = np.zeros(len(items) + 1, dtype=np.int64)
+        np.cumsum([len(item) for item in items], out=offsets[1:])
+        if items:
+            return cls(np.concatenate(items), offsets)
+        return cls(np.zeros((0, width or 0), dtype=np.float32), offsets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 ``[N]``, the number of rows of each item."""
+        return np.diff(self.offsets)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> NDArray[Any]:
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"Ragged: item {i} of {n}")
+        i %= n
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, rows: NDArray[np.int64] | Sequence[int]) -> Ragged:
+        """The items `rows`, in that order."""
+        return Ragged.of([self[int(row)] for row in rows], self.width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """What an encoder gives for N texts; a head that was not asked for is None.
+
+    Attributes:
+        dense: float32 ``[N, D]``, rows of length 1.
+        lexical: CSR float32 ``[N, V]``, non-negative, column = token id, no explicit zeros.
+        multi: N matrices ``[n_i, D']``, rows of length 1.
+    """
+
+    dense: Floats | None = None
+    lexical: sparse.csr_array | None = None
+    multi: Ragged | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self._sizes())) != 1:
+            raise InputError(
+                f"Encoded: got heads for {self._sizes()} texts; expected one or more heads for the same N"
+            )
+
+    def _sizes(self) -> list[int]:
+        sizes = [] if self.dense is None else [len(self.dense)]
+        sizes += [] if self.lexical is None else [_height(self.lexical)]
+        return sizes + ([] if self.multi is None else [len(self.multi)])
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that are present."""
+        return tuple(head for head in HEADS if getattr(self, head) is not None)
+
+    def __len__(self) -> int:
+        return self._sizes()[0]
+
+    def __getitem__(self, rows: int | slice | NDArray[np.int64] | Sequence[int]) -> Encoded:
+        """The texts `rows` (one number, a slice, or a sequence of numbers) as an Encoded."""
+        index = np.arange(len(self))[rows]
+        index = np.atleast_1d(index)
+        return Encoded(
+            None if self.dense is None else self.dense[index],
+            None if self.lexical is None else cast(sparse.csr_array, self.lexical[index]),
+            None if self.multi is None else self.multi.take(index),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Joins parts that have the same heads.
+
+        Raises:
+            InputError: For no parts, or parts of different heads.
+        """
+        if not parts or len({part.heads for part in parts}) != 1:
+            raise InputError(
+                f"Encoded.concat: got heads {[p.heads for p in parts]}; expected one or more alike"
+            )
+        if len(parts) == 1:
+            return parts[0]
+        dense = [part.dense for part in parts if part.dense is not None]
+        lexical = [part.lexical for part in parts if part.lexical is not None]
+        multi = [part.multi for part in parts if part.multi is not None]
+        return cls(
+            np.concatenate(dense) if dense else None,
+            sparse.csr_array(sparse.vstack(lexical, format="csr")) if lexical else None,
+            _concat_ragged(multi) if multi else None,
+        )
+
+
+def _height(matrix: sparse.csr_array) -> int:
+    return int(cast(tuple[int, int], matrix.shape)[0])
+
+
+def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        id: The document's id as it was added.
+        score: The weighted sum of `scores`.
+        scores: The single scores; a head that the index does not hold is missing.
+        text: The document's text.
+        metadata: What was stored with it.
+    """
+
+    id: str
+    score: float
+    scores: Mapping[Head, float]
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class TextEncoder(Protocol):
+    """What an index needs of an encoder; `triptych.Encoder` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of all that determines the vectors: weights, tokenizer, configuration."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Name or folder from which `Encoder.from_pretrained` would load this model again."""
+        ...
+
+    @property
+    def widths(self) -> Mapping[Head, int]:
+        """Columns of each head that the model has: D, V and D'."""
+        ...
+
+    def encode_query(self, texts: str | Sequence[str], *, outputs: Sequence[Head] = HEADS) -> Encoded:
+        """Encodes queries."""
+        ...
+
+    def encode_document(self, texts: str | Sequence[str], *, outputs: Sequence[Head] = HEADS) -> Encoded:
+        """Encodes documents."""
+        ...

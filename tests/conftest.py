@@ -1,0 +1,41 @@
+"""Shared set-up: shapes and types of the formulae are checked while the tests run; tiny checkpoints."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["triptych.ops"], "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+import checkpoints  # noqa: E402
+from triptych import Encoder  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny XLM-R checkpoint in the published layout. Read only."""
+    return checkpoints.make("xlm-roberta", tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session", params=checkpoints.KINDS)
+def any_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for each kind of backbone."""
+    return checkpoints.make(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def encoder(folder: Path) -> Encoder:
+    """An encoder of `folder` in float32 on the processor. Read only."""
+    return Encoder.from_pretrained(folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def any_encoder(any_folder: Path) -> Encoder:
+    """An encoder of `any_folder` in float32 on the processor. Read only."""
+    return Encoder.from_pretrained(any_folder, device="cpu", dtype="float32")

@@ -1,0 +1,49 @@
+"""Every formula in its slow, obvious form: plain loops in float64, beside the paper's text.
+
+arXiv 2402.03216v4, section 3.2. Nothing here is fast and nothing here shares code with the package.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def dense_score(query: Sequence[float], document: Sequence[float]) -> float:
+    """s_dense = <e_q, e_p>."""
+    return sum(float(a) * float(b) for a, b in zip(query, document, strict=True))
+
+
+def lexical_weights(ids: Sequence[int], weights: Sequence[float], ignored: set[int]) -> dict[int, float]:
+    """The largest weight of each token id; ignored ids, and weights that are not positive, do not count."""
+    best: dict[int, float] = {}
+    for token, weight in zip(ids, weights, strict=True):
+        if token not in ignored and weight > 0:
+            best[token] = max(best.get(token, 0.0), float(weight))
+    return best
+
+
+def lexical_score(query: dict[int, float], document: dict[int, float]) -> float:
+    """s_lex = Σ over the ids in both of w_q · w_p."""
+    return sum(weight * document[token] for token, weight in query.items() if token in document)
+
+
+def maxsim_score(query: Sequence[Sequence[float]], document: Sequence[Sequence[float]]) -> float:
+    """s_mul = 1/N Σ_i max_j <E_q[i], E_p[j]>; 0 where either side has no vectors."""
+    if len(query) == 0 or len(document) == 0:
+        return 0.0
+    return sum(max(dense_score(q, d) for d in document) for q in query) / len(query)
+
+
+def normalised(vector: Sequence[float]) -> list[float]:
+    """The vector divided by its length."""
+    length = math.sqrt(sum(float(x) ** 2 for x in vector))
+    return [float(x) / length for x in vector]
+
+
+def linear(vector: Sequence[float], weight: np.ndarray, bias: np.ndarray) -> list[float]:
+    """W h + b."""
+    return [
+        sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(b)
+        for row, b in zip(weight, bias, strict=True)
+    ]
