@@ -1,0 +1,242 @@
+"""The engine on Qdrant, whether it runs within the process or on a server.
+
+All that is ours is here: what is asked, in which way, and what the answers mean. A `Backend` (in `edge` and
+`server`) only writes it in the classes of its library, so that both behave alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from scipy import sparse
+
+from triptych.errors import IndexFault, InputError
+from triptych.index.collection import BITS, NeutralPoint, points, read_payload, sparse_row
+from triptych.index.engine import Candidates
+from triptych.index.filters import Filter
+from triptych.index.layout import Layout, Payload, check_block, check_vectors, point_id
+from triptych.index.tokens import from_texts
+from triptych.ops.scores import maxsim_scores
+from triptych.types import Encoded, Floats, Head, Ragged
+
+_NUMBERS_AT_ONCE = 2**20
+"""Numbers in one request: about 20 MB of JSON, below the 32 MB that a server takes by default."""
+
+_IDS_AT_ONCE = 1000
+
+SparseList: TypeAlias = tuple[list[int], list[float]]
+Vector: TypeAlias = list[float] | list[list[float]] | SparseList
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One search by one named vector.
+
+    Attributes:
+        head: The vector's name; it tells the form of `vector` too.
+        vector: Numbers, rows of numbers, or (for "lexical") token ids and weights.
+        limit: How many points are wanted.
+        exact: Compare with all points, by the stored vectors themselves and not by a coarse form of them. A
+            backend must turn both off: the engine, asked to score by ids, would else use the coarse form.
+        where: Only points that fulfil this.
+        only: Only these points.
+    """
+
+    head: Head
+    vector: Vector
+    limit: int
+    exact: bool
+    where: Filter | None = None
+    only: Sequence[str] | None = None
+
+
+class Backend(Protocol):
+    """Qdrant's operations in neutral form; keys are UUIDs in text form."""
+
+    def upsert(self, batch: Sequence[NeutralPoint]) -> None:
+        """Inserts or replaces points."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes points."""
+        ...
+
+    def query(self, requests: Sequence[Request]) -> list[list[tuple[str, float]]]:
+        """Keys and scores for each request, the best first."""
+        ...
+
+    def payloads(self, keys: Sequence[str], fields: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """These fields of the payloads of points that are there."""
+        ...
+
+    def count(self, where: Filter | None) -> int:
+        """How many points there are."""
+        ...
+
+    def ids(self) -> Iterator[str]:
+        """The field "id" of all payloads."""
+        ...
+
+    def flush(self) -> None:
+        """Brings everything to the disk."""
+        ...
+
+    def optimize(self) -> None:
+        """Builds graphs and merges segments."""
+        ...
+
+    def close(self) -> None:
+        """Flushes and frees everything."""
+        ...
+
+
+class QdrantEngine:
+    """An `Engine` over a `Backend`; `triptych.index.edge` and `triptych.index.server` make one."""
+
+    def __init__(self, backend: Backend, layout: Layout) -> None:
+        self.layout = layout
+        self.backend = backend
+        # Token vectors of one bit lie in the payload, where Qdrant can keep but not search them.
+        unsearchable = {"multi"} if layout.multi == "binary" else set[str]()
+        self.routes: tuple[Head, ...] = tuple(head for head in layout.heads if head not in unsearchable)
+        self._count = backend.count(None)
+
+    def key(self, document: str) -> str:
+        """A UUID made of the id."""
+        return point_id(document)
+
+    def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
+        """See `Engine.add`."""
+        check_block(self.layout, vectors, payloads)
+        for part in _parts(self.layout, vectors):
+            self.backend.upsert(points(self.layout, vectors[part], payloads[part]))
+        self._count = self.backend.count(None)
+
+    def delete(self, keys: Sequence[str]) -> int:
+        """See `Engine.delete`."""
+        deleted = 0
+        for i in range(0, len(keys), _IDS_AT_ONCE):
+            there = list(self.backend.payloads(keys[i : i + _IDS_AT_ONCE], ["id"]))
+            if there:
+                self.backend.delete(there)
+            deleted += len(there)
+        self._count = self.backend.count(None)
+        return deleted
+
+    def count(self, where: Filter | None = None) -> int:
+        """See `Engine.count`."""
+        return self.backend.count(where)
+
+    def recall(self, queries: Encoded, route: Head, k: int, where: Filter | None = None) -> list[Candidates]:
+        """See `Engine.recall`."""
+        if route not in self.routes:
+            raise InputError(f"recall: got the route {route!r}; expected one of {', '.join(self.routes)}")
+        check_vectors(self.layout, queries, [route], "recall")
+        exact = route != "dense" or self._count < self.layout.exact_below
+        asked: dict[int, Request] = {}
+        for i in range(len(queries)):
+            if vector := _query_vector(queries, route, i):
+                asked[i] = Request(route, vector, k, exact, where)
+        found = dict(zip(asked, self.backend.query(list(asked.values())), strict=True))
+        return [_candidates(found.get(i, []), _factor(queries, route, i), route) for i in range(len(queries))]
+
+    def score(
+        self, queries: Encoded, keys: Sequence[Sequence[str]], heads: Sequence[Head]
+    ) -> list[dict[Head, Floats]]:
+        """See `Engine.score`."""
+        check_vectors(self.layout, queries, heads, "score")
+        scores: list[dict[Head, Floats]] = [
+            {head: np.zeros(len(names), np.float32) for head in heads} for names in keys
+        ]
+        asked: dict[tuple[int, Head], Request] = {}
+        for i, names in enumerate(keys):
+            for head in heads:
+                vector = _query_vector(queries, head, i)
+                if vector and names and head in self.routes:
+                    asked[i, head] = Request(head, vector, len(names), exact=True, only=names)
+        for (i, head), found in zip(asked, self.backend.query(list(asked.values())), strict=True):
+            scores[i][head] = _spread(found, keys[i]) * _factor(queries, head, i)
+        if "multi" in heads and "multi" not in self.routes:
+            for i, names in enumerate(keys):
+                scores[i]["multi"] = self._bit_scores(cast(Ragged, queries.multi).take([i]), names)
+        return scores
+
+    def fetch(self, keys: Sequence[str]) -> list[Payload | None]:
+        """See `Engine.fetch`."""
+        stored: dict[str, Mapping[str, Any]] = {}
+        for i in range(0, len(keys), _IDS_AT_ONCE):
+            stored |= self.backend.payloads(keys[i : i + _IDS_AT_ONCE], list(Payload.__annotations__))
+        return [read_payload(stored[key]) if key in stored else None for key in keys]
+
+    def ids(self) -> Iterator[str]:
+        """See `Engine.ids`."""
+        return self.backend.ids()
+
+    def flush(self) -> None:
+        """See `Engine.flush`."""
+        self.backend.flush()
+
+    def optimize(self) -> None:
+        """See `Engine.optimize`."""
+        self.backend.optimize()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.backend.close()
+
+    def _bit_scores(self, query: Ragged, keys: Sequence[str]) -> Floats:
+        """MaxSim with token vectors that lie in the payloads."""
+        stored = self.backend.payloads(keys, [BITS]) if keys else {}
+        texts = [stored.get(key, {}).get(BITS, "") for key in keys]
+        try:
+            documents = from_texts(texts, self.layout.widths["multi"])
+        except ValueError as error:
+            raise IndexFault(f"score: a document's token vectors cannot be read: {error}") from error
+        return maxsim_scores(query, documents.unpack())[0]
+
+
+def _parts(layout: Layout, vectors: Encoded) -> Iterator[slice]:
+    """Runs of documents with at most `_NUMBERS_AT_ONCE` numbers each (a larger document stands alone)."""
+    each = np.full(len(vectors), layout.widths["dense"], dtype=np.int64)
+    if "lexical" in layout.widths:
+        each += 2 * np.diff(cast(sparse.csr_array, vectors.lexical).indptr)
+    if "multi" in layout.widths:
+        each += cast(Ragged, vectors.multi).lengths * layout.widths["multi"]
+    start = taken = 0
+    for i, numbers in enumerate(each.tolist()):
+        if i > start and taken + numbers > _NUMBERS_AT_ONCE:
+            yield slice(start, i)
+            start, taken = i, 0
+        taken += numbers
+    if start < len(each):
+        yield slice(start, len(each))
+
+
+def _query_vector(queries: Encoded, head: Head, i: int) -> Vector:
+    """One query's representation as lists; empty if the query has none."""
+    if head == "dense":
+        return cast(Floats, queries.dense)[i].tolist()
+    if head == "lexical":
+        indices, values = sparse_row(cast(sparse.csr_array, queries.lexical), i)
+        return (indices, values) if indices else []
+    return cast(Ragged, queries.multi)[i].astype(np.float32, copy=False).tolist()
+
+
+def _factor(queries: Encoded, head: Head, i: int) -> np.float32:
+    """By what Qdrant's score is multiplied: its MaxSim is the sum over the query's tokens, ours the mean."""
+    tokens = len(cast(Ragged, queries.multi)[i]) if head == "multi" else 1
+    return np.float32(1 / max(1, tokens))
+
+
+def _candidates(found: Sequence[tuple[str, float]], factor: np.float32, head: Head) -> Candidates:
+    good = [(key, score) for key, score in found if head != "lexical" or score > 0]
+    return Candidates([key for key, _ in good], np.asarray([score for _, score in good], np.float32) * factor)
+
+
+def _spread(found: Sequence[tuple[str, float]], keys: Sequence[str]) -> Floats:
+    """Scores in the order of `keys`; a point that was not returned lacks the representation, and gets 0."""
+    scores = dict(found)
+    return np.asarray([scores.get(key, 0.0) for key in keys], dtype=np.float32)

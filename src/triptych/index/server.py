@@ -1,0 +1,315 @@
+"""Qdrant on a server or cluster (qdrant-client): the engine for an index at a URL.
+
+The collection is the one that the embedded engine makes; the manifest lies in the collection's metadata, so
+that every machine that reaches the server can open the index. An address is ``http(s)://host[:port]/collection``
+(a path before the collection's name is kept as the server's prefix), or ``local:FOLDER`` for qdrant-client's
+local mode, which is meant for tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from triptych.errors import (
+    IndexExists,
+    IndexFault,
+    IndexLocked,
+    IndexMissing,
+    InputError,
+    MissingExtra,
+    StorageError,
+)
+from triptych.index.collection import (
+    FULL_SCAN_KB,
+    GRAPH_BUILD,
+    GRAPH_DEGREE,
+    NeutralPoint,
+    VectorSpec,
+    collection_spec,
+    field_path,
+)
+from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.layout import Coarse, Layout
+from triptych.index.qdrant import QdrantEngine, Request, SparseList
+from triptych.index.storage import Manifest
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+LOCAL = "local:"
+API_KEY = "TRIPTYCH_API_KEY"
+"""Environment variable with the server's key, for those who do not give it as an argument."""
+
+_LOCAL_COLLECTION = "triptych"
+_TIMEOUT = 60
+_PAGE = 1000
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is a server's address and not a folder."""
+    return place.startswith(("http://", "https://", LOCAL))
+
+
+def connect(place: str, api_key: str | None = None) -> tuple[QdrantClient, str]:
+    """A client for an address, and the collection's name.
+
+    Args:
+        place: See the module's text.
+        api_key: Default: the environment variable TRIPTYCH_API_KEY, else none.
+
+    Raises:
+        InputError: For an address without a collection.
+        IndexLocked: If another holds the local mode's folder.
+        MissingExtra: If qdrant-client is not installed.
+    """
+    qdrant = _qdrant()
+    if place.startswith(LOCAL):
+        try:
+            return qdrant.QdrantClient(path=place.removeprefix(LOCAL)), _LOCAL_COLLECTION
+        except RuntimeError as error:
+            raise IndexLocked(f"{place}: {error}") from error
+    parts = urlsplit(place)
+    prefix, _, collection = parts.path.strip("/").rpartition("/")
+    if not collection or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"index: got the address {place!r}; expected http(s)://host[:port]/collection")
+    port = parts.port or (443 if parts.scheme == "https" else 6333)
+    client = qdrant.QdrantClient(
+        url=f"{parts.scheme}://{parts.hostname}:{port}",
+        port=port,
+        prefix=prefix or None,
+        api_key=api_key or os.environ.get(API_KEY),
+        timeout=_TIMEOUT,
+        check_compatibility=False,  # it would warn instead of failing, and cost a request
+    )
+    return client, collection
+
+
+def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantEngine:
+    """Makes a collection with a manifest.
+
+    Raises:
+        IndexExists: If there is a collection of this name.
+        StorageError: If the server refuses.
+    """
+    m = _models()
+    with _asking(collection):
+        if client.collection_exists(collection):
+            raise IndexExists(f"{collection}: there is a collection of this name; expected a new name")
+    spec = collection_spec(manifest.layout)
+    with _asking(collection, writing=True):
+        client.create_collection(
+            collection,
+            vectors_config={name: _vector_params(vector) for name, vector in spec.vectors.items()},
+            sparse_vectors_config={name: m.SparseVectorParams() for name in spec.sparse},
+            optimizers_config=m.OptimizersConfigDiff(indexing_threshold=spec.indexing_threshold_kb),
+            metadata=manifest.to_json(),
+        )
+    return load(client, collection, manifest.layout)
+
+
+def read_manifest(client: QdrantClient, collection: str) -> Manifest:
+    """The manifest of a collection.
+
+    Raises:
+        IndexMissing: If there is no such collection, or it is not an index.
+        IndexForeign: If it is of another layout version.
+    """
+    with _asking(collection):
+        if not client.collection_exists(collection):
+            raise IndexMissing(f"{collection}: there is no collection of this name; Index.create makes one")
+        metadata = client.get_collection(collection).config.metadata
+    return Manifest.from_json(metadata, collection)
+
+
+def load(client: QdrantClient, collection: str, layout: Layout) -> QdrantEngine:
+    """Opens a collection."""
+    return QdrantEngine(ServerBackend(client, collection, layout), layout)
+
+
+class ServerBackend:
+    """`Backend` over a client and the name of a collection."""
+
+    def __init__(self, client: QdrantClient, collection: str, layout: Layout) -> None:
+        self._client: QdrantClient | None = client
+        self._name = collection
+        self._ef = layout.ef
+
+    @property
+    def client(self) -> QdrantClient:
+        """The library's client.
+
+        Raises:
+            IndexFault: After `close`.
+        """
+        if self._client is None:
+            raise IndexFault(f"{self._name}: the index is closed")
+        return self._client
+
+    def upsert(self, batch: Sequence[NeutralPoint]) -> None:
+        """See `Backend.upsert`. Returns when the server has applied it, beyond having logged it."""
+        points = [_point(point) for point in batch]
+        with _asking(self._name, writing=True):
+            self.client.upsert(self._name, points, wait=True)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `Backend.delete`."""
+        with _asking(self._name, writing=True):
+            self.client.delete(self._name, _models().PointIdsList(points=list(keys)), wait=True)
+
+    def query(self, requests: Sequence[Request]) -> list[list[tuple[str, float]]]:
+        """See `Backend.query`."""
+        if not requests:
+            return []
+        batch = [self._request(request) for request in requests]
+        with _asking(self._name):
+            answers = self.client.query_batch_points(self._name, batch)
+        return [[(str(point.id), point.score) for point in answer.points] for answer in answers]
+
+    def payloads(self, keys: Sequence[str], fields: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """See `Backend.payloads`."""
+        with _asking(self._name):
+            records = self.client.retrieve(
+                self._name, list(keys), with_payload=list(fields), with_vectors=False
+            )
+        return {str(record.id): record.payload or {} for record in records}
+
+    def count(self, where: Filter | None) -> int:
+        """See `Backend.count`."""
+        with _asking(self._name):
+            return self.client.count(self._name, count_filter=_filter(where, None), exact=True).count
+
+    def ids(self) -> Iterator[str]:
+        """See `Backend.ids`."""
+        offset: Any = None
+        while True:
+            with _asking(self._name):
+                records, offset = self.client.scroll(
+                    self._name, limit=_PAGE, offset=offset, with_payload=["id"], with_vectors=False
+                )
+            yield from (cast(dict[str, Any], record.payload)["id"] for record in records)
+            if offset is None:
+                return
+
+    def flush(self) -> None:
+        """Nothing to do: the server flushes by itself."""
+
+    def optimize(self) -> None:
+        """Nothing to do: the server optimises by itself."""
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+    def _request(self, request: Request) -> Any:
+        m = _models()
+        if request.exact:
+            params = m.SearchParams(exact=True, quantization=m.QuantizationSearchParams(ignore=True))
+        else:
+            rescore = m.QuantizationSearchParams(rescore=True, oversampling=2.0)
+            params = m.SearchParams(hnsw_ef=max(self._ef, request.limit), quantization=rescore)
+        vector: Any = request.vector
+        if request.head == "lexical":
+            indices, values = cast(SparseList, vector)
+            vector = m.SparseVector(indices=indices, values=values)
+        return m.QueryRequest(
+            query=vector,
+            using=request.head,
+            limit=request.limit,
+            filter=_filter(request.where, request.only),
+            params=params,
+            with_payload=False,
+            with_vector=False,
+        )
+
+
+def _qdrant() -> Any:
+    try:
+        return importlib.import_module("qdrant_client")
+    except ImportError as error:
+        raise MissingExtra("an index on a server", "server") from error
+
+
+def _models() -> Any:
+    return importlib.import_module("qdrant_client.models")
+
+
+@contextlib.contextmanager
+def _asking(collection: str, *, writing: bool = False) -> Generator[None]:
+    """Turns what a request may raise into our errors."""
+    try:
+        yield
+    except (IndexFault, InputError):
+        raise
+    except Exception as error:
+        if writing:
+            raise StorageError(f"{collection}: the server did not store it: {error}") from error
+        raise IndexFault(f"{collection}: the server did not answer as it should: {error}") from error
+
+
+def _vector_params(spec: VectorSpec) -> Any:
+    m = _models()
+    several = m.MultiVectorConfig(comparator=m.MultiVectorComparator.MAX_SIM) if spec.several else None
+    return m.VectorParams(
+        size=spec.size,
+        distance=m.Distance.DOT,
+        multivector_config=several,
+        datatype=m.Datatype(spec.datatype),
+        quantization_config=_coarse(spec.coarse),
+        hnsw_config=m.HnswConfigDiff(
+            m=GRAPH_DEGREE if spec.graph else 0, ef_construct=GRAPH_BUILD, full_scan_threshold=FULL_SCAN_KB
+        ),
+    )
+
+
+def _coarse(kind: Coarse) -> Any:
+    m = _models()
+    if kind == "int8":
+        return m.ScalarQuantization(scalar=m.ScalarQuantizationConfig(type=m.ScalarType.INT8))
+    if kind == "4bit":
+        return m.TurboQuantization(turbo=m.TurboQuantQuantizationConfig(bits=m.TurboQuantBitSize.BITS4))
+    return None
+
+
+def _point(point: NeutralPoint) -> Any:
+    m = _models()
+    vectors: dict[str, Any] = dict(point.vectors)
+    for name, (indices, values) in point.sparse.items():
+        vectors[name] = m.SparseVector(indices=indices, values=values)
+    return m.PointStruct(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _filter(where: Filter | None, only: Sequence[str] | None) -> Any:
+    m = _models()
+    conditions: list[Any] = [] if where is None else [_condition(condition) for condition in where.conditions]
+    if only is not None:
+        conditions.append(m.HasIdCondition(has_id=list(only)))
+    return m.Filter(must=conditions) if conditions else None
+
+
+def _condition(condition: Condition) -> Any:
+    m = _models()
+    key = field_path(condition.path)
+    if isinstance(condition, AnyOf):
+        return m.Filter(should=[_equals(key, value) for value in condition.values])
+    return m.FieldCondition(key=key, range=_range(condition))
+
+
+def _equals(key: str, value: str | float | bool) -> Any:
+    m = _models()
+    if isinstance(value, str | bool):
+        return m.FieldCondition(key=key, match=m.MatchValue(value=value))
+    # A range, since a match by value would tell 5 from 5.0.
+    return m.FieldCondition(key=key, range=m.Range(gte=float(value), lte=float(value)))
+
+
+def _range(condition: Between) -> Any:
+    m = _models()
+    kind = m.DatetimeRange if condition.of_times else m.Range
+    return kind(**dict(condition.bounds))
