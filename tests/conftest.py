@@ -9,6 +9,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["triptych.ops"], "beartype.beartype")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -29,13 +30,34 @@ def any_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return checkpoints.make(request.param, tmp_path_factory.mktemp(request.param))
 
 
+def shared(encoder: Encoder) -> Iterator[Encoder]:
+    """Taking the model out of an encoder ends its inference engine: no test may do so to a shared one."""
+    engine = encoder._model.engine
+    yield encoder
+    assert encoder._model.engine is engine, (
+        "a test took the model out of a shared encoder; use own_encoder there"
+    )
+
+
 @pytest.fixture(scope="session")
-def encoder(folder: Path) -> Encoder:
+def encoder(folder: Path) -> Iterator[Encoder]:
     """An encoder of `folder` in float32 on the processor. Read only."""
+    yield from shared(Encoder.from_pretrained(folder, device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def any_encoder(any_folder: Path) -> Iterator[Encoder]:
+    """An encoder of `any_folder` in float32 on the processor. Read only."""
+    yield from shared(Encoder.from_pretrained(any_folder, device="cpu", dtype="float32"))
+
+
+@pytest.fixture
+def own_encoder(folder: Path) -> Encoder:
+    """Like `encoder`, for one test alone, which may take it apart."""
     return Encoder.from_pretrained(folder, device="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="session")
-def any_encoder(any_folder: Path) -> Encoder:
-    """An encoder of `any_folder` in float32 on the processor. Read only."""
+@pytest.fixture
+def any_own_encoder(any_folder: Path) -> Encoder:
+    """Like `any_encoder`, for one test alone."""
     return Encoder.from_pretrained(any_folder, device="cpu", dtype="float32")

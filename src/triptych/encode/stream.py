@@ -1,0 +1,147 @@
+"""Encoding more texts than fit in memory, block by block, and going on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from scipy import sparse
+
+from triptych.encode.workers import WorkerPool
+from triptych.errors import InputError
+from triptych.files import write_atomically
+from triptych.types import Encoded, Ragged
+
+
+class Store:
+    """A folder of encoded blocks, one safetensors file each.
+
+    Args:
+        folder: Made if needed.
+        facts: What determines the vectors (model, options). A block of other facts is an error, not reused.
+    """
+
+    def __init__(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.facts = json.dumps(facts, sort_keys=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, number: int, texts: Sequence[str]) -> Encoded | None:
+        """The block if it is there; None if it is not.
+
+        Raises:
+            InputError: If it holds other texts, or was made by another model or with other options.
+        """
+        path = self._path(number)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata != self._metadata(texts):
+                    same = metadata.get("facts") == self.facts
+                    differs = "other texts" if same else "another model or other options"
+                    raise InputError(
+                        f"{path}: was made with {differs}; give another folder, or remove this one"
+                    )
+                return unpack({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error}); remove it, and it will be made again"
+            ) from error
+
+    def put(self, number: int, texts: Sequence[str], encoded: Encoded) -> None:
+        """Writes a block; when this returns it is on the disk.
+
+        Raises:
+            StorageError: If writing fails.
+        """
+        write_atomically(self._path(number), save(pack(encoded), self._metadata(texts)))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.safetensors"
+
+    def _metadata(self, texts: Sequence[str]) -> dict[str, str]:
+        digest = hashlib.blake2b(digest_size=16)
+        for text in texts:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little") + data)
+        return {"facts": self.facts, "texts": digest.hexdigest()}
+
+
+def blocks_of(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cuts an iterable into lists of `size` strings; the last may be shorter."""
+    if isinstance(texts, str) or size < 1:
+        raise InputError(
+            f"encode_stream: got block={size}, {type(texts).__name__}; expected ≥ 1, an iterable of strings"
+        )
+    source = iter(texts)
+    return iter(lambda: list(islice(source, size)), [])
+
+
+def encode_blocks(
+    blocks: Iterable[list[str]], encode: Callable[[list[str]], Encoded], store: Store | None
+) -> Iterator[Encoded]:
+    """Encodes block after block here; what the store already holds is read."""
+    for number, texts in enumerate(blocks):
+        found = store.get(number, texts) if store else None
+        yield found or _kept(number, texts, encode(texts), store)
+
+
+def encode_blocks_ahead(
+    blocks: Iterable[list[str]], pool: WorkerPool, options: Mapping[str, Any], store: Store | None
+) -> Iterator[Encoded]:
+    """The same with workers: some blocks are on their way while earlier ones are given out, in order."""
+    waiting: deque[tuple[int, list[str], Encoded | Future[Encoded]]] = deque()
+    numbered = enumerate(blocks)
+    while True:
+        for number, texts in islice(numbered, 2 * pool.size - len(waiting)):
+            waiting.append(
+                (number, texts, (store.get(number, texts) if store else None) or pool.submit(texts, options))
+            )
+        if not waiting:
+            return
+        number, texts, work = waiting.popleft()
+        yield work if isinstance(work, Encoded) else _kept(number, texts, pool.result(work), store)
+
+
+def _kept(number: int, texts: list[str], encoded: Encoded, store: Store | None) -> Encoded:
+    if store:
+        store.put(number, texts, encoded)
+    return encoded
+
+
+def pack(encoded: Encoded) -> dict[str, NDArray[Any]]:
+    """An `Encoded` as named arrays."""
+    arrays: dict[str, NDArray[Any]] = {}
+    if encoded.dense is not None:
+        arrays["dense"] = encoded.dense
+    if encoded.lexical is not None:
+        csr = encoded.lexical
+        arrays |= {"lexical.data": csr.data, "lexical.indices": csr.indices, "lexical.indptr": csr.indptr}
+        arrays["lexical.shape"] = np.array(csr.shape)
+    if encoded.multi is not None:
+        arrays |= {"multi.values": encoded.multi.values, "multi.offsets": encoded.multi.offsets}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> Encoded:
+    """The inverse of `pack`."""
+    lexical = multi = None
+    if "lexical.data" in arrays:
+        parts = tuple(arrays[f"lexical.{name}"] for name in ("data", "indices", "indptr"))
+        rows, columns = arrays["lexical.shape"].tolist()
+        lexical = sparse.csr_array(parts, shape=(rows, columns))
+    if "multi.values" in arrays:
+        multi = Ragged(arrays["multi.values"], arrays["multi.offsets"])
+    return Encoded(arrays.get("dense"), lexical, multi)

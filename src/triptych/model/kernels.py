@@ -1,0 +1,182 @@
+"""Linear layers, each way of computing them behind the same four functions.
+
+The weights are brought once into the form that the product wants; what is fused (bias, GELU, residual) saves
+passes over the activations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, linear
+
+# oneDNN chooses the layout of the weights for a number of rows; other numbers run with it too.
+_TYPICAL_ROWS = 1024
+
+
+class Weights(NamedTuple):
+    """A packed layer ``[out, in]``.
+
+    Attributes:
+        matrix: In the form of whoever packed it.
+        bias: ``[out]``.
+        scales: float32 ``[out]``, for 8-bit matrices.
+    """
+
+    matrix: Tensor
+    bias: Tensor
+    scales: Tensor | None = None
+
+
+class Kernels(Protocol):
+    """A way of computing linear layers."""
+
+    @property
+    def name(self) -> str:
+        """For reports, such as "onednn-bfloat16"."""
+        ...
+
+    def pack(self, matrix: Tensor, bias: Tensor) -> Weights:
+        """Prepares a layer ``[out, in]``."""
+        ...
+
+    def unpack(self, weights: Weights) -> Tensor:
+        """The matrix as an ordinary tensor again, in the type of the activations."""
+        ...
+
+    def linear(self, x: Tensor, weights: Weights) -> Tensor:
+        """``x Wᵀ + b``."""
+        ...
+
+    def linear_gelu(self, x: Tensor, weights: Weights) -> Tensor:
+        """``GELU(x Wᵀ + b)``, the exact GELU."""
+        ...
+
+    def linear_add(self, x: Tensor, weights: Weights, residual: Tensor) -> Tensor:
+        """``x Wᵀ + b + residual``."""
+        ...
+
+
+class TorchKernels:
+    """torch's own layers: every device and type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    @property
+    def name(self) -> str:
+        """See `Kernels`."""
+        return f"torch-{str(self.dtype).removeprefix('torch.')}"
+
+    def pack(self, matrix: Tensor, bias: Tensor) -> Weights:
+        """See `Kernels`."""
+        return Weights(matrix.to(self.dtype).contiguous(), bias.to(self.dtype))
+
+    def unpack(self, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return weights.matrix
+
+    def linear(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return linear(x, weights.matrix, weights.bias)
+
+    def linear_gelu(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return gelu(linear(x, weights.matrix, weights.bias))
+
+    def linear_add(self, x: Tensor, weights: Weights, residual: Tensor) -> Tensor:
+        """See `Kernels`."""
+        return linear(x, weights.matrix, weights.bias) + residual
+
+
+class OneDnnKernels:
+    """oneDNN with prepacked weights and fused GELU and residual: processors, float32 and bfloat16.
+
+    The operators are torch's, but not public: `usable` tries them on a small product and compares.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        operators = cast(Any, torch.ops.mkldnn)
+        self._reorder = operators._reorder_linear_weight
+        self._unary = operators._linear_pointwise.default
+        self._binary = operators._linear_pointwise.binary
+
+    @property
+    def name(self) -> str:
+        """See `Kernels`."""
+        return f"onednn-{str(self.dtype).removeprefix('torch.')}"
+
+    def pack(self, matrix: Tensor, bias: Tensor) -> Weights:
+        """See `Kernels`."""
+        plain = matrix.to(self.dtype).contiguous()
+        return Weights(self._reorder(plain, _TYPICAL_ROWS), bias.to(self.dtype))
+
+    def unpack(self, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return weights.matrix.to_dense()
+
+    def linear(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return self._unary(x, weights.matrix, weights.bias, "none", [], "")
+
+    def linear_gelu(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return self._unary(x, weights.matrix, weights.bias, "gelu", [], "none")
+
+    def linear_add(self, x: Tensor, weights: Weights, residual: Tensor) -> Tensor:
+        """See `Kernels`."""
+        return self._binary(x, residual, weights.matrix, weights.bias, "add")
+
+
+def choose(device: torch.device, dtype: torch.dtype) -> tuple[Kernels, str]:
+    """The fastest kernels that this machine runs, and in words why these.
+
+    Args:
+        device: Where the model is.
+        dtype: float32, bfloat16 or float16.
+    """
+    plain = TorchKernels(dtype)
+    if device.type != "cpu":
+        return plain, f"{device.type}: the vendor's matrix products by torch"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return plain, f"oneDNN's fused layers are not used for {plain.name.removeprefix('torch-')}"
+    try:
+        fused = OneDnnKernels(dtype)
+        problem = problem_of(fused, dtype)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        problem = f"this torch has no fused oneDNN layers ({type(error).__name__})"
+        return plain, problem
+    return (plain, problem) if problem else (fused, "prepacked oneDNN layers, tried and compared at loading")
+
+
+def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = None) -> str | None:
+    """Tries kernels on a small random product; says what is wrong with the result, None if nothing is.
+
+    Args:
+        kernels: What to try.
+        dtype: Type of the activations.
+        tolerance: Largest relative error; None: by type.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, matrix, residual = (
+        torch.randn(shape, generator=generator) for shape in ((19, 64), (32, 64), (19, 32))
+    )
+    bias = torch.randn(32, generator=generator)
+    small = [part.to(dtype) for part in (x, matrix, bias, residual)]
+    with torch.inference_mode():
+        weights = kernels.pack(small[1], small[2])
+        exact = linear(small[0].double(), small[1].double(), small[2].double())
+        pairs = {
+            "linear": (kernels.linear(small[0], weights), exact),
+            "linear_gelu": (kernels.linear_gelu(small[0], weights), gelu(exact)),
+            "linear_add": (kernels.linear_add(small[0], weights, small[3]), exact + small[3].double()),
+        }
+    limit = tolerance or (1e-5 if dtype == torch.float32 else 1e-2)
+    for name, (got, expected) in pairs.items():
+        error = float((got.double() - expected).norm() / expected.norm())
+        if not error < limit:
+            return f"{kernels.name}: {name} is wrong on this machine (relative error {error:.1e})"
+    return None

@@ -1,0 +1,145 @@
+"""The model: any Hugging Face encoder as backbone, and three heads over its states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from triptych.config import M3Config
+from triptych.errors import InputError
+from triptych.model.backbone import hidden_size
+from triptych.model.engine import Engine
+from triptych.model.packed import Packed, Reps, SpecialIds, positions
+from triptych.model.packed_forward import last_states
+from triptych.types import HEADS, Head
+
+# Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and
+# reading all of a 2 GB checkpoint would cost seconds at every start.
+_SAMPLE = 65536
+
+
+class M3Model(nn.Module):
+    """One encoder pass, three representations (arXiv 2402.03216v4, section 3.2).
+
+    Attributes:
+        backbone: A Hugging Face encoder.
+        lexical_head: Linear ``H → 1``, or None.
+        multi_head: Linear ``H → D'``, or None.
+        config: See `M3Config`.
+        special: Ids that the heads treat apart.
+        engine: Runs the backbone for inference, without gradients; None: the backbone runs itself.
+    """
+
+    def __init__(self, backbone: nn.Module, config: M3Config, special: SpecialIds) -> None:
+        super().__init__()
+        width = hidden_size(backbone)
+        self.backbone = backbone
+        self.lexical_head = nn.Linear(width, 1) if config.lexical else None
+        self.multi_head = nn.Linear(width, config.multi_dim) if config.multi_dim is not None else None
+        self.config = config
+        self.special = special
+        self.engine: Engine | None = None
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that the model has."""
+        present = {
+            "dense": self.config.dense,
+            "lexical": self.lexical_head is not None,
+            "multi": self.multi_head is not None,
+        }
+        return tuple(head for head in HEADS if present[head])
+
+    @property
+    def widths(self) -> Mapping[Head, int]:
+        """Columns of each head: hidden size, vocabulary size, D'."""
+        config = cast(Any, self.backbone).config
+        widths = {
+            "dense": hidden_size(self.backbone),
+            "lexical": config.vocab_size,
+            "multi": self.config.multi_dim,
+        }
+        return {head: int(cast(int, widths[head])) for head in self.heads}
+
+    def forward(self, batch: Packed, outputs: Sequence[Head] = HEADS) -> Reps:
+        """Runs the backbone once and the heads that are asked for.
+
+        Args:
+            batch: Token ids of N texts, on the model's device.
+            outputs: Heads to compute.
+
+        Returns:
+            Packed representations; the dense rows, the lexical weights and every normalisation are float32.
+
+        Raises:
+            InputError: For a head that the model does not have.
+        """
+        absent = [head for head in outputs if head not in self.heads]
+        if absent:
+            raise InputError(f"M3Model: outputs {absent} asked for; this model has {', '.join(self.heads)}")
+        states = self._states(batch, first_only=tuple(outputs) == ("dense",) and self.config.pooling == "cls")
+        multi, multi_offsets = self._multi(states, batch) if "multi" in outputs else (None, batch.offsets)
+        return Reps(
+            ids=batch.ids,
+            offsets=batch.offsets,
+            dense=self._dense(states, batch) if "dense" in outputs else None,
+            lexical=self._lexical(states, batch) if "lexical" in outputs else None,
+            multi=multi,
+            multi_offsets=multi_offsets,
+        )
+
+    def _states(self, batch: Packed, *, first_only: bool) -> Tensor:
+        """``[T, H]``; with `first_only` the first state of each text, ``[N, H]``."""
+        if self.engine is not None:
+            return self.engine(batch, first_only=first_only)
+        states = last_states(self.backbone, batch, self.special.pad)
+        return states[batch.offsets[:-1]] if first_only else states
+
+    def _counted(self, batch: Packed, head: Head) -> Tensor:
+        return positions(batch, head, self.config, self.special)
+
+    def _dense(self, states: Tensor, batch: Packed) -> Tensor:
+        """The mean of the states that count, normalised: with `cls` pooling that is the first state."""
+        if self.config.pooling == "cls":
+            first = states if len(states) == len(batch) else states[batch.offsets[:-1]]
+            return normalize(first.float(), dim=-1)
+        chosen = self._counted(batch, "dense").nonzero().squeeze(1)
+        # The sum has the direction of the mean.
+        total = states.new_zeros(len(batch), states.shape[1], dtype=torch.float32)
+        return normalize(total.index_add(0, batch.rows[chosen], states[chosen].float()), dim=-1)
+
+    def _lexical(self, states: Tensor, batch: Packed) -> Tensor:
+        """``w_i = ReLU(W_lex h_i + b)`` in float32, 0 at positions that do not count."""
+        head = cast(nn.Linear, self.lexical_head)
+        weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
+        return weights * self._counted(batch, "lexical")
+
+    def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
+        """``E_i = norm(W_mul h_i + b)`` for the positions that count."""
+        head = cast(nn.Linear, self.multi_head)
+        counted = self._counted(batch, "multi")
+        ends = torch.cat([batch.offsets.new_zeros(1), counted.cumsum(0)])
+        vectors = head(states[counted].to(head.weight.dtype)).float()
+        return normalize(vectors, dim=-1), ends[batch.offsets]
+
+    def fingerprint(self, also: Mapping[str, Any] | None = None) -> str:
+        """Hex digest (128 bits) of the configuration and the weights in the type in which they are now.
+
+        Args:
+            also: Further facts that determine the vectors, such as the tokenizer's digest.
+        """
+        backbone = cast(Any, self.backbone).config
+        facts = {"model": backbone.model_type, "config": self.config.to_dict(), **(also or {})}
+        digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, len(flat) // _SAMPLE)].float().cpu().numpy()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(sample.tobytes())
+        return digest.hexdigest()

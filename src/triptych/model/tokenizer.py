@@ -1,0 +1,160 @@
+"""Texts to token ids: once, unpadded, with the prefix, the cut and the extra [CLS] of `mcls` in one place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from triptych.errors import InputError, ModelError
+from triptych.model.packed import SpecialIds
+
+Ids = NDArray[np.int64]
+
+# The files that hold a vocabulary, in the forms of BERT-like tokenizers; every tokenizer has one of them.
+_VOCABULARIES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
+
+
+class Tokenized(NamedTuple):
+    """Token ids of N texts, special tokens included, and how many texts were cut."""
+
+    ids: list[Ids]
+    truncated: int
+
+
+class TextTokenizer:
+    """A Hugging Face tokenizer as the model uses it.
+
+    Args:
+        tokenizer: A tokenizer with a Rust backend (every XLM-R, BERT and ModernBERT has one).
+        where: What it came from, for the messages.
+
+    Attributes:
+        special: Ids of the special tokens.
+
+    Raises:
+        ModelError: If there is no Rust backend, or the special tokens do not stand around the text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError(
+                f"{where}: {type(tokenizer).__name__} has no Rust backend (tokenizer.json); one is needed"
+            )
+        self.tokenizer = tokenizer
+        # A copy, since truncation and padding are settings inside the object and others may hold it too.
+        self._backend = Tokenizer.from_str(backend.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.before, self.after = self._frame(where)
+        self.special = SpecialIds(
+            cls=self.before[0],
+            eos=self.after[-1],
+            pad=self._pad_id(),
+            unk=cast("int | None", tokenizer.unk_token_id),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> TextTokenizer:
+        """Reads the tokenizer files of a checkpoint folder.
+
+        Raises:
+            ModelError: If there are none that can be read.
+        """
+        # transformers makes an empty tokenizer of a folder that has only the encoder's configuration.
+        if not any((folder / name).is_file() for name in _VOCABULARIES):
+            raise ModelError(f"{folder}: no tokenizer can be read from this folder: no {_VOCABULARIES[0]}")
+        try:
+            return cls(AutoTokenizer.from_pretrained(str(folder)), str(folder))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder}: no tokenizer can be read from this folder: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer files."""
+        self.tokenizer.save_pretrained(str(folder))
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the tokenizer's whole definition."""
+        return hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
+
+    def encode(
+        self, texts: Sequence[str], *, prefix: str = "", max_length: int, mcls_every: int | None = None
+    ) -> Tokenized:
+        """Tokenises texts.
+
+        Args:
+            texts: Any strings; the empty one gives the special tokens alone.
+            prefix: Put before every text.
+            max_length: Most tokens a text, special ones counted; the rest is cut off.
+            mcls_every: Put a [CLS] before every so many tokens of the text (the first one is there anyway).
+
+        Raises:
+            InputError: For a string that is no text (it holds half of a surrogate pair), or no room.
+        """
+        room = self._room(max_length, mcls_every)
+        try:
+            encodings = self._backend.encode_batch_fast(
+                [prefix + text for text in texts], add_special_tokens=False
+            )
+        except TypeError as error:
+            raise _no_text(texts) from error
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        return Tokenized(
+            [self._framed(text[:room], mcls_every) for text in ids], sum(len(text) > room for text in ids)
+        )
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The tokens as a reader knows them, without the mark of a word's beginning."""
+        names = cast("list[str]", self.tokenizer.convert_ids_to_tokens([int(i) for i in ids]))
+        return [name.replace("▁", " ").strip() or name for name in names]
+
+    def _room(self, max_length: int, mcls_every: int | None) -> int:
+        """Tokens of the text itself that fit into `max_length`."""
+        room = max_length - len(self.before) - len(self.after)
+        if mcls_every is not None:
+            # With the [CLS] that is there anyway, every mcls_every + 1 positions begin with one.
+            room -= -(-(room + 1) // (mcls_every + 1)) - 1
+        if room < 1:
+            raise InputError(
+                f"max_length: got {max_length}; expected room for the special tokens and one more"
+            )
+        return room
+
+    def _framed(self, text: Ids, mcls_every: int | None) -> Ids:
+        if mcls_every is not None:
+            text = np.insert(text, np.arange(mcls_every, len(text), mcls_every), self.special.cls)
+        return np.concatenate([self.before, text, self.after])
+
+    def _frame(self, where: str) -> tuple[Ids, Ids]:
+        """The special tokens before and after a text, as the tokenizer's own template puts them."""
+        bare = self._backend.encode("a", add_special_tokens=False).ids
+        whole = self._backend.encode("a", add_special_tokens=True).ids
+        starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
+        if not bare or not starts or starts[0] == 0 or starts[0] + len(bare) == len(whole):
+            raise ModelError(
+                f"{where}: the tokenizer gives {whole} for 'a'; expected [CLS] before it and [EOS] after it"
+            )
+        first = starts[0]
+        return np.array(whole[:first], dtype=np.int64), np.array(whole[first + len(bare) :], dtype=np.int64)
+
+    def _pad_id(self) -> int:
+        pad = cast(Any, self.tokenizer).pad_token_id
+        return int(self.after[-1] if pad is None else pad)
+
+
+def _no_text(texts: Sequence[str]) -> InputError:
+    """Finds the first string that has no UTF-8 form: Rust, unlike Python, has no such strings."""
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return InputError(f"texts[{i}]: {error.reason} at character {error.start}; expected Unicode text")
+    return InputError("prefix: holds half of a surrogate pair; expected Unicode text")

@@ -1,0 +1,267 @@
+"""What `Encoder.encode` promises, on each kind of backbone."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import twin
+from checkpoints import POSITIONS, TEXTS, WIDTH, WORDS
+from triptych import Encoder, HeadWeights
+from triptych.encode.batching import batches
+from triptych.encode.encoder import TruncationWarning
+from triptych.errors import InputError
+from triptych.types import HEADS
+
+# A text alone and in a batch meets other shapes in the same products, so that sums are rounded otherwise.
+ROUNDING = 2e-6
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+texts_of_words = st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join), max_size=7)
+
+
+def load(folder: Path, **options: object) -> Encoder:
+    return Encoder.from_pretrained(folder, device="cpu", **({"dtype": "float32"} | options))  # type: ignore[arg-type]
+
+
+def test_one_text_alone_gives_what_it_gives_in_a_batch(any_encoder: Encoder) -> None:
+    whole = any_encoder.encode(TEXTS)
+    for i, text in enumerate(TEXTS):
+        twin.assert_same(any_encoder.encode(text), whole[i], ROUNDING)
+
+
+@FEW
+@given(texts_of_words)
+def test_the_callers_order_is_kept(encoder: Encoder, texts: list[str]) -> None:
+    whole = encoder.encode(texts)
+    assert len(whole) == len(texts)
+    if texts:
+        twin.assert_same(encoder.encode(texts[::-1])[::-1], whole, ROUNDING)
+
+
+@pytest.mark.parametrize("budget", [1, 8, 40, 10**6])
+def test_the_token_budget_changes_nothing_but_rounding(any_encoder: Encoder, budget: int) -> None:
+    twin.assert_same(any_encoder.encode(TEXTS, token_budget=budget), any_encoder.encode(TEXTS), ROUNDING)
+
+
+@FEW
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 60))
+def test_batches_cover_all_texts_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
+    falling = np.array(sorted(lengths, reverse=True), dtype=np.int64)
+    parts = list(batches(falling, budget))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part in parts:
+        count = part.stop - part.start
+        assert count == 1 or count * falling[part.start] <= budget
+
+
+def test_an_empty_list_gives_an_empty_result_of_the_right_widths(any_encoder: Encoder) -> None:
+    empty = any_encoder.encode([])
+    assert len(empty) == 0
+    assert empty.heads == HEADS
+    assert empty.dense.shape == (0, WIDTH)
+    assert empty.lexical.shape == (0, any_encoder.widths["lexical"])
+    assert (len(empty.multi), empty.multi.width) == (0, WIDTH)
+    assert any_encoder.score([], TEXTS).shape == (0, len(TEXTS))
+    assert any_encoder.score(TEXTS, []).shape == (len(TEXTS), 0)
+
+
+def test_the_empty_string_gives_its_special_tokens_alone(any_encoder: Encoder) -> None:
+    encoded = any_encoder.encode([""])
+    np.testing.assert_allclose(np.linalg.norm(encoded.dense), 1, atol=1e-6)
+    assert encoded.lexical.nnz == 0
+    assert encoded.multi.lengths.tolist() == [1], "the end of the text has a vector, its beginning has none"
+    assert np.isfinite(any_encoder.score([""], ["", "a model"])).all()
+
+
+def test_rows_have_length_1_and_lexical_weights_are_positive(any_encoder: Encoder) -> None:
+    encoded = any_encoder.encode(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(encoded.dense, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(encoded.multi.values, axis=1), 1, atol=1e-6)
+    assert encoded.lexical.nnz > 0
+    assert (encoded.lexical.data > 0).all()
+    assert all(
+        part.dtype == np.float32 for part in (encoded.dense, encoded.lexical.data, encoded.multi.values)
+    )
+
+
+def test_special_and_unknown_tokens_have_no_lexical_weight(any_encoder: Encoder) -> None:
+    columns = any_encoder.encode([*TEXTS, "日本 日本"]).lexical.toarray().any(axis=0)
+    assert not columns[list(any_encoder.tokenizer.special.never_lexical)].any()
+
+
+def test_over_long_texts_are_cut_with_one_warning_that_counts_them(any_encoder: Encoder) -> None:
+    long = "the world of text " * 40
+    limit = any_encoder.config.max_length
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encoded = any_encoder.encode([long, "x", long + "more"], token_budget=50)
+    (warning,) = caught
+    assert warning.category is TruncationWarning
+    assert str(warning.message) == f"2 of 3 texts were cut to {limit} tokens"
+    assert Path(warning.filename).name == Path(__file__).name, "the warning points at the caller"
+    assert encoded.multi.lengths.tolist() == [limit - 1, encoded.multi.lengths[1], limit - 1]
+
+
+def test_a_text_of_just_the_greatest_length_is_not_cut(encoder: Encoder) -> None:
+    """The word "the" is one token, and two special ones are around it."""
+    fits = " ".join(["the"] * (POSITIONS - 2))
+    assert encoder.encode(fits).multi.lengths.tolist() == [POSITIONS - 1]
+    with pytest.warns(TruncationWarning, match="1 of 1"):
+        cut = encoder.encode(fits + " the")
+    twin.assert_same(cut, encoder.encode(fits), ROUNDING)
+
+
+@pytest.mark.parametrize("outputs", [("dense",), ("lexical",), ("multi",), ("multi", "dense"), "lexical"])
+def test_only_the_heads_asked_for_are_computed(
+    encoder: Encoder, outputs: str | tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (outputs,) if isinstance(outputs, str) else outputs
+    whole = encoder.encode(TEXTS)
+
+    def never(*_: object) -> None:
+        raise AssertionError("computed without need")
+
+    for head in set(HEADS) - set(asked):
+        monkeypatch.setattr(encoder._model, f"_{head}", never)
+    encoded = encoder.encode(TEXTS, outputs=outputs)
+    assert set(encoded.heads) == set(asked)
+    for head in asked:
+        left, right = (getattr(part, head) for part in (encoded, whole))
+        if head == "lexical":
+            left, right = left.toarray(), right.toarray()
+        if head == "multi":
+            left, right = left.values, right.values
+        np.testing.assert_allclose(left, right, atol=ROUNDING)
+
+
+def test_prefixes_are_put_before_queries_and_documents_but_not_before_plain_texts(folder: Path) -> None:
+    plain, prefixed = load(folder), load(folder, query_prefix="query ", document_prefix="passage ")
+    twin.assert_same(prefixed.encode(TEXTS), plain.encode(TEXTS))
+    twin.assert_same(prefixed.encode_query(TEXTS), plain.encode(["query " + text for text in TEXTS]))
+    twin.assert_same(prefixed.encode_document(TEXTS), plain.encode(["passage " + text for text in TEXTS]))
+    twin.assert_same(prefixed.encode_query(TEXTS, prefix=""), plain.encode(TEXTS))
+    expected = plain.score(["query a model"], ["passage the world"])
+    np.testing.assert_allclose(prefixed.score("a model", ["the world"]), expected, atol=1e-6)
+
+
+def test_progress_counts_up_to_the_number_of_texts(encoder: Encoder) -> None:
+    seen: list[tuple[int, int | None]] = []
+    encoder.encode(TEXTS, token_budget=16, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 2
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (len(TEXTS), len(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "weights", [(1, 0.3, 1), [1, 0.3, 1], HeadWeights(), {"dense": 1, "lexical": 0.3, "multi": 1}]
+)
+def test_weights_come_in_several_forms(encoder: Encoder, weights: object) -> None:
+    np.testing.assert_array_equal(encoder.score(TEXTS[:2], TEXTS, weights), encoder.score(TEXTS[:2], TEXTS))  # type: ignore[arg-type]
+
+
+def test_weights_of_dense_alone_give_the_dense_order(encoder: Encoder) -> None:
+    dense = encoder.similarity(encoder.encode(TEXTS), encoder.encode(TEXTS).dense)
+    np.testing.assert_allclose(encoder.score(TEXTS, TEXTS, (1, 0, 0)), dense, atol=1e-6)
+    np.testing.assert_allclose(encoder.score(TEXTS, TEXTS, (7, 0, 0)), 7 * dense, atol=1e-5)
+
+
+def test_similarity_needs_the_dense_head(encoder: Encoder) -> None:
+    encoded = encoder.encode(TEXTS, outputs="lexical")
+    with pytest.raises(InputError, match="without the dense head"):
+        encoder.similarity(encoded, encoded)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_half_precision_is_close_to_full_precision(folder: Path, encoder: Encoder, kind: str) -> None:
+    half, full = load(folder, dtype=kind).encode(TEXTS), encoder.encode(TEXTS)
+    assert half.dense.dtype == np.float32
+    assert (half.dense * full.dense).sum(axis=1).min() > 0.999
+    assert (half.multi.values * full.multi.values).sum(axis=1).min() > 0.998
+    np.testing.assert_allclose(half.lexical.toarray(), full.lexical.toarray(), atol=0.05)
+    np.testing.assert_allclose(np.linalg.norm(half.dense, axis=1), 1, atol=1e-6)
+
+
+def test_a_model_that_runs_in_half_precision_is_saved_in_full(
+    folder: Path, tmp_path: Path, encoder: Encoder
+) -> None:
+    load(folder, dtype="bfloat16", query_prefix="query ").save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert again.config.query_prefix == "query "
+    twin.assert_same(again.encode(TEXTS), encoder.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"outputs": ("dense", "sparse")},
+            "outputs: got .*sparse.*expected one or more of dense, lexical, multi",
+        ),
+        ({"outputs": ()}, "outputs"),
+        ({"max_length": POSITIONS + 1}, f"max_length: got {POSITIONS + 1}; expected 4 to {POSITIONS}"),
+        ({"max_length": 2}, "max_length: got 2"),
+    ],
+)
+def test_bad_options_are_errors_that_name_them(
+    encoder: Encoder, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        encoder.encode(TEXTS, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"), [(["a", 3], r"texts\[1\]: got int"), ([None], r"texts\[0\]: got NoneType")]
+)
+def test_what_is_not_a_string_is_an_error_that_names_its_place(
+    encoder: Encoder, texts: list[object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        encoder.encode(texts)  # type: ignore[arg-type]
+
+
+def test_a_head_that_the_model_lacks_cannot_be_asked_for(folder: Path, tmp_path: Path) -> None:
+    load(folder).save_pretrained(tmp_path, layout="sentence-transformers", part="dense")
+    encoder = load(tmp_path)
+    assert encoder.encode(TEXTS).heads == encoder.heads == ("dense",)
+    with pytest.raises(InputError, match=r"outputs: got \['multi'\]; this model has dense"):
+        encoder.encode(TEXTS, outputs="multi")
+    with pytest.raises(InputError, match="this model has dense"):
+        encoder.score("a", "b")
+
+
+@pytest.mark.parametrize("options", [{"device": "nowhere"}, {"device": "cpu", "dtype": "float8"}])
+def test_unknown_devices_and_types_are_errors(folder: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"nowhere|float8"):
+        Encoder.from_pretrained(folder, **options)  # type: ignore[arg-type]
+
+
+def test_any_iterable_of_strings_and_a_bare_string_are_accepted(encoder: Encoder) -> None:
+    def generated() -> Iterator[str]:
+        yield from TEXTS
+
+    expected = encoder.encode(TEXTS)
+    for texts in (tuple(TEXTS), np.array(TEXTS), generated()):
+        twin.assert_same(encoder.encode(texts), expected, 0)  # type: ignore[arg-type]
+    assert len(encoder.encode("a model")) == 1
+
+
+def test_odd_characters_are_encoded_like_any_others(encoder: Encoder) -> None:
+    encoded = encoder.encode(["\x00", "\n\t ", "👩‍👩‍👧", "\u202eabc", "e\u0301", "\ufffe"])
+    assert np.isfinite(encoded.dense).all()
+
+
+def test_a_string_that_is_no_text_is_an_error_that_names_its_place(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match=r"texts\[1\]: surrogates not allowed at character 2"):
+        encoder.encode(["good", "ab\ud800"])
+    with pytest.raises(InputError, match="prefix"):
+        encoder.encode(["good"], prefix="\ud800")
+
+
+@pytest.mark.parametrize("budget", [0, -1])
+def test_a_token_budget_below_one_is_an_error(encoder: Encoder, budget: int) -> None:
+    with pytest.raises(InputError, match="token_budget"):
+        encoder.encode(["a"], token_budget=budget)

@@ -1,0 +1,272 @@
+"""Encoding block by block, going on after an interruption, and worker processes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import twin
+from checkpoints import TEXTS
+from triptych import Encoded, Encoder
+from triptych.encode.stream import Store, pack, unpack
+from triptych.encode.workers import WorkerPool
+from triptych.errors import InputError, StorageError, WorkerError
+
+MANY = [f"{text} {i}" for i in range(5) for text in TEXTS]
+ROUNDING = 2e-6
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Makes a hang an error."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"nothing happened for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of texts of each call of `encode`."""
+    counted: list[int] = []
+    encode = Encoder.encode
+
+    def counting(self: Encoder, texts: Any, **options: Any) -> Encoded:
+        counted.append(len(texts))
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "encode", counting)
+    return counted
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 1000])
+def test_the_blocks_together_equal_one_call(encoder: Encoder, block: int) -> None:
+    parts = list(encoder.encode_stream(MANY, block=block))
+    assert [len(part) for part in parts[:-1]] == [block] * (len(parts) - 1)
+    twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
+
+
+def test_it_takes_any_iterable_and_reads_no_further_than_the_block_it_gives(encoder: Encoder) -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[str]:
+        for i in itertools.count():
+            read.append(i)
+            yield f"text {i}"
+
+    stream = encoder.encode_stream(endless(), block=4)
+    assert len(next(stream)) == 4
+    assert len(read) == 4
+
+
+def test_no_texts_give_no_blocks(encoder: Encoder, tmp_path: Path) -> None:
+    assert list(encoder.encode_stream([], folder=tmp_path)) == []
+
+
+def test_it_uses_the_prefix_of_documents_unless_told_otherwise(folder: Path) -> None:
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", document_prefix="passage ")
+    (documents,) = encoder.encode_stream(TEXTS)
+    twin.assert_same(documents, encoder.encode_document(TEXTS))
+    (queries,) = encoder.encode_stream(TEXTS, prefix="query ", outputs="dense")
+    twin.assert_same(queries, encoder.encode(TEXTS, prefix="query ", outputs="dense"))
+
+
+@pytest.mark.parametrize("texts", ["a bare string"])
+def test_a_bare_string_and_an_empty_block_are_errors(encoder: Encoder, texts: str) -> None:
+    with pytest.raises(InputError, match="iterable of strings"):
+        next(encoder.encode_stream(texts))
+    with pytest.raises(InputError, match="block=0"):
+        next(encoder.encode_stream(TEXTS, block=0))
+
+
+def test_what_is_on_the_disk_is_not_encoded_again(encoder: Encoder, tmp_path: Path, calls: list[int]) -> None:
+    stream = encoder.encode_stream(MANY, block=8, folder=tmp_path)
+    first = [next(stream) for _ in range(3)]
+    stream.close()
+    assert calls == [8] * 3
+    again = list(encoder.encode_stream(MANY, block=8, folder=tmp_path))
+    assert calls == [8] * 5
+    for left, right in zip(first, again, strict=False):
+        twin.assert_same(left, right, 0)
+    assert len(list(encoder.encode_stream(MANY, block=8, folder=tmp_path, token_budget=64))) == 5
+    assert calls == [8] * 5
+
+
+def test_a_block_that_was_lost_is_made_again(encoder: Encoder, tmp_path: Path, calls: list[int]) -> None:
+    whole = Encoded.concat(list(encoder.encode_stream(MANY, block=8, folder=tmp_path)))
+    sorted(tmp_path.iterdir())[1].unlink()
+    twin.assert_same(Encoded.concat(list(encoder.encode_stream(MANY, block=8, folder=tmp_path))), whole, 0)
+    assert calls == [8] * 6
+
+
+def test_blocks_of_other_texts_are_refused(encoder: Encoder, tmp_path: Path) -> None:
+    list(encoder.encode_stream(MANY, block=8, folder=tmp_path))
+    changed = [*MANY[:9], "another", *MANY[10:]]
+    with pytest.raises(InputError, match=r"00000001\.safetensors: was made with other texts"):
+        list(encoder.encode_stream(changed, block=8, folder=tmp_path))
+
+
+@pytest.mark.parametrize("options", [{"prefix": "q"}, {"outputs": "dense"}, {"max_length": 20}, {"block": 9}])
+def test_blocks_made_with_other_options_are_refused(
+    encoder: Encoder, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    list(encoder.encode_stream(TEXTS, block=8, folder=tmp_path))
+    with pytest.raises(InputError, match="was made with another model or other options"):
+        list(encoder.encode_stream(TEXTS, folder=tmp_path, **({"block": 8} | options)))
+
+
+@pytest.mark.parametrize("changes", [{"pooling": "mean"}, {"dtype": "bfloat16"}])
+def test_blocks_of_another_model_or_precision_are_refused(
+    encoder: Encoder, folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    list(encoder.encode_stream(TEXTS, folder=tmp_path))
+    other = Encoder.from_pretrained(folder, device="cpu", **({"dtype": "float32"} | changes))
+    with pytest.raises(InputError, match=r"00000000\.safetensors: was made with another model"):
+        list(other.encode_stream(TEXTS, folder=tmp_path))
+
+
+def test_a_broken_block_is_an_error_that_names_it(encoder: Encoder, tmp_path: Path) -> None:
+    list(encoder.encode_stream(TEXTS, folder=tmp_path))
+    (tmp_path / "00000000.safetensors").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"00000000\.safetensors: cannot be read.*remove it"):
+        list(encoder.encode_stream(TEXTS, folder=tmp_path))
+
+
+def test_a_full_disk_is_an_error_and_the_blocks_before_it_stay(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[int]
+) -> None:
+    stream = encoder.encode_stream(MANY, block=8, folder=tmp_path)
+    next(stream)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"00000001\.safetensors: cannot be written: No space left"):
+            next(stream)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000000.safetensors"]
+    assert len(list(encoder.encode_stream(MANY, block=8, folder=tmp_path))) == 5
+    assert calls == [8] * (2 + 4)
+
+
+@pytest.mark.parametrize("heads", [("dense",), ("lexical", "multi"), None])
+def test_a_stored_block_comes_back_as_it_was(encoder: Encoder, tmp_path: Path, heads: Any) -> None:
+    encoded = encoder.encode(TEXTS, outputs=heads)
+    twin.assert_same(unpack(pack(encoded)), encoded, 0)
+    store = Store(tmp_path / "new" / "folder", {"a": 1})
+    assert store.get(0, TEXTS) is None
+    store.put(0, TEXTS, encoded)
+    found = store.get(0, TEXTS)
+    assert found is not None
+    twin.assert_same(found, encoded, 0)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from triptych import Encoder
+encoder = Encoder.from_pretrained(sys.argv[1], device="cpu", dtype="float32")
+replace, written = Path.replace, []
+def killing(self, target):
+    written.append(target)
+    if len(written) == 3:  # the third block is on the disk under its temporary name
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = killing
+texts = Path(sys.argv[3]).read_text().split("\\n")
+list(encoder.encode_stream(texts, block=8, folder=sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_after_a_kill_in_the_middle_of_writing_it_goes_on(
+    encoder: Encoder, folder: Path, tmp_path: Path, calls: list[int]
+) -> None:
+    (tmp_path / "texts").write_text("\n".join(MANY))
+    arguments = [str(folder), str(tmp_path / "blocks"), str(tmp_path / "texts")]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, check=False
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert len(list((tmp_path / "blocks").glob("0*.safetensors"))) == 2
+    parts = list(encoder.encode_stream(MANY, block=8, folder=tmp_path / "blocks"))
+    assert calls == [8] * 3, "two of the five blocks were there"
+    twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_one_process_gives_and_a_dead_one_is_an_error(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    """One pool for both halves, since starting it takes seconds."""
+    with deadline(120), encoder.workers(["cpu", "cpu"]) as pool:
+        options = {"outputs": ("dense", "multi")}
+        futures = [pool.submit(MANY[i : i + 8], options) for i in range(0, len(MANY), 8)]
+        parts = [pool.result(future) for future in futures]
+        twin.assert_same(Encoded.concat(parts), encoder.encode(MANY, **options), ROUNDING)
+        with pytest.raises(InputError, match="expected one or more of"):
+            pool.result(pool.submit(["a"], {"outputs": ("sparse",)}))
+        victim = next(iter(pool._pool._processes))
+        waiting = [pool.submit(MANY * 20, {}) for _ in range(4)]
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="a worker process died"):
+            Encoded.concat([pool.result(future) for future in waiting])
+        with pytest.raises(WorkerError, match="a worker process died"):
+            pool.submit(["a"], {})
+
+
+@pytest.mark.slow
+def test_a_stream_through_workers_equals_one_without_and_fills_the_same_folder(
+    folder: Path, tmp_path: Path, calls: list[int]
+) -> None:
+    """With settings of its own, which the worker must have, too."""
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", pooling="mean", query_prefix="q")
+    next(encoder.encode_stream(MANY, block=8, folder=tmp_path))
+    with deadline(120):
+        parts = list(encoder.encode_stream(MANY, block=8, folder=tmp_path, devices=["cpu"]))
+    assert calls == [8], "the rest was done by the worker"
+    assert len(list(encoder.encode_stream(MANY, block=8, folder=tmp_path))) == 5
+    assert calls == [8]
+    twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
+
+
+def test_a_worker_that_cannot_load_its_model_is_an_error() -> None:
+    load: Any = int  # int("cpu") fails in the worker
+    with (
+        deadline(120),
+        WorkerPool(load, ["cpu"]) as pool,
+        pytest.raises(WorkerError, match="could not be loaded"),
+    ):
+        pool.result(pool.submit(["a"], {}))
+
+
+def test_workers_need_a_folder_and_a_list_of_devices(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
+    import checkpoints
+
+    made = Encoder.from_backbone(checkpoints.without_heads(folder, tmp_path / "plain"), device="cpu")
+    with pytest.raises(InputError, match="made in memory"):
+        made.workers(["cpu"])
+    for devices in ("cpu", []):
+        with pytest.raises(InputError, match="devices: got"):
+            encoder.workers(devices)
+
+
+def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> None:
+    seen: list[tuple[int, int | None]] = []
+    list(encoder.encode_stream(TEXTS[:5], block=2, progress=lambda done, total: seen.append((done, total))))
+    assert seen == [(2, None), (4, None), (5, None)]

@@ -1,0 +1,135 @@
+"""The inference engine computes what the plain forward computes, with every set of kernels that runs here."""
+
+import numpy as np
+import pytest
+import torch
+
+from fast.backbones import batch, make
+from triptych.model.attention import attend, attend_first
+from triptych.model.backbone import padded_states
+from triptych.model.engine import Engine
+from triptych.model.kernels import Kernels, OneDnnKernels, TorchKernels, choose, problem_of
+from triptych.model.packed import Packed
+from triptych.model.packed_forward import Shape
+
+CPU = torch.device("cpu")
+PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1}
+LENGTHS = [40, 17, 17, 9, 5, 5, 2, 1]
+EVERY: list[Kernels] = [
+    TorchKernels(torch.float32),
+    TorchKernels(torch.bfloat16),
+    OneDnnKernels(torch.float32),
+    OneDnnKernels(torch.bfloat16),
+]
+
+
+def engine_of(kind: str, kernels: Kernels, **changes: object) -> tuple[torch.nn.Module, Engine]:
+    """The backbone as it was, and an engine made of its twin."""
+    twin = make(kind, **changes).to(kernels.dtype)
+    return make(kind, **changes), Engine(twin, kernels)
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).min())
+
+
+@pytest.mark.parametrize("kernels", EVERY, ids=lambda k: k.name)
+@pytest.mark.parametrize("kind", PAD)
+def test_the_engine_equals_the_padded_forward(kind: str, kernels: Kernels) -> None:
+    model, engine = engine_of(kind, kernels)
+    texts = batch(LENGTHS)
+    with torch.inference_mode():
+        expected, got = padded_states(model, texts, PAD[kind]), engine(texts)
+    if kernels.dtype == torch.float32:
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-5)
+    else:
+        assert cosine(got, expected) > 0.999
+
+
+@pytest.mark.parametrize("kernels", EVERY, ids=lambda k: k.name)
+def test_first_only_gives_the_rows_of_the_first_positions(kernels: Kernels) -> None:
+    _, engine = engine_of("xlm-roberta", kernels)
+    texts = batch(LENGTHS)
+    with torch.inference_mode():
+        whole, first = engine(texts), engine(texts, first_only=True)
+    limit = 2e-5 if kernels.dtype == torch.float32 else 0.06
+    torch.testing.assert_close(first, whole[texts.offsets[:-1]], atol=limit, rtol=limit)
+
+
+@pytest.mark.parametrize("act", ["relu", "gelu_new", "gelu_python"])
+def test_an_activation_that_no_kernel_fuses_is_the_models_own(act: str) -> None:
+    model, engine = engine_of("bert", OneDnnKernels(torch.float32), hidden_act=act)
+    texts = batch(LENGTHS)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine(texts), padded_states(model, texts, 0), atol=2e-5, rtol=2e-5)
+
+
+def test_one_text_with_the_padding_id_in_it_gets_the_right_positions() -> None:
+    model, engine = engine_of("xlm-roberta", OneDnnKernels(torch.float32))
+    text = Packed.of([[0, 5, 1, 6, 2]])
+    with torch.inference_mode():
+        expected = model(input_ids=text.ids[None], attention_mask=torch.ones(1, 5)).last_hidden_state[0]
+        torch.testing.assert_close(engine(text), expected, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("lengths", [[700], [1100, 1100, 64], [3000], [65, 64, 63]], ids=str)
+def test_attention_in_tiles_equals_exact_attention(lengths: list[int]) -> None:
+    heads, width = 3, 16
+    total = sum(lengths)
+    qkv = torch.randn(total, 3 * heads * width, generator=torch.Generator().manual_seed(0)).bfloat16()
+    bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    got = attend(qkv, heads, Shape(tuple(lengths), bounds))
+    first = attend_first(qkv, heads, Shape(tuple(lengths), bounds))
+    parts = qkv.double().view(total, 3, heads, width).permute(1, 2, 0, 3)
+    for i, length in enumerate(lengths):
+        q, k, v = parts[:, :, bounds[i] : bounds[i] + length]
+        exact = (torch.softmax(q @ k.transpose(1, 2) / width**0.5, -1) @ v).transpose(0, 1).flatten(1)
+        part = got[bounds[i] : bounds[i] + length].double()
+        assert float((part - exact).norm() / exact.norm()) < 0.01
+        assert float((first[i].double() - exact[0]).norm() / exact[0].norm()) < 0.02
+
+
+@pytest.mark.parametrize("kernels", EVERY, ids=lambda k: k.name)
+def test_the_engine_holds_the_weights_once_and_gives_back_what_it_took(kernels: Kernels) -> None:
+    model = make("bert").to(kernels.dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    engine = Engine(model, kernels)
+    kept = sum(p.numel() for p in model.parameters())
+    assert kept < 0.4 * sum(tensor.numel() for tensor in before.values())
+    engine.give_back()
+    after = model.state_dict()
+    assert set(after) == set(before)
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    assert len({p.untyped_storage().data_ptr() for p in model.parameters()}) == len(list(model.parameters()))
+
+
+def test_another_architecture_has_no_engine_and_the_reason_is_given() -> None:
+    engine, why = Engine.of(make("modernbert"), CPU, torch.float32)
+    assert engine is None
+    assert "modernbert" in why
+
+
+def test_half_precision_on_a_processor_falls_back_to_torch() -> None:
+    kernels, why = choose(CPU, torch.float16)
+    assert kernels.name == "torch-float16"
+    assert "float16" in why
+
+
+def test_kernels_that_compute_something_else_are_found_out() -> None:
+    class Wrong(TorchKernels):
+        def linear_add(self, x, weights, residual):
+            return super().linear_add(x, weights, residual) * 1.5
+
+    assert problem_of(TorchKernels(torch.float32), torch.float32) is None
+    assert "linear_add is wrong" in (problem_of(Wrong(torch.float32), torch.float32) or "")
+
+
+def test_a_torch_without_the_operators_falls_back_to_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(OneDnnKernels, "__init__", absent)
+    kernels, why = choose(CPU, torch.float32)
+    assert kernels.name == "torch-float32"
+    assert "no fused oneDNN layers" in why
