@@ -1,11 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+import reference
 from triptych.errors import InputError
 from triptych.ops import scores, torch_scores
 from triptych.types import HeadWeights, Ragged
@@ -26,10 +28,7 @@ def random_tokens(rng: np.random.Generator, lengths: list[int]) -> tuple[np.ndar
 
 
 def csr(ids: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> sparse.csr_array:
-    rows = [
-        reference.lexical_weights(ids[a:b], weights[a:b], set())
-        for a, b in zip(offsets, offsets[1:], strict=False)
-    ]
+    rows = [reference.lexical_weights(ids[a:b], weights[a:b], set()) for a, b in itertools.pairwise(offsets)]
     dense = np.zeros((len(rows), 12), dtype=np.float32)
     for i, row in enumerate(rows):
         for token, weight in row.items():
@@ -75,10 +74,7 @@ def test_lexical_scores_equal_the_loops_with_repeated_ids_and_ties(
     rng = np.random.default_rng(seed)
     queries, documents = random_tokens(rng, q), random_tokens(rng, d)
     rows = [
-        [
-            reference.lexical_weights(ids[a:b], weights[a:b], set())
-            for a, b in zip(offsets, offsets[1:], strict=False)
-        ]
+        [reference.lexical_weights(ids[a:b], weights[a:b], set()) for a, b in itertools.pairwise(offsets)]
         for ids, weights, offsets in (queries, documents)
     ]
     expected = np.array([[reference.lexical_score(a, b) for b in rows[1]] for a in rows[0]])
@@ -134,8 +130,10 @@ def test_gradient_of_lexical_scores_goes_to_the_largest_weight_of_an_id() -> Non
     )
     score.sum().backward()
     assert score.item() == 6.0
-    assert weights.grad is not None and weights.grad.tolist() == [0.0, 0.0, 3.0]
-    assert document.grad is not None and document.grad.tolist() == [2.0]
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [0.0, 0.0, 3.0]
+    assert document.grad is not None
+    assert document.grad.tolist() == [2.0]
 
 
 def test_scores_are_float32_whatever_the_inputs_are() -> None:
@@ -166,5 +164,5 @@ def test_different_widths_are_an_error_that_names_both(function: object) -> None
             return sparse.csr_array(matrix)
         return Ragged.of([matrix]) if function is scores.maxsim_scores else matrix
 
-    with pytest.raises(InputError, match="3.*4"):
+    with pytest.raises(InputError, match=r"3.*4"):
         function(make(3), make(4))  # type: ignore[operator]

@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import zstandard
 
@@ -140,7 +140,8 @@ def _read_errors(name: str) -> Generator[None]:
 def _peek(stream: BinaryIO, size: int) -> tuple[BinaryIO, bytes]:
     """The first bytes of a stream (fewer only at its end), and the stream from its beginning."""
     head = stream.read(size) or b""
-    rest = iter(lambda: stream.read(_CHUNK) or b"", b"")
+    # read1 gives what a slow pipe has by now; read would wait until the chunk is full.
+    rest = iter(lambda: cast(io.BufferedReader, stream).read1(_CHUNK) or b"", b"")
     return io.BufferedReader(_Chunks(itertools.chain([head] if head else [], rest)), _CHUNK), head
 
 
