@@ -6,7 +6,7 @@ arXiv 2402.03216v4, section 3.2; `tests/reference.py` writes them out in plain l
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from triptych.types import Encoded, Floats, Head, HeadWeights, Ragged
 _BLOCK = 16 * 1024 * 1024
 
 
-def dense_scores(queries: Float[NDArray[Any], "q d"], documents: Float[NDArray[Any], "n w"]) -> Floats:
+def dense_scores(queries: Float[np.ndarray, "q d"], documents: Float[np.ndarray, "n w"]) -> Floats:
     """Inner products of all pairs.
 
     **Math** ``s_dense = <e_q, e_p>`` (section 3.2, dense retrieval).

@@ -1,0 +1,189 @@
+"""From rows of a training step to lists of token ids: one positive and some negatives a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.data.datasets import PairDataset, PairLimits
+from triptych.data.examples import Example
+from triptych.data.joined import Datasets
+from triptych.data.tokens import Tokenizes
+from triptych.errors import InputError
+from triptych.types import Floats
+
+Fill: TypeAlias = Literal["random", "repeat"]
+_TRIES = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairIds:
+    """The tokens of one process's part of a step.
+
+    Attributes:
+        queries: Token ids of Q queries, special tokens included.
+        passages: Token ids of Q·G passages; the positive of query i is number i·G, its negatives follow.
+        group: G.
+        teacher_scores: float32 ``[Q, G]``, a teacher's scores, or None if no row has any. A row that has none is
+            all NaN; a passage that was drawn at random has −inf, which is the teacher's probability 0.
+    """
+
+    queries: Sequence[NDArray[np.int64]]
+    passages: Sequence[NDArray[np.int64]]
+    group: int
+    teacher_scores: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The passages chosen for a query: a positive and G − 1 negatives, and their teacher's scores if known."""
+
+    passages: tuple[str, ...]
+    scores: tuple[float, ...] | None
+
+
+class Collator:
+    """Chooses and tokenises the passages of a step's rows.
+
+    Of each row one positive is taken at random, and G − 1 negatives without repetition (arXiv 2402.03216v4 and
+    the published code). All draws depend on the seed, the step and the row alone, so that it does not matter how
+    many processes share the step, nor where training was interrupted.
+
+    If the rows' data sets have fewer than G − 1 negatives even in their richest row, G is made smaller: without
+    any negatives it is 1, and only the other queries' passages compete. A row with fewer negatives than others of
+    its data set is filled up: with `fill` = "random" by positives of other rows of the same data set (what an
+    in-batch negative is too), with "repeat", as the published code does, by its own negatives once more, which
+    doubles their weight; a row with none always by the former, and a row with a teacher's scores by the latter,
+    since nobody scored a random passage.
+
+    Args:
+        datasets: Where the rows are.
+        tokenizer: Makes the tokens.
+        limits: Lengths and prefixes.
+        group: G, passages of a query, at least 1.
+        seed: Any whole number ≥ 0.
+        fill: What fills a row up.
+        mixed: Whether batches mix the data sets; G is then the same for all of them.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    def __init__(
+        self,
+        datasets: Datasets[Example],
+        tokenizer: Tokenizes,
+        limits: PairLimits,
+        *,
+        group: int = 8,
+        seed: int = 0,
+        fill: Fill = "random",
+        mixed: bool = False,
+    ) -> None:
+        if group < 1 or seed < 0 or fill not in get_args(Fill):
+            raise InputError(
+                f"Collator: got group {group}, seed {seed}, fill {fill!r}; expected ≥ 1, ≥ 0, one of {get_args(Fill)}"
+            )
+        self.datasets, self.tokenizer, self.limits = datasets, tokenizer, limits
+        self.group, self.seed, self.fill, self.mixed = group, seed, fill, mixed
+
+    def __call__(self, rows: Sequence[int] | NDArray[np.int64], step: int) -> PairIds:
+        """The tokens of some rows.
+
+        Args:
+            rows: Their numbers in `datasets`; those of one process.
+            step: Number of the training step.
+        """
+        numbers = [int(row) for row in rows]
+        size = self.group_size(numbers)
+        examples = [self.datasets[row] for row in numbers]
+        groups = [
+            self.choose(example, row, step, size) for example, row in zip(examples, numbers, strict=True)
+        ]
+        limits = self.limits
+        queries = self.tokenizer.encode(
+            [limits.query(example) for example in examples], max_length=limits.query_max
+        )
+        passages = self.tokenizer.encode(
+            [text for group in groups for text in group.passages],
+            prefix=limits.document_prefix,
+            max_length=limits.passage_max,
+        )
+        return PairIds(queries.ids, passages.ids, size, _teacher([group.scores for group in groups], size))
+
+    def group_size(self, rows: Sequence[int]) -> int:
+        """G for these rows: a function of their data sets alone, so that all processes agree."""
+        parts = (
+            range(len(self.datasets.parts)) if self.mixed else {self.datasets.part_of(row) for row in rows}
+        )
+        used = [self.datasets.parts[part] for part in parts]
+        most = max((_max_negatives(part) for part in used), default=0)
+        return min(self.group, 1 + most)
+
+    def choose(self, example: Example, row: int, step: int, size: int) -> Group:
+        """The passages of one row: the positive first, then `size` − 1 negatives."""
+        random = np.random.default_rng([self.seed, step, row])
+        positive = int(random.integers(len(example.pos)))
+        want, have = size - 1, len(example.neg)
+        chosen = [int(i) for i in random.permutation(have)[:want]]
+        repeat = have and (self.fill == "repeat" or example.pos_scores is not None)
+        while repeat and len(chosen) < want:
+            chosen += [int(i) for i in random.permutation(have)[: want - len(chosen)]]
+        texts = [example.pos[positive], *(example.neg[i] for i in chosen)]
+        borrowed = self._borrow(example, row, size - len(texts), random)
+        scores = None
+        if example.pos_scores is not None and example.neg_scores is not None:
+            own = (example.pos_scores[positive], *(example.neg_scores[i] for i in chosen))
+            scores = own + (-np.inf,) * len(borrowed)
+        return Group((*texts, *borrowed), scores)
+
+    def _borrow(self, example: Example, row: int, count: int, random: np.random.Generator) -> list[str]:
+        """Positives of other rows of the data set, none of them one of the row's own passages if it can be helped.
+
+        Rows that are not longer than this one are preferred: the batch size was chosen for its length.
+        """
+        if count < 1:
+            return []
+        part = self.datasets.part_of(row)
+        start, lengths = int(self.datasets.offsets[part]), self.datasets.parts[part].lengths
+        found: list[str] = []
+        tries = 0
+        while len(found) < count:
+            tries += 1
+            other = int(random.integers(len(lengths)))
+            patient = tries < _TRIES * count
+            if patient and lengths[other] > lengths[row - start]:
+                continue
+            others = self.datasets[start + other].pos
+            text = others[int(random.integers(len(others)))]
+            if text in example.passages or text in found:
+                if tries < 2 * _TRIES * count:
+                    continue
+                text = _last_resort(example, len(found))
+            found.append(text)
+        return found
+
+
+def _last_resort(example: Example, number: int) -> str:
+    """For a data set whose rows all share their passages."""
+    if example.neg:
+        return example.neg[number % len(example.neg)]
+    raise InputError(
+        f"no passage of another row can serve as a negative of {example.query!r:.60}: the whole data set has the "
+        "same passages; expected negatives, or group=1"
+    )
+
+
+def _max_negatives(part: object) -> int:
+    """A data set that does not know counts as having enough."""
+    return part.max_negatives if isinstance(part, PairDataset) else 1 << 30
+
+
+def _teacher(scores: Sequence[tuple[float, ...] | None], size: int) -> Floats | None:
+    if all(row is None for row in scores):
+        return None
+    return np.array([(np.nan,) * size if row is None else row for row in scores], dtype=np.float32)

@@ -1,0 +1,185 @@
+"""Data sets of training examples on disk: checked and measured once, then read by row.
+
+The first opening reads the files, counts the tokens of every text and writes an Arrow file into a cache folder
+whose name is a digest of all that it depends on: paths, sizes, times of change, the tokenizer, the limits. Later
+openings map that file into memory. Nothing is ever held whole but one number a row.
+
+With several processes, let one open the data sets first; otherwise each does the work, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from triptych.data.arrow import RowTable, RowWriter, open_or_build
+from triptych.data.cache import cache_folder, chunked
+from triptych.data.examples import Example
+from triptych.data.records import Place
+from triptych.data.tokens import Tokenizes
+from triptych.data.training import Reading, read_examples, source_paths
+from triptych.errors import DataError
+
+_CHUNK = 64  # examples that are tokenised together
+_SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("pos", pa.list_(pa.string())),
+        ("neg", pa.list_(pa.string())),
+        ("pos_scores", pa.list_(pa.float64())),
+        ("neg_scores", pa.list_(pa.float64())),
+        ("prompt", pa.string()),
+        ("id", pa.string()),
+        ("language", pa.string()),
+        ("length", pa.int32()),
+    ]
+)
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PairLimits:
+    """How queries and passages become tokens.
+
+    Attributes:
+        query_max: Most tokens of a query, special ones counted.
+        passage_max: Most tokens of a passage.
+        query_prefix: Before every query that brings no prompt of its own.
+        document_prefix: Before every passage.
+    """
+
+    query_max: int = 512
+    passage_max: int = 8192
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+    def query(self, example: Example) -> str:
+        """The query with its prompt or the prefix."""
+        return (self.query_prefix if example.prompt is None else example.prompt) + example.query
+
+
+class PairDataset:
+    """Training examples by row; made by `open_pairs`.
+
+    Attributes:
+        name: What reports call it.
+        lengths: int32 ``[N]``, tokens of the longest text of each row (query, positives, negatives), cut as in
+            training.
+        max_negatives: The most negatives of any row.
+        scored: Whether every row has a teacher's scores.
+        skipped: Queries of the files that have no positive.
+        truncated: Texts longer than their limit.
+    """
+
+    def __init__(self, table: RowTable, name: str) -> None:
+        self._table = table
+        self.name = name
+        self.lengths = table.numbers("length")
+        self.max_negatives = int(table.info["max_negatives"])
+        self.scored = bool(table.info["scored"])
+        self.skipped = int(table.info["skipped"])
+        self.truncated = int(table.info["truncated"])
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, row: int) -> Example:
+        values: dict[str, Any] = self._table.row(row)
+        del values["length"]
+        for name in ("pos", "neg", "pos_scores", "neg_scores"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        return Example(**values)
+
+    def languages(self) -> list[str | None]:
+        """What the file says of each row's language."""
+        return self._table.texts("language")
+
+
+def open_pairs(
+    source: Path | str,
+    tokenizer: Tokenizes,
+    limits: PairLimits,
+    *,
+    cache: Path | None = None,
+    reading: Reading | None = None,
+    progress: Progress | None = None,
+) -> PairDataset:
+    """Opens a file or folder of training examples (see `triptych.data.training.read_examples`).
+
+    Args:
+        source: A file or folder.
+        tokenizer: Counts the tokens.
+        limits: Lengths and prefixes, as in training.
+        cache: Folder for the measured data sets; by default `default_cache`.
+        reading: How files are read; with `on_error`, broken records are left out.
+        progress: Called with the number of examples read so far.
+
+    Raises:
+        DataError: For what cannot be read (file and line), or if there is no example at all.
+        StorageError: If the cache cannot be written.
+    """
+    how = reading or Reading()
+    options = {"split": how.split, "positive_from": how.positive_from, "lenient": how.on_error is not None}
+    folder = cache_folder("pairs", source, tokenizer, {**asdict(limits), **options}, cache)
+
+    def write(writer: RowWriter) -> dict[str, Any]:
+        return _write_pairs(writer, source, tokenizer, limits, how, progress)
+
+    return PairDataset(open_or_build(folder, _SCHEMA, write), Path(source).name)
+
+
+def _write_pairs(
+    writer: RowWriter,
+    source: Path | str,
+    tokenizer: Tokenizes,
+    limits: PairLimits,
+    how: Reading,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    skipped: list[Place] = []
+    reading = replace(
+        how, on_skip=skipped.append if how.on_skip is None else _both(skipped.append, how.on_skip)
+    )
+    info = {"rows": 0, "max_negatives": 0, "scored": True, "truncated": 0}
+    for chunk in chunked((example for _, example in read_examples(source_paths(source), reading)), _CHUNK):
+        lengths, truncated = _lengths(chunk, tokenizer, limits)
+        for example, length in zip(chunk, lengths, strict=True):
+            row = {name: getattr(example, name) for name in Example.__slots__} | {"length": length}
+            writer.add(row, 4 * (len(example.query) + sum(map(len, example.passages))))
+        info["rows"] += len(chunk)
+        info["truncated"] += truncated
+        info["max_negatives"] = max(info["max_negatives"], *(len(example.neg) for example in chunk))
+        info["scored"] = info["scored"] and all(example.pos_scores is not None for example in chunk)
+        if progress:
+            progress(info["rows"], None)
+    if not info["rows"]:
+        reason = f"; {len(skipped)} queries have no positive" if skipped else ""
+        raise DataError(f"no training example in it{reason}", source)
+    return {**info, "skipped": len(skipped)}
+
+
+def _lengths(examples: Sequence[Example], tokenizer: Tokenizes, limits: PairLimits) -> tuple[list[int], int]:
+    """Tokens of the longest text of each example, and how many texts were cut."""
+    queries = tokenizer.encode([limits.query(example) for example in examples], max_length=limits.query_max)
+    texts = [text for example in examples for text in example.passages]
+    passages = tokenizer.encode(texts, prefix=limits.document_prefix, max_length=limits.passage_max)
+    counts = iter([len(ids) for ids in passages.ids])
+    lengths = [
+        max(len(query), *islice(counts, len(example.passages)))
+        for query, example in zip(queries.ids, examples, strict=True)
+    ]
+    return lengths, queries.truncated + passages.truncated
+
+
+def _both(first: Callable[[Place], None], second: Callable[[Place], None]) -> Callable[[Place], None]:
+    def call(place: Place) -> None:
+        first(place)
+        second(place)
+
+    return call

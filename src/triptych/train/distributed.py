@@ -1,0 +1,208 @@
+"""Many processes as one: representations of all heads from every process, with the right gradient.
+
+Each process compares its own queries with the passages of all. Its loss is ``W/Q_all · Σ`` over its own queries
+(W processes, Q_all queries), so that the mean of the processes' gradients, which data-parallel training takes, is
+the gradient of the joint batch in one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from triptych.model.packed import Reps
+from triptych.train.objective import Candidates
+
+
+def size() -> int:
+    """W, the number of processes; 1 without torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def candidates(
+    queries: Reps,
+    passages: Reps,
+    group: int,
+    *,
+    teacher: Tensor | None = None,
+    keys: Tensor | None = None,
+    bidirectional: bool = False,
+) -> Candidates:
+    """This process's queries against the passages of all processes.
+
+    Every process must call this at the same time, with the same G and the same heads; the number of queries may
+    differ, and may be 0.
+
+    Args:
+        queries: This process's Q queries.
+        passages: Its Q·G passages.
+        group: G.
+        teacher: Re-ranker scores ``[Q, G]``.
+        keys: Numbers of the passages' texts, ``[Q·G]``.
+        bidirectional: Whether the queries of all processes are needed as well.
+    """
+    own = Candidates.of(queries, passages, group, teacher=teacher, keys=keys)
+    if size() == 1:
+        return own
+    counts, columns = _counts(len(queries.offsets) - 1, len(passages.offsets) - 1, device=queries.ids.device)
+    before, total = sum(counts[: rank()]), sum(counts)
+    return replace(
+        own,
+        passages=gather(passages),
+        targets=own.targets + before * group,
+        share=size() / max(1, total),
+        keys=None if keys is None else _Gather.one(keys, columns),
+        everyone=gather(queries) if bidirectional else None,
+    )
+
+
+def gather(reps: Reps) -> Reps:
+    """The texts of all processes, in the order of the processes; all heads, differentiable.
+
+    The gradient of what a process gave is the sum of the gradients from all processes.
+    """
+    multi = reps.multi
+    bounds = [reps.offsets, reps.offsets if multi is None else reps.multi_offsets]
+    height = 0 if multi is None else len(multi)
+    texts, tokens, vectors = _counts(len(reps.offsets) - 1, len(reps.ids), height, device=reps.ids.device)
+    lengths = _Gather.one(torch.stack([each.diff() for each in bounds], dim=1), texts)
+    offsets, multi_offsets = (_bounds(column) for column in lengths.unbind(1))
+    rows = {"dense": texts, "lexical": tokens, "multi": vectors}
+    present = [name for name in rows if getattr(reps, name) is not None]
+    plan = _Plan(tuple(tuple(rows[name]) for name in present), rank())
+    found: Any = _Gather.apply(plan, *(getattr(reps, name) for name in present))
+    heads = dict(zip(present, found, strict=True))
+    return Reps(_Gather.one(reps.ids, tokens), offsets, multi_offsets=multi_offsets, **heads)
+
+
+def mean(values: dict[str, Tensor]) -> dict[str, float]:
+    """The mean over all processes of some scalars; one exchange for all."""
+    if not values:
+        return {}
+    flat = torch.stack([value.detach().float() for value in values.values()])
+    if size() > 1:
+        dist.all_reduce(flat)
+    return dict(zip(values, (flat / size()).tolist(), strict=True))
+
+
+@contextmanager
+def joined(device: torch.device | None) -> Generator[torch.device | None]:
+    """Joins the processes that torchrun started, if it did, and leaves them at the end.
+
+    Args:
+        device: Kind of device; None: a GPU if there is one.
+
+    Yields:
+        This process's device: with GPUs each process has its own.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
+    if cuda:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def total(counts: Tensor) -> list[int]:
+    """The sums over all processes of some whole numbers."""
+    if size() > 1:
+        dist.all_reduce(counts)
+    return [int(count) for count in counts.tolist()]
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    if size() == 1:
+        return flag
+    value = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if size() > 1:
+        dist.barrier()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Rows that each process gives, for each tensor."""
+
+    rows: tuple[tuple[int, ...], ...]
+    rank: int
+
+
+class _Gather(torch.autograd.Function):
+    """Joins tensors of different heights from all processes.
+
+    One function for all heads: the exchanges of its backward pass then happen in the same order in every process,
+    whatever parts of the losses a process has.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.plan = plan
+        return tuple(_Gather.one(tensor, rows) for tensor, rows in zip(tensors, plan.rows, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        return (None, *(_reduce(grad, rows, plan.rank) for grad, rows in zip(grads, plan.rows, strict=True)))
+
+    @staticmethod
+    def one(tensor: Tensor, rows: tuple[int, ...] | list[int]) -> Tensor:
+        """Without gradient: the rows of all processes, one after the other."""
+        height = max(rows)
+        padded = tensor.new_zeros(height, *tensor.shape[1:])
+        padded[: len(tensor)] = tensor.detach()
+        everything = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(everything, padded)
+        return torch.cat([part[:n] for part, n in zip(everything, rows, strict=True)])
+
+
+def _reduce(grad: Tensor, rows: tuple[int, ...], own: int) -> Tensor:
+    """The sum over all processes of the gradients of this process's rows."""
+    starts = [0, *accumulate(rows)]
+    if dist.get_backend() != "nccl":  # the others have no reduce-scatter
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[starts[own] : starts[own + 1]]
+    height = max(rows)
+    padded = [grad.new_zeros(height, *grad.shape[1:]) for _ in rows]
+    for part, first, n in zip(padded, starts, rows, strict=False):
+        part[:n] = grad[first : first + n]
+    result = torch.empty_like(padded[own])
+    dist.reduce_scatter(result, padded)
+    return result[: rows[own]]
+
+
+def _bounds(lengths: Tensor) -> Tensor:
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def _counts(*own: int, device: torch.device) -> list[list[int]]:
+    """Some numbers of every process: for each number the list over the processes."""
+    mine = torch.tensor(own, device=device)
+    everything = [torch.empty_like(mine) for _ in range(size())]
+    dist.all_gather(everything, mine)
+    return torch.stack(everything, dim=1).tolist()

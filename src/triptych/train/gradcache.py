@@ -1,0 +1,151 @@
+"""Encoding a batch in sub-batches of any size, with the gradient of the whole.
+
+GradCache (arXiv 2101.06983): 1. encode all sub-batches without a graph; 2. take the loss of all representations
+and its gradient with respect to them; 3. encode each sub-batch again, with a graph, and push its part of that
+gradient through. The memory of the graph is that of one sub-batch; the gradient is that of the whole batch,
+dropout included, since each sub-batch is encoded twice from the same state of the random generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from triptych.model.packed import Packed, Reps
+from triptych.train.reps import join, leaves, ragged_places, take
+
+Encode: TypeAlias = Callable[[Packed], Reps]
+Losses: TypeAlias = Callable[[Reps], dict[str, Tensor]]
+LastOnly: TypeAlias = Callable[[bool], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SubBatch:
+    """Some texts of a batch, and which ones."""
+
+    batch: Packed
+    texts: tuple[int, ...]
+
+
+def split(batch: Packed, budget: int | None) -> list[SubBatch]:
+    """Cuts a batch into sub-batches of at most `budget` tokens; texts of like length come together.
+
+    Args:
+        batch: N texts.
+        budget: Tokens; a longer text stands alone. None: one sub-batch.
+
+    Returns:
+        Sub-batches that hold each text once, longest texts first: if memory is short, that shows at once.
+    """
+    order = sorted(range(len(batch)), key=lambda i: -batch.lengths[i])
+    groups: list[list[int]] = [[]]
+    used = 0
+    for text in order:
+        length = batch.lengths[text]
+        if groups[-1] and budget is not None and used + length > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append(text)
+        used += length
+    return [SubBatch(choose(batch, group), tuple(group)) for group in groups]
+
+
+def choose(batch: Packed, texts: Sequence[int]) -> Packed:
+    """The texts `texts` of a batch, in that order."""
+    chosen = torch.tensor(list(texts), dtype=torch.int64, device=batch.offsets.device)
+    places, offsets = ragged_places(batch.offsets, chosen)
+    return Packed(batch.ids[places], offsets, tuple(batch.lengths[i] for i in texts))
+
+
+def backward(
+    encode: Encode, parts: Sequence[SubBatch], losses: Losses, synchronised: LastOnly | None = None
+) -> dict[str, Tensor]:
+    """Computes the losses of a batch and adds the gradient of ``loss`` to the parameters.
+
+    Args:
+        encode: From a packed batch to its representations; the only thing that needs much memory.
+        parts: The batch, from `split`. With one part this is the plain forward and backward pass.
+        losses: From the representations of the whole batch, in its order, to losses; ``loss`` is minimised.
+        synchronised: Gives the context for a backward pass, told whether it is the last one: with many processes
+            gradients are exchanged once, at the end.
+
+    Returns:
+        The losses, without graph.
+    """
+    within = synchronised or _always
+    if len(parts) == 1:
+        with within(True):
+            found = losses(take(encode(parts[0].batch), original_order(parts)))
+            found["loss"].backward()
+        return {name: value.detach() for name, value in found.items()}
+    states: list[_Random] = []
+    pieces: list[Reps] = []
+    for part in parts:
+        states.append(_Random.now(part.batch.ids.device))
+        with torch.no_grad(), within(False):
+            pieces.append(encode(part.batch))
+    cached = [leaves(piece) for piece in pieces]
+    found = losses(take(join(cached), original_order(parts)))
+    found["loss"].backward()
+    after = _Random.now(parts[0].batch.ids.device)
+    for i, (part, state, piece) in enumerate(zip(parts, states, cached, strict=True)):
+        with within(i == len(parts) - 1), state.restored():
+            again = encode(part.batch)
+            outputs, gradients = _pairs(again, piece)
+            torch.autograd.backward(outputs, gradients)
+    after.restore()
+    return {name: value.detach() for name, value in found.items()}
+
+
+def _always(last: bool) -> AbstractContextManager[None]:
+    del last
+    return nullcontext()
+
+
+def _pairs(again: Reps, cached: Reps) -> tuple[list[Tensor], list[Tensor]]:
+    """Representations with a graph, and the gradient that each got from the losses."""
+    outputs: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for name in ("dense", "lexical", "multi"):
+        output, leaf = getattr(again, name), getattr(cached, name)
+        if output is not None and output.requires_grad:
+            outputs.append(output)
+            gradients.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
+    return outputs, gradients
+
+
+def original_order(parts: Sequence[SubBatch]) -> Tensor:
+    """int64 ``[N]``: where each text of the batch stands when the sub-batches are laid one after the other."""
+    order = [text for part in parts for text in part.texts]
+    places = torch.empty(len(order), dtype=torch.int64)
+    places[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))
+    return places.to(parts[0].batch.offsets.device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Random:
+    """The state of the generators that dropout draws from."""
+
+    device: torch.device
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> _Random:
+        state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), state)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
+
+    @contextmanager
+    def restored(self) -> Generator[None]:
+        self.restore()
+        yield

@@ -1,0 +1,289 @@
+"""The objective: scores of a batch, and the losses that are made of them.
+
+One function, `losses`, builds every training signal from the same score matrices (arXiv 2402.03216v4, section
+3.3): a contrastive loss for each head and for their integrated score, and each head's distillation from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from triptych.errors import InputError
+from triptych.model.packed import Reps
+from triptych.ops import losses as terms
+from triptych.ops.torch_scores import combine
+from triptych.train.reps import score, take
+from triptych.types import HEADS, Head, check_heads
+
+INTEGRATED = "integrated"
+Name: TypeAlias = Literal["dense", "lexical", "multi", "integrated"]
+Reranker: TypeAlias = Literal["ranked", "published", "listwise"]
+Triple: TypeAlias = tuple[float, float, float]
+
+
+def _triple(values: Sequence[float]) -> bool:
+    return len(values) == 3 and all(value >= 0 for value in values) and any(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is trained and how; the defaults are the paper's unified fine-tuning.
+
+    Attributes:
+        heads: Heads that are trained.
+        temperature: τ by which all scores are divided.
+        score_weights: Weights (dense, lexical, multi) of the integrated score; 0 leaves a head out of it.
+        loss_weights: λ, weights of the heads' contrastive losses and distillations.
+        integrated_weight: Weight of the integrated score's contrastive loss.
+        self_distillation: Whether each head also learns the ranking of the integrated score.
+        distil_from: First step with self-distillation, counted from 0.
+        teacher_temperature: T of the integrated score as a teacher. 1, as published, sharpens it, since the
+            weighted sum is not renormalised; the sum of `score_weights` undoes that.
+        in_batch: Whether the passages of other queries are negatives.
+        bidirectional: Whether a passage must also find its query among the others (symmetric pairs).
+        reranker: What re-ranker scores in the data do. `ranked` and `published` replace the contrastive losses
+            (see `ops.losses.ranked`), `listwise` is added to them.
+        reranker_temperature: T of the re-ranker's scores.
+        false_negative_margin: Leaves negatives out that score above the positive less this margin, judged by
+            the integrated score; None: keeps all.
+        false_negative_relative: Whether the margin is a share of the positive's score.
+        drop_duplicates: Leaves negatives out whose text is the positive's.
+        dense_widths: Narrower dense vectors that are trained too (Matryoshka).
+        multi_widths: Narrower token vectors that are trained too.
+    """
+
+    heads: tuple[Head, ...] = HEADS
+    temperature: float = 0.02
+    score_weights: Triple = (1.0, 0.3, 1.0)
+    loss_weights: Triple = (1.0, 0.1, 1.0)
+    integrated_weight: float = 1.0
+    self_distillation: bool = True
+    distil_from: int = 0
+    teacher_temperature: float = 1.0
+    in_batch: bool = True
+    bidirectional: bool = False
+    reranker: Reranker | None = None
+    reranker_temperature: float = 1.0
+    false_negative_margin: float | None = None
+    false_negative_relative: bool = False
+    drop_duplicates: bool = True
+    dense_widths: tuple[int, ...] = ()
+    multi_widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        heads = check_heads(self.heads, "objective.heads")
+        problems = {
+            f"temperature {self.temperature} is not > 0": self.temperature > 0,
+            f"teacher_temperature {self.teacher_temperature} is not > 0": self.teacher_temperature > 0,
+            f"reranker_temperature {self.reranker_temperature} is not > 0": self.reranker_temperature > 0,
+            f"score_weights {self.score_weights}: need three numbers ≥ 0": _triple(self.score_weights),
+            f"loss_weights {self.loss_weights}: need three numbers ≥ 0": _triple(self.loss_weights),
+            "bidirectional needs in_batch": self.in_batch or not self.bidirectional,
+            f"dense_widths {self.dense_widths} are not all ≥ 1": min(self.dense_widths, default=1) >= 1,
+            f"multi_widths {self.multi_widths} are not all ≥ 1": min(self.multi_widths, default=1) >= 1,
+        }
+        if wrong := [problem for problem, good in problems.items() if not good]:
+            raise InputError(f"objective: {'; '.join(wrong)}")
+        object.__setattr__(self, "heads", heads)
+
+    def widths(self, head: Head) -> tuple[int | None, ...]:
+        """Widths at which a head is trained; None is the whole."""
+        narrow = {"dense": self.dense_widths, "multi": self.multi_widths, "lexical": ()}[head]
+        return (None, *narrow)
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "dense": Objective(heads=("dense",), self_distillation=False),
+    "unified": Objective(),
+    "contrastive": Objective(self_distillation=False),
+}
+"""By name: the paper's second stage, its third, and its third without self-distillation (the ablation)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A batch as the losses see it: this process's queries against the passages of all.
+
+    Attributes:
+        queries: Q texts.
+        passages: N texts; the G passages of a query stand together, its positive first.
+        targets: int64 ``[Q]``, column of each query's positive.
+        group: G.
+        share: What one query counts in the mean; 1 / Q with one process.
+        teacher: Re-ranker scores of each query's own passages, ``[Q, G]``; a row of NaN has none.
+        keys: int64 ``[N]``, equal for equal passages; None: unknown.
+        everyone: The queries of all processes, in the order of the passages; needed for `bidirectional` alone.
+    """
+
+    queries: Reps
+    passages: Reps
+    targets: Tensor
+    group: int
+    share: float
+    teacher: Tensor | None = None
+    keys: Tensor | None = None
+    everyone: Reps | None = None
+
+    @classmethod
+    def of(
+        cls,
+        queries: Reps,
+        passages: Reps,
+        group: int,
+        *,
+        teacher: Tensor | None = None,
+        keys: Tensor | None = None,
+    ) -> Candidates:
+        """The batch of a single process."""
+        count = len(queries.offsets) - 1
+        targets = torch.arange(count, device=queries.offsets.device) * group
+        share = 1.0 / max(1, count)
+        return cls(queries, passages, targets, group, share, teacher, keys, queries)
+
+
+def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, Tensor]:
+    """All losses of a batch.
+
+    **Math** with s_inter = Σ w_h·s_h, and H heads::
+
+        L  = (Σ_h λ_h·L_h + w_i·L_inter) / (H + 1)         contrastive; with one head L = λ·L_h
+        L' = Σ_h λ_h·L'_h / H                              distillation from stopgrad(s_inter)
+        loss = (L + L') / 2                                from step `distil_from` on, before it L
+
+    Args:
+        objective: What to compute.
+        batch: Queries and candidates.
+        step: Of the training, from 0.
+
+    Returns:
+        ``loss`` with its graph; the others, by ``head`` and ``head_distilled``, are for the log. Each is this
+        process's sum times `share`.
+    """
+    scores: dict[Head, list[Tensor]] = {
+        head: [score(head, batch.queries, batch.passages, w) for w in objective.widths(head)]
+        for head in objective.heads
+    }
+    whole: dict[Head, Tensor] = {head: found[0] for head, found in scores.items()}
+    inter = _integrate(objective, whole)
+    view = _View.of(objective, batch, inter)
+    named: dict[str, Tensor] = {}
+    for head, found in scores.items():
+        rows = [_contrast(objective, view, view.seen(each)) for each in found]
+        if objective.bidirectional:
+            rows += [_backward(objective, batch, head, width) for width in objective.widths(head)]
+        named[head] = torch.stack(rows).mean(0).sum() * batch.share
+    weights = dict(zip(HEADS, objective.loss_weights, strict=True))
+    total = torch.stack([weights[head] * named[head] for head in objective.heads]).sum()
+    if len(objective.heads) > 1:
+        named[INTEGRATED] = _contrast(objective, view, view.seen(inter)).sum() * batch.share
+        total = (total + objective.integrated_weight * named[INTEGRATED]) / (len(objective.heads) + 1)
+    if _distils(objective, step):
+        learnt: dict[str, Tensor] = {}
+        for head, found in scores.items():
+            rows = [_distil(objective, view, view.seen(each), view.seen(inter)) for each in found]
+            learnt[head] = torch.stack(rows).mean(0).sum() * batch.share
+        mean = torch.stack([weights[head] * learnt[head] for head in objective.heads]).mean()
+        total = (total + mean) / 2
+        named |= {f"{head}_distilled": value for head, value in learnt.items()}
+    if not len(batch.targets):
+        total = total + _nothing(batch)
+    return {"loss": total, **{name: value.detach() for name, value in named.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Which columns of the score matrices count: all of the batch, or each query's own."""
+
+    targets: Tensor
+    own: Tensor | None
+    group: int
+    dropped: Tensor | None
+    teacher: Tensor | None
+
+    @classmethod
+    def of(cls, objective: Objective, batch: Candidates, inter: Tensor) -> _View:
+        dropped = None
+        if objective.drop_duplicates and batch.keys is not None:
+            dropped = terms.duplicates(batch.keys, batch.targets)
+        if objective.false_negative_margin is not None:
+            close = terms.false_negatives(
+                inter,
+                batch.targets,
+                objective.false_negative_margin,
+                relative=objective.false_negative_relative,
+            )
+            dropped = close if dropped is None else dropped | close
+        if objective.in_batch:
+            return cls(batch.targets, None, batch.group, dropped, batch.teacher)
+        own = terms.own_columns(batch.targets, batch.group)
+        dropped = None if dropped is None else dropped.gather(1, own)
+        return cls(torch.zeros_like(batch.targets), own, batch.group, dropped, batch.teacher)
+
+    def seen(self, scores: Tensor) -> Tensor:
+        return scores if self.own is None else scores.gather(1, self.own)
+
+
+def _contrast(objective: Objective, view: _View, scores: Tensor) -> Tensor:
+    """One contrastive loss a query; re-ranker scores, where there are any, have their part in it."""
+    tau = objective.temperature
+    plain = terms.info_nce(scores, view.targets, tau, view.dropped)
+    if objective.reranker is None or view.teacher is None:
+        return plain
+    absent = view.teacher.isnan().any(1)
+    teacher = view.teacher.masked_fill(absent[:, None], 0)
+    if objective.reranker == "listwise":
+        own = terms.own_group(scores, view.targets, view.group)
+        taught = plain + terms.listwise(own, teacher, tau, objective.reranker_temperature)
+    else:
+        order = "given" if objective.reranker == "published" else "teacher"
+        taught = terms.ranked(
+            scores,
+            teacher,
+            view.targets,
+            tau,
+            objective.reranker_temperature,
+            order=order,
+            dropped=view.dropped,
+        )
+    return torch.where(absent, plain, taught)
+
+
+def _backward(objective: Objective, batch: Candidates, head: Head, width: int | None) -> Tensor:
+    """The contrastive loss of each positive passage looking for its query among all queries."""
+    if batch.everyone is None:
+        raise InputError("losses: bidirectional needs the queries of all processes (everyone)")
+    positives = take(batch.passages, batch.targets)
+    scores = score(head, batch.everyone, positives, width).T
+    places = batch.targets // batch.group
+    dropped = None
+    if objective.drop_duplicates and batch.keys is not None:
+        queries = torch.arange(scores.shape[1], device=scores.device)
+        dropped = terms.duplicates(batch.keys[queries * batch.group], places)
+    return terms.info_nce(scores, places, objective.temperature, dropped)
+
+
+def _distil(objective: Objective, view: _View, student: Tensor, teacher: Tensor) -> Tensor:
+    return terms.distillation(
+        student, teacher, objective.temperature, objective.teacher_temperature, view.dropped
+    )
+
+
+def _nothing(batch: Candidates) -> Tensor:
+    """0 with a graph: a process without queries must still take part in the exchange of the gradients."""
+    heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
+    return torch.stack([head.flatten()[:1].sum() * 0 for head in heads if head is not None]).sum()
+
+
+def _distils(objective: Objective, step: int) -> bool:
+    return objective.self_distillation and len(objective.heads) > 1 and step >= objective.distil_from
+
+
+def _integrate(objective: Objective, scores: Mapping[Head, Tensor]) -> Tensor:
+    if len(scores) == 1:
+        return next(iter(scores.values()))
+    return combine(scores.get("dense"), scores.get("lexical"), scores.get("multi"), objective.score_weights)

@@ -1,0 +1,193 @@
+"""RetroMAE (arXiv 2205.12035): pre-training that makes one vector hold a whole text.
+
+The encoder reads a text with some tokens masked and predicts them. A decoder of one layer has to predict every
+token from the text's vector and a few other tokens, which it can only if the vector says most of what is in the
+text. Afterwards the decoder is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+
+from triptych.model.backbone import hidden_size
+from triptych.model.m3 import M3Model
+from triptych.model.packed import Packed, positions
+from triptych.model.packed_forward import embed, last_states, position_ids, supported
+from triptych.ops.losses import vocabulary_cross_entropy
+from triptych.train.masking import MaskedBatch
+
+# Elements of the largest [texts, L, L] visibility: one text of 8192 tokens.
+_AREA = 64 * 1024 * 1024
+
+
+class RetroMAE(nn.Module):
+    """An encoder with what its pre-training needs.
+
+    Attributes:
+        encoder: The model that is kept; its heads are not trained here.
+        transform: From a state to the space of the word vectors.
+        bias: float32 ``[V]`` of the predictions, whose matrix is the table of the word vectors.
+        decoder: The one layer.
+        own_positions: Positions for the decoder where the backbone has no learned ones, otherwise None.
+    """
+
+    def __init__(self, encoder: M3Model) -> None:
+        super().__init__()
+        config = cast(Any, encoder.backbone).config
+        width = hidden_size(encoder.backbone)
+        self.encoder = encoder
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(self._table.num_embeddings))
+        self.decoder = EnhancedDecoder(width, int(config.num_attention_heads), int(config.intermediate_size))
+        learned = supported(encoder.backbone) is None
+        self.own_positions = None if learned else nn.Embedding(int(config.max_position_embeddings), width)
+        deviation = float(getattr(config, "initializer_range", 0.02))
+        for part in (self.transform, self.decoder, self.own_positions):
+            for module in part.modules() if part is not None else ():
+                if isinstance(module, nn.Linear | nn.Embedding):
+                    nn.init.normal_(module.weight, std=deviation)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def _table(self) -> nn.Embedding:
+        return cast(nn.Embedding, cast(Any, self.encoder.backbone).get_input_embeddings())
+
+    def forward(self, batch: MaskedBatch, shares: Sequence[float] | None = None) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        **Math** ``L = L_enc + L_dec``: the mean cross-entropy of the masked tokens in the encoder, and that of all
+        tokens in the decoder (equations 3 and 8).
+
+        Args:
+            batch: From `masking.hide`.
+            shares: What one predicted token of the encoder and one of the decoder count, if the batch is a part of
+                a larger one; None: 1 / their number.
+
+        Returns:
+            ``loss`` with its graph; ``encoder`` and ``decoder`` for the log.
+        """
+        places = (batch.encoder_places, batch.decoder_places)
+        each = [1 / max(1, len(place)) for place in places] if shares is None else shares
+        texts = batch.texts
+        masked = Packed(batch.masked, texts.offsets, texts.lengths)
+        states = last_states(self.encoder.backbone, masked, self.encoder.special.pad)
+        decoded = self.decoder(*self._inputs(texts, self._sentence(states, masked)), batch)
+        encoder, decoder = (
+            self._predict(found[place], texts.ids[place]).sum() * share
+            for found, place, share in zip((states, decoded), places, each, strict=True)
+        )
+        return {"loss": encoder + decoder, "encoder": encoder.detach(), "decoder": decoder.detach()}
+
+    def _predict(self, states: Tensor, labels: Tensor) -> Tensor:
+        return vocabulary_cross_entropy(self.transform(states), self._table.weight, self.bias, labels)
+
+    def _sentence(self, states: Tensor, batch: Packed) -> Tensor:
+        """The dense vector before its normalisation, by the model's own pooling, ``[N, H]``."""
+        if self.encoder.config.pooling == "cls":
+            return states[batch.offsets[:-1]]
+        chosen = positions(batch, "dense", self.encoder.config, self.encoder.special).nonzero().squeeze(1)
+        rows = batch.rows[chosen]
+        total = states.new_zeros(len(batch), states.shape[1]).index_add(0, rows, states[chosen])
+        return total / rows.bincount(minlength=len(batch))[:, None]
+
+    def _inputs(self, texts: Packed, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's two streams (section 3.3): what asks, and what is looked at, each ``[T, H]``."""
+        embeddings = cast(Any, self.encoder.backbone).embeddings
+        if self.own_positions is None:
+            table = embeddings.position_embeddings
+            place = table(position_ids(texts, table.padding_idx))
+            words = embed(embeddings, texts)
+        else:
+            within = torch.arange(len(texts.ids), device=texts.ids.device) - texts.offsets[:-1][texts.rows]
+            place = self.own_positions(within)
+            words = embeddings(texts.ids[None])[0] + place
+        asking = place + sentence[texts.rows]
+        looked_at = words.index_copy(0, texts.offsets[:-1], sentence.to(words.dtype))
+        return asking, looked_at
+
+
+class EnhancedDecoder(nn.Module):
+    """One transformer layer in which every position has its own view of the text."""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.wide = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+
+    def forward(self, asking: Tensor, looked_at: Tensor, batch: MaskedBatch) -> Tensor:
+        """States ``[T, H]`` from which the tokens are predicted.
+
+        **Math** ``A = softmax(Q Kᵀ/√d + M) V``, M_ij = 0 where position i sees position j: j = 0 always, i itself
+        never, and the others by the pattern of i (equations 5 to 7).
+
+        Args:
+            asking: ``[T, H]``: the sentence vector plus the position, for each position.
+            looked_at: ``[T, H]``: the sentence vector at each text's first position, word vectors at the others.
+            batch: The patterns.
+        """
+        query, key, value = self.query(asking), self.key(looked_at), self.value(looked_at)
+        context = torch.zeros_like(query)
+        for texts in _chunks(batch.texts.lengths):
+            inside, where = _grid(batch.texts, texts)
+            mixed = cast(
+                Tensor,
+                checkpoint(
+                    self._attend, query[where], key[where], value[where], batch, where, use_reentrant=False
+                ),
+            )
+            context = context.index_copy(0, where[inside], mixed[inside])
+        states = self.norm(self.output(context) + asking)
+        return self.last_norm(self.wide(states) + states)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, batch: MaskedBatch, where: Tensor) -> Tensor:
+        """Attention of B padded texts ``[B, L, H]``; what comes out of padding is thrown away."""
+        split = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        mixed = scaled_dot_product_attention(*split, attn_mask=visibility(batch, where)[:, None])
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def visibility(batch: MaskedBatch, where: Tensor) -> Tensor:
+    """Which positions each position sees: bool ``[B, L, L]``.
+
+    Args:
+        batch: The patterns.
+        where: int64 ``[B, L]``: the flat place of each position of B padded texts; padding repeats the last one.
+    """
+    height = where.shape[1]
+    patterns = batch.visible[:, where].transpose(0, 1)
+    rows = batch.pattern[where][:, :, None].expand(-1, -1, height)
+    seen = patterns.gather(1, rows)
+    seen &= where[:, None, :] != where[:, :, None]  # itself never, nor the padding that repeats it
+    padding = torch.zeros_like(where, dtype=torch.bool)
+    padding[:, 1:] = where[:, 1:] == where[:, :-1]
+    seen &= ~padding[:, None, :]
+    seen[:, :, 0] = True
+    return seen
+
+
+def _chunks(lengths: tuple[int, ...]) -> list[list[int]]:
+    """Texts of like length together, so many that their visibility stays small."""
+    chunks: list[list[int]] = []
+    for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if chunks and lengths[chunks[-1][0]] ** 2 * (len(chunks[-1]) + 1) <= _AREA:
+            chunks[-1].append(text)
+        else:
+            chunks.append([text])
+    return chunks
+
+
+def _grid(batch: Packed, texts: list[int]) -> tuple[Tensor, Tensor]:
+    """Flat places ``[B, L]`` of some texts, padded by their last place; and which of them are not padding."""
+    chosen = torch.tensor(texts, device=batch.offsets.device)
+    first, last = batch.offsets[:-1][chosen, None], batch.offsets[1:][chosen, None] - 1
+    where = first + torch.arange(batch.lengths[texts[0]], device=first.device)
+    return where <= last, where.clamp(max=last)

@@ -1,0 +1,369 @@
+"""A run: from a recipe to a folder with a trained model.
+
+The folder has ``recipe.yaml`` (all values), ``log.jsonl``, ``checkpoints/``, ``best/`` (the model of the best
+evaluation, if there is one) and, at the end, ``final/``; the last two are for `Encoder.from_pretrained`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from triptych.data.beir import load_beir
+from triptych.errors import InputError, MissingExtra
+from triptych.files import write_atomically
+from triptych.model.layouts import Checkpoint
+from triptych.model.m3 import M3Model
+from triptych.model.packed import Packed, Reps
+from triptych.train import checkpoint as checkpoints
+from triptych.train import distributed
+from triptych.train.checkpoint import State
+from triptych.train.loop import Hooks, Record, train
+from triptych.train.optim import Average, merged, optimizer, trained
+from triptych.train.pairs import Pairs, pair_limits
+from triptych.train.parallel import Replica
+from triptych.train.recipe import dump
+from triptych.train.retromae import RetroMAE
+from triptych.train.settings import Recipe
+from triptych.train.start import export, finished, freeze, prepare
+from triptych.train.tasks import Progress, Runner
+from triptych.train.texts import Texts
+from triptych.train.validate import Validation
+from triptych.types import Head
+
+Stage: TypeAlias = Literal["train", "pretrain"]
+_ENCODER = "encoder."
+# Tokens that an evaluation encodes at a time.
+_BUDGET = {"cpu": 4096, "mps": 8192, "cuda": 65536}
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who watches a run; nothing here changes what it computes.
+
+    Attributes:
+        progress: Steps done and in all.
+        preparing: Rows of the data read so far.
+        report: Every line of the log.
+        stop: Asked after every step; True ends the run with a checkpoint.
+    """
+
+    progress: Progress = field(default=lambda done, total: None)
+    preparing: Progress = field(default=lambda done, total: None)
+    report: Callable[[Record], None] = field(default=lambda record: None)
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        steps: Steps done.
+        total: Steps that there were to do; more than `steps` if it was stopped.
+        evaluations: Step to metrics.
+        best_step: Step of the best evaluation.
+        model: The folder to load: the best, or the last without evaluation; None: the run was stopped by a signal.
+        left_over: By source, rows of an epoch that no batch has.
+    """
+
+    steps: int
+    total: int
+    evaluations: Mapping[int, Mapping[str, float]]
+    best_step: int
+    model: Path | None
+    left_over: Mapping[str, int]
+
+
+def run(
+    stage: Stage, recipe: Recipe, output: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> Outcome:
+    """Trains as a recipe says; under torchrun, together with the other processes.
+
+    Args:
+        stage: `train` on pairs, or `pretrain` on raw texts (RetroMAE).
+        recipe: All settings.
+        output: Folder of the run.
+        resume: Go on from its last checkpoint; without one, begin.
+        watcher: See `Watcher`.
+
+    Raises:
+        InputError: If the folder has a run already and `resume` is not set, or what is resumed differs.
+        TriptychError: For all that can be wrong with data, model and settings.
+    """
+    wanted = None if recipe.compute.device is None else torch.device(recipe.compute.device)
+    with distributed.joined(wanted) as device:
+        one = _Run(stage, recipe, output, device or _best_device(), watcher or Watcher())
+        return one.go(resume)
+
+
+class _Run:
+    """The parts of a run, made and held together for the time that it takes."""
+
+    def __init__(
+        self, stage: Stage, recipe: Recipe, output: Path, device: torch.device, watcher: Watcher
+    ) -> None:
+        self.recipe, self.output, self.watcher = recipe, output, watcher
+        self.first = distributed.rank() == 0
+        self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
+        start: Checkpoint = prepare(recipe)
+        self.start = start.fingerprint
+        self.encoder: M3Model = start.model
+        freeze(start.model, recipe, self.heads)
+        task = Pairs if stage == "train" else Texts
+        self.task: Any = task(recipe, start.model, start.tokenizer, watcher.preparing)
+        self.validation = _validation(recipe, start)
+        module = self._module(stage).to(device)
+        replica = Replica(module, recipe.compute.parallel, compiled=recipe.compute.compile)
+        self.runner = Runner(replica, device, partial(_autocast, recipe, device))
+        self.optimiser = optimizer(module, recipe.optimisation)
+        ema = recipe.optimisation.ema
+        self.average = None if ema is None else Average(module, ema)
+        self.evaluations: dict[int, dict[str, float]] = {}
+
+    def _module(self, stage: Stage) -> nn.Module:
+        """What is trained: the model, or the model with what RetroMAE adds."""
+        if self.recipe.compute.checkpoint_layers:
+            backbone: Any = self.encoder.backbone
+            # The older name is deprecated where the newer one exists.
+            getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
+        if stage == "train":
+            return self.encoder
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            return RetroMAE(self.encoder)
+
+    def go(self, resume: bool) -> Outcome:
+        state = self._begin(resume)
+        with self._logs(state) as log:
+            hooks = Hooks(
+                log=log,
+                evaluate=None if self.validation is None else self._evaluate,
+                best=self._keep_best,
+                save=self._save,
+                stop=self.watcher.stop,
+                progress=self.watcher.progress,
+            )
+            train(self.task, self.runner, self.optimiser, self.recipe, state, hooks, self.average)
+        asked = distributed.any_of(self.watcher.stop(), self.runner.device)
+        model = None
+        if state.step == state.total or not asked:
+            self._export(self._final_weights(), "final")
+            if self.validation is not None and state.best_step == 0:
+                self._export(self._start_weights(), "best")
+            model = self.output / ("final" if self.validation is None else "best")
+        distributed.barrier()
+        return Outcome(state.step, state.total, self.evaluations, state.best_step, model, self.task.left_over)
+
+    def _begin(self, resume: bool) -> State:
+        """A new run's folder, or an old one's last checkpoint."""
+        total = self.recipe.steps or ceil(self.recipe.epochs * self.task.steps_per_epoch)
+        state = State(data=self.task.digest, start=self.start, total=total)
+        last = checkpoints.latest(self.output)
+        there = (self.output / "log.jsonl").exists()
+        distributed.barrier()  # everybody has looked before the first process begins to write
+        if not resume and there:
+            raise InputError(f"{self.output}: has a run already; expected --resume, or another --output")
+        if resume and last is not None:
+            snapshot = checkpoints.load(last)
+            checkpoints.same_run(snapshot.state, state)
+            average = None if self.average is None else self.average.weights
+            checkpoints.put(snapshot, self.runner.replica.module, self.optimiser, average)
+            state = snapshot.state
+        if self.first:
+            self.output.mkdir(parents=True, exist_ok=True)
+            checkpoints.clean(self.output)
+            write_atomically(self.output / "recipe.yaml", dump(self.recipe).encode())
+            self._shorten_log(state.step)
+        distributed.barrier()
+        return state
+
+    def _shorten_log(self, step: int) -> None:
+        """Forgets what the log says of steps that will be done again."""
+        path = self.output / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and step else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        for line in kept:
+            record = json.loads(line)
+            if "evaluation" in record:
+                self.evaluations[record["step"]] = record["evaluation"]
+
+    @contextmanager
+    def _logs(self, state: State) -> Generator[Callable[[Record], None]]:
+        """Writes the log, to TensorBoard too if the recipe says so; only the first process does."""
+        if not self.first:
+            yield lambda record: None
+            return
+        board = _tensorboard(self.output, state.step) if self.recipe.tensorboard else None
+        with (self.output / "log.jsonl").open("a", encoding="utf-8") as file:
+
+            def log(record: Record) -> None:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                self.watcher.report(record)
+                if board is not None:
+                    for name, value in {**record, **record.get("evaluation", {})}.items():
+                        if isinstance(value, int | float):
+                            board.add_scalar(name, value, record["step"])
+
+            yield log
+        if board is not None:
+            board.close()
+
+    def _evaluate(self, step: int) -> Mapping[str, float]:
+        runner, validation = self.runner, cast(Validation, self.validation)
+        heads: tuple[Head, ...] = self.heads or ("dense",)
+
+        def encode(batch: Packed) -> Reps:
+            with runner.autocast():
+                return self.encoder(batch, heads)
+
+        with self._averaged(), runner.replica.gathered():
+            found = validation(
+                encode,
+                heads,
+                self.recipe.objective.score_weights,
+                device=runner.device,
+                budget=_BUDGET[runner.device.type],
+            )
+        mean = distributed.mean(
+            {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
+        )
+        found = mean if distributed.size() > 1 else found
+        self.evaluations[step] = found
+        return found
+
+    @contextmanager
+    def _averaged(self) -> Generator[None]:
+        """The moving average in the place of the weights, if there is one."""
+        if self.average is None:
+            yield
+            return
+        weights = trained(self.runner.replica.module)
+        kept = {name: parameter.detach().clone() for name, parameter in weights.items()}
+        _copy(weights, self.average.weights)
+        try:
+            yield
+        finally:
+            _copy(weights, kept)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What would be exported now: the moving average, or the weights."""
+        source = trained(self.runner.replica.module) if self.average is None else self.average.weights
+        return {name: checkpoints.whole(tensor) for name, tensor in source.items()}
+
+    def _final_weights(self) -> dict[str, Tensor]:
+        """The last weights, averaged and mixed with the start if the recipe says so."""
+        saving, weights = self.recipe.saving, self._weights()
+        if saving.average > 1 and self.first:
+            snapshots = [
+                checkpoints.load(folder) for folder in checkpoints.steps(self.output)[-saving.average :]
+            ]
+            weights = merged([snapshot.average or snapshot.weights for snapshot in snapshots])
+        if saving.merge_start and self.first:
+            both = [self._start_weights(), _of_encoder(weights)]
+            weights = merged(both, [saving.merge_start, 1 - saving.merge_start])
+        return weights
+
+    def _start_weights(self) -> dict[str, Tensor]:
+        begin = prepare(self.recipe).model
+        freeze(begin, self.recipe, self.heads)
+        return {name: tensor.detach() for name, tensor in trained(begin).items()}
+
+    def _keep_best(self, step: int) -> None:
+        """The start itself is exported only if nothing was better in the end."""
+        if step:
+            self._export(self._weights(), "best")
+
+    def _export(self, weights: Mapping[str, Tensor], name: str) -> None:
+        """Writes a model beside its old version and puts it in its place."""
+        if not self.first:
+            return
+        folder, new = self.output / name, self.output / f".{name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        export(finished(self.recipe, self.heads, _of_encoder(weights)), new)
+        write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+
+    def _save(self, state: State) -> None:
+        average = None if self.average is None else self.average.weights
+        snapshot = checkpoints.take(self.runner.replica.module, self.optimiser, state, average)
+        if self.first:
+            checkpoints.save(snapshot, self.output, dump(self.recipe), self.recipe.saving.keep)
+        distributed.barrier()
+
+
+def _of_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own weights under their own names, whatever it was trained inside of."""
+    inside = {name.removeprefix(_ENCODER): w for name, w in weights.items() if name.startswith(_ENCODER)}
+    return inside or dict(weights)
+
+
+@torch.no_grad()
+def _copy(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, tensor in targets.items():
+        tensor.copy_(values[name])
+
+
+def _validation(recipe: Recipe, start: Checkpoint) -> Validation | None:
+    settings = recipe.evaluation
+    if settings.data is None:
+        return None
+    limits = pair_limits(recipe, start.model)
+    return Validation(
+        load_beir(settings.data, settings.split),
+        start.tokenizer,
+        (limits.query_max, limits.query_prefix),
+        (limits.passage_max, limits.document_prefix),
+        settings.k,
+    )
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    wanted = recipe.compute.dtype
+    if wanted == "float32" or (wanted == "auto" and not _computes_in_bfloat16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _tensorboard(output: Path, step: int) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra("tensorboard: true", "tensorboard") from error
+    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line that was cut off
+        return 1 << 62

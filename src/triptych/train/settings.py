@@ -1,0 +1,296 @@
+"""Everything that decides a training run, as one value that can be written and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
+
+from triptych.data.buckets import FINETUNE_TABLE, PRETRAIN_TABLE, BatchTable
+from triptych.errors import InputError
+from triptych.train.masking import Masking
+from triptych.train.objective import OBJECTIVES, Objective
+
+TABLES: Mapping[str, BatchTable] = {"pretrain": PRETRAIN_TABLE, "finetune": FINETUNE_TABLE}
+"""The paper's batch sizes by length, of its second and third stage."""
+_BOUNDS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Settings(BaseModel):
+    """A part of a recipe: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def hint(key: str, names: Sequence[str]) -> str:
+    """What an error about an unknown key says next: the nearest known one, or all of them."""
+    near = get_close_matches(key, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+
+
+def _known(kind: type[Any], base: Any, given: Any) -> Any:
+    """A dataclass from a mapping of some of its fields over a base value; wrong keys and types are errors."""
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"got {given!r}; expected keys among {', '.join(f.name for f in fields(kind))}")
+    values = cast("Mapping[str, Any]", given)
+    names = [field.name for field in fields(kind)]
+    for key in values:
+        if key not in names:
+            raise InputError(f"unknown key {key!r}; {hint(key, names)}")
+    return TypeAdapter(kind).validate_python({**asdict(base), **values})
+
+
+def _objective(given: Any) -> Any:
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping):
+        return given
+    values = dict(cast("Mapping[str, Any]", given))
+    name = values.pop("name", "unified")
+    if name not in OBJECTIVES:
+        raise InputError(f"name: got {name!r}; expected one of {', '.join(OBJECTIVES)}")
+    return _known(Objective, OBJECTIVES[name], values)
+
+
+def _source(given: Any) -> Any:
+    return {"path": given} if isinstance(given, str) else given
+
+
+def _sources(given: Any) -> Any:
+    several = given if isinstance(given, list | tuple) else [given]
+    return [_source(each) for each in cast("Sequence[Any]", several)]
+
+
+class Source(Settings):
+    """A file or folder of training data.
+
+    Attributes:
+        path: File or folder; relative to the folder in which the command runs.
+        weight: Multiplies its share of an epoch.
+        split: Which judgements of a BEIR folder.
+    """
+
+    path: str
+    weight: float = Field(default=1.0, ge=0)
+    split: str = "train"
+
+
+class Data(Settings):
+    """What is trained on.
+
+    Attributes:
+        train: The sources.
+        query_length: Most tokens of a query; None: 512, or what the model reads if that is less.
+        passage_length: Most tokens of a passage or raw text; None: what the model reads.
+        group: G, passages of a query: its positive and G − 1 negatives.
+        fill: What fills a row up that has fewer negatives (see `data.collate.Collator`).
+        batch_size: Rows of a batch of each process, whatever the length.
+        batch_tokens: Instead: most tokens of a batch's passages.
+        table: Instead: rows by length: `finetune` or `pretrain` (the paper's), or {tokens: rows}.
+        bounds: Bounds of the length buckets, for `batch_size` and `batch_tokens`.
+        temperature: ≥ 1: evens the sources out.
+        by_language: Draw from each language of a source as from a source of its own.
+        mixed: Let batches mix the sources.
+        lines: Every line of a .txt file is a text.
+        cache: Folder for prepared data sets.
+    """
+
+    train: Annotated[tuple[Source, ...], BeforeValidator(_sources)] = ()
+    query_length: int | None = Field(default=None, ge=4)
+    passage_length: int | None = Field(default=None, ge=4)
+    group: int = Field(default=8, ge=1)
+    fill: Literal["random", "repeat"] = "random"
+    batch_size: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1)
+    table: Literal["finetune", "pretrain"] | dict[int, int] | None = None
+    bounds: tuple[int, ...] = _BOUNDS
+    temperature: float = Field(default=1.0, ge=1)
+    by_language: bool = False
+    mixed: bool = False
+    lines: bool = False
+    cache: str | None = None
+
+    def batches(self, longest: int) -> BatchTable:
+        """The batch sizes for texts of at most `longest` tokens."""
+        given = [name for name in ("batch_size", "batch_tokens", "table") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"data: got {' and '.join(given)}; expected one of them")
+        if isinstance(self.table, str):
+            return TABLES[self.table].up_to(longest)
+        if self.table is not None:
+            rows = sorted(self.table.items())
+            return BatchTable(tuple(bound for bound, _ in rows), tuple(size for _, size in rows))
+        bounds = (*(bound for bound in self.bounds if bound < longest), longest)
+        if self.batch_tokens is not None:
+            return BatchTable.of_budget(self.batch_tokens, bounds, self.group)
+        return BatchTable(bounds, (self.batch_size or 16,) * len(bounds))
+
+
+class Optimisation(Settings):
+    """How weights move.
+
+    Attributes:
+        lr: Largest learning rate.
+        head_lr: That of the lexical and multi-vector heads; None: the same.
+        weight_decay: Of matrices; biases and normalisations have none.
+        betas: AdamW's.
+        eps: AdamW's.
+        warmup: Steps of rising learning rate; below 1: a share of all steps.
+        schedule: What follows: `linear` or `cosine` to `floor`, `constant`, or `wsd`: constant, then linear over
+            the last fifth.
+        floor: Share of `lr` at the end.
+        clip: Largest norm of the gradient; None: any.
+        ema: Decay of an exponential moving average of the weights, which is then what is evaluated and exported.
+    """
+
+    lr: float = Field(default=1e-5, gt=0)
+    head_lr: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    warmup: float = Field(default=0.1, ge=0)
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    floor: float = Field(default=0.0, ge=0, le=1)
+    clip: float | None = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+
+
+class Compute(Settings):
+    """How it is computed; none of it changes what is computed, but for rounding.
+
+    Attributes:
+        device: cpu, cuda, cuda:N, mps; None: a GPU if there is one.
+        dtype: Arithmetic of the backbone; the weights and the losses are float32 in any case. auto: bfloat16
+            where the device computes in it, otherwise float32.
+        sub_batch_tokens: Encode so many tokens at a time (GradCache); None: the whole batch at once.
+        checkpoint_layers: Compute each layer again in the backward pass instead of keeping its activations.
+        compile: Use torch.compile.
+        parallel: With many processes, `ddp`: each holds all weights; `fsdp`: they share the optimiser's state and
+            the gradients.
+        prefetch: Batches that are made ahead.
+    """
+
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    sub_batch_tokens: int | None = Field(default=None, ge=1)
+    checkpoint_layers: bool = False
+    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    prefetch: int = Field(default=2, ge=0)
+
+
+class Evaluation(Settings):
+    """Evaluation during training: nDCG of each head on a BEIR folder.
+
+    Attributes:
+        data: BEIR folder; None: no evaluation.
+        split: Its judgements.
+        every: Steps between evaluations; below 1: a share of all steps. It also runs at the beginning and the end.
+        metric: What decides which step is the best.
+        k: Depth of nDCG@k.
+        patience: Stop after so many evaluations without a new best; None: never.
+    """
+
+    data: str | None = None
+    split: str = "dev"
+    every: float = Field(default=0.25, gt=0)
+    metric: Literal["dense", "lexical", "multi", "integrated"] = "integrated"
+    k: int = Field(default=10, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+
+
+class Saving(Settings):
+    """Checkpoints.
+
+    Attributes:
+        every: Steps between checkpoints; None: only at the end and when asked to stop.
+        keep: How many of the last are kept.
+        average: At the end, export the mean of so many of the last checkpoints instead of the last weights.
+        merge_start: At the end, mix the starting model in with this weight (as LM-Cocktail does, arXiv 2311.13534).
+    """
+
+    every: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1)
+    average: int = Field(default=1, ge=1)
+    merge_start: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Saving:
+        if self.average > self.keep:
+            raise ValueError(f"average {self.average} needs as many checkpoints, but keep is {self.keep}")
+        return self
+
+
+class Lora(Settings):
+    """Train small additions to the backbone's matrices instead of the matrices (arXiv 2106.09685; needs peft).
+
+    Attributes:
+        rank: Of the additions.
+        alpha: Their scale is alpha / rank.
+        dropout: On their input.
+        targets: Names of the linear layers; None: all of the backbone.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | None = None
+
+
+Frozen = Literal["backbone", "words", "positions", "lexical", "multi"]
+
+
+class Recipe(Settings):
+    """A training run.
+
+    Attributes:
+        model: Where it starts: a bundled name, a folder, or a Hub name.
+        new_heads: The model is a plain encoder; give it new, random heads.
+        settings: Fields of `M3Config` to change, such as max_length.
+        extend_positions: Give the backbone room for so many tokens before training.
+        freeze: Parts that stay as they are: the whole backbone, its word vectors, its positions, a head.
+        epochs: How often the data is seen; may be a fraction.
+        steps: Instead: number of steps.
+        seed: Of everything that is drawn.
+        log_every: Steps between lines of the log.
+        tensorboard: Write TensorBoard files too.
+    """
+
+    model: str = "small"
+    new_heads: bool = False
+    settings: dict[str, Any] = Field(default_factory=dict)
+    extend_positions: int | None = Field(default=None, ge=1)
+    freeze: tuple[Frozen, ...] = ()
+    data: Data = Data()
+    objective: Annotated[Objective, BeforeValidator(_objective)] = Objective()
+    masking: Annotated[Masking, BeforeValidator(lambda given: _known(Masking, Masking(), given))] = Masking()
+    optimisation: Optimisation = Optimisation()
+    compute: Compute = Compute()
+    evaluation: Evaluation = Evaluation()
+    saving: Saving = Saving()
+    lora: Lora | None = None
+    epochs: float = Field(default=1.0, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    log_every: int = Field(default=10, ge=1)
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _together(self) -> Recipe:
+        if self.lora is not None and (self.saving.merge_start or self.saving.average > 1):
+            raise ValueError(
+                "saving.merge_start and saving.average mix whole weights; they do not go with lora"
+            )
+        return self

@@ -1,0 +1,202 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference_losses as slow
+from triptych.errors import InputError
+from triptych.ops import losses
+
+TAU = 0.05
+SMALL = settings(max_examples=40, deadline=None)
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+
+
+def drawn(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores [Q, Q·G], targets, and re-ranker scores [Q, G]."""
+    queries, group, seed = shape
+    rng = np.random.default_rng(seed)
+    scores = torch.tensor(rng.uniform(-1, 1, (queries, queries * group)), dtype=torch.float64)
+    return scores, torch.arange(queries) * group, torch.tensor(rng.uniform(-3, 3, (queries, group)))
+
+
+def close(left: torch.Tensor, right: list[float]) -> bool:
+    return bool(np.allclose(left.tolist(), right, rtol=1e-5, atol=1e-5))
+
+
+def test_info_nce_of_equal_scores_is_the_logarithm_of_the_number_of_candidates():
+    loss = losses.info_nce(torch.full((3, 6), 0.7), torch.arange(3) * 2, 0.02)
+    assert close(loss, [math.log(6)] * 3)
+
+
+def test_info_nce_of_one_rival_is_the_softplus_of_the_gap():
+    loss = losses.info_nce(torch.tensor([[0.5, 0.4]]), torch.tensor([0]), 0.1)
+    assert close(loss, [math.log1p(math.exp(-1.0))])
+
+
+def test_info_nce_of_a_lone_candidate_is_zero():
+    assert close(losses.info_nce(torch.tensor([[0.3]]), torch.tensor([0]), 0.02), [0.0])
+
+
+@SMALL
+@given(shapes)
+def test_info_nce_equals_the_slow_form(shape):
+    scores, targets, _ = drawn(shape)
+    assert close(losses.info_nce(scores, targets, TAU), slow.info_nce(scores.tolist(), targets.tolist(), TAU))
+
+
+@SMALL
+@given(shapes)
+def test_a_dropped_candidate_counts_as_if_it_were_not_there(shape):
+    scores, targets, _ = drawn(shape)
+    dropped = torch.rand(scores.shape, generator=torch.Generator().manual_seed(shape[2])) < 0.4
+    dropped.scatter_(1, targets[:, None], False)
+    got = losses.info_nce(scores, targets, TAU, dropped)
+    assert close(got, slow.info_nce(scores.tolist(), targets.tolist(), TAU, dropped.tolist()))
+    harder = scores.masked_fill(dropped, 100.0)
+    assert torch.equal(got, losses.info_nce(harder, targets, TAU, dropped))
+
+
+def test_info_nce_is_unchanged_when_all_scores_of_a_query_move_together():
+    scores, targets, _ = drawn((4, 3, 1))
+    moved = scores + torch.tensor([[0.3], [-0.2], [0.9], [0.0]])
+    torch.testing.assert_close(losses.info_nce(scores, targets, TAU), losses.info_nce(moved, targets, TAU))
+
+
+def test_info_nce_does_not_overflow_at_a_very_small_temperature():
+    loss = losses.info_nce(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), torch.tensor([0, 0]), 1e-4)
+    assert close(loss, [0.0, 20000.0])
+
+
+def test_a_temperature_that_is_not_positive_is_refused():
+    with pytest.raises(InputError, match="temperature: got 0"):
+        losses.info_nce(torch.zeros(1, 2), torch.tensor([0]), 0.0)
+
+
+def test_distillation_from_equal_scores_is_the_entropy_of_the_teacher():
+    scores = torch.tensor([[0.1, 0.2, 0.3]])
+    wanted = slow.softmax([0.1 / TAU, 0.2 / TAU, 0.3 / TAU])
+    entropy = -sum(p * math.log(p) for p in wanted)
+    assert close(losses.distillation(scores, scores, TAU), [entropy])
+
+
+@SMALL
+@given(shapes, st.floats(0.5, 4))
+def test_distillation_equals_the_slow_form(shape, heat):
+    student, _, _ = drawn(shape)
+    teacher = student.flip(1) * 1.7
+    got = losses.distillation(student, teacher, TAU, heat)
+    assert close(got, slow.distillation(student.tolist(), teacher.tolist(), TAU, heat))
+
+
+def test_distillation_gives_the_teacher_no_gradient_and_the_student_the_difference_of_the_shares():
+    student, _, _ = drawn((3, 2, 5))
+    student = student.float().requires_grad_()
+    teacher = (torch.rand(3, 6) * 2).requires_grad_()
+    losses.distillation(student, teacher, TAU).sum().backward()
+    assert teacher.grad is None
+    expected = ((student / TAU).softmax(1) - (teacher / TAU).softmax(1)) / TAU
+    torch.testing.assert_close(student.grad, expected.detach())
+
+
+def test_distillation_leaves_dropped_candidates_out_without_making_nan():
+    student = torch.tensor([[0.5, 0.2, 0.9]], requires_grad=True)
+    teacher = torch.tensor([[0.4, 0.1, 0.8]])
+    dropped = torch.tensor([[False, False, True]])
+    loss = losses.distillation(student, teacher, TAU, dropped=dropped)
+    torch.testing.assert_close(loss, losses.distillation(student[:, :2], teacher[:, :2], TAU))
+    loss.sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert student.grad[0, 2] == 0
+
+
+@SMALL
+@given(shapes, st.sampled_from(["teacher", "given"]))
+def test_ranked_distillation_equals_the_slow_form(shape, order):
+    scores, targets, teacher = drawn(shape)
+    got = losses.ranked(scores, teacher, targets, TAU, order=order)
+    assert close(got, slow.ranked(scores.tolist(), teacher.tolist(), targets.tolist(), TAU, order))
+
+
+def test_ranked_distillation_does_not_depend_on_the_order_of_the_negatives():
+    scores, targets, teacher = drawn((3, 4, 7))
+    teacher[0, 1] = teacher[0, 2]
+    order = torch.tensor([0, 3, 1, 2])
+    columns = losses.own_columns(targets, 4)
+    shuffled = scores.scatter(1, columns, scores.gather(1, columns)[:, order])
+    got = losses.ranked(scores, teacher, targets, TAU)
+    torch.testing.assert_close(got, losses.ranked(shuffled, teacher[:, order], targets, TAU))
+    published = losses.ranked(scores, teacher, targets, TAU, order="given")
+    changed = losses.ranked(shuffled, teacher[:, order], targets, TAU, order="given")
+    assert not torch.allclose(published, changed)
+
+
+def test_ranked_distillation_is_info_nce_where_the_re_ranker_is_sure_of_the_positive():
+    scores, targets, teacher = drawn((3, 4, 2))
+    teacher = teacher.fill_(-torch.inf)
+    teacher[:, 0] = 0
+    torch.testing.assert_close(
+        losses.ranked(scores, teacher, targets, TAU), losses.info_nce(scores, targets, TAU)
+    )
+
+
+def test_listwise_distillation_is_over_a_query_s_own_passages_alone():
+    scores, targets, teacher = drawn((3, 4, 3))
+    got = losses.listwise(losses.own_group(scores, targets, 4), teacher, TAU, 1.0)
+    own = [scores[i, i * 4 : i * 4 + 4].tolist() for i in range(3)]
+    expected = []
+    for row, t in zip(own, teacher.tolist(), strict=True):
+        given_ = slow.softmax([value / TAU for value in row])
+        expected.append(-sum(w * math.log(g) for w, g in zip(slow.softmax(t), given_, strict=True)))
+    assert close(got, expected)
+
+
+def test_false_negatives_are_those_above_the_positive_less_the_margin():
+    scores = torch.tensor([[0.5, 0.45, 0.39, 0.6]])
+    target = torch.tensor([0])
+    assert losses.false_negatives(scores, target, 0.1).tolist() == [[False, True, False, True]]
+    assert losses.false_negatives(scores, target, 0.0).tolist() == [[False, False, False, True]]
+    assert losses.false_negatives(scores, target, -0.2).tolist() == [[False, False, False, False]]
+    assert losses.false_negatives(scores, target, 0.25, relative=True).tolist() == [[False, True, True, True]]
+
+
+def test_a_relative_margin_lowers_the_limit_for_a_negative_positive_score_too():
+    scores = torch.tensor([[-0.5, -0.55, -0.7]])
+    assert losses.false_negatives(scores, torch.tensor([0]), 0.2, relative=True).tolist() == [
+        [False, True, False]
+    ]
+
+
+def test_duplicates_are_the_columns_with_the_positive_s_text():
+    keys = torch.tensor([7, 1, 7, 2])
+    assert losses.duplicates(keys, torch.tensor([0, 2])).tolist() == [
+        [False, False, True, False],
+        [True, False, False, False],
+    ]
+
+
+@pytest.mark.parametrize("places", [0, 1, 5, 8, 13])
+def test_vocabulary_cross_entropy_in_blocks_equals_the_whole_and_so_do_its_gradients(places):
+    torch.manual_seed(0)
+    states = torch.randn(places, 6)
+    table, bias, labels = torch.randn(11, 6), torch.randn(11), torch.randint(0, 11, (places,))
+    grads = []
+    for way in (
+        lambda s, t, b: torch.nn.functional.cross_entropy(s @ t.T + b, labels, reduction="none"),
+        lambda s, t, b: losses.vocabulary_cross_entropy(s, t, b, labels, block=4),
+    ):
+        inputs = [each.clone().requires_grad_() for each in (states, table, bias)]
+        value = way(*inputs)
+        assert value.shape == (places,)
+        value.sum().backward()
+        grads.append([value.detach(), *(each.grad for each in inputs)])
+    for left, right in zip(*grads, strict=True):
+        torch.testing.assert_close(left, right)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            losses.vocabulary_cross_entropy(states, table, bias, labels, block=4), grads[0][0]
+        )
