@@ -5,19 +5,31 @@ BIN := $(VENV)/bin
 # The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test quick check lint types format docs lock clean
+.PHONY: bench smoke-train demo test quick check lint types format docs lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 quick: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 # Everything that has to hold before a change goes in: what CI runs.
 check: lint types test
+
+# A minute of training on two cores, and nDCG@10 of each head before and after; RUN= is where it goes.
+RUN ?= build/smoke-train
+smoke-train: $(VENV)/.ready
+	rm -rf $(RUN)
+	$(BIN)/triptych train recipes/smoke.yaml --output $(RUN)
+
+# Encoding beside FlagEmbedding and sentence-transformers, in turns; SHAPE=m3 is BGE-M3's (4 GB of memory, an hour).
+SHAPE ?= small
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/encode.py --shape $(SHAPE)
+	$(BIN)/python scripts/make_performance_docs.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

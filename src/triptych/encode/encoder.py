@@ -57,7 +57,8 @@ class Encoder:
         source: Name or folder from which they came, "" if they were made in memory.
         device: Such as "cpu", "cuda", "cuda:1", "mps"; None: a GPU if there is one.
         dtype: Type of the backbone's arithmetic. "auto": bfloat16 where the device computes in it, otherwise
-            float32. The last normalisation and the lexical head are float32 in any case. None: the model as it
+            float32. The last normalisation and the lexical head are float32 in any case. "int8": 8-bit products
+            on a processor that has them, otherwise as "bfloat16"; `describe` says which. None: the model as it
             is, for training; otherwise a model that has a `source` is given to the inference engine.
 
     Attributes:
@@ -82,8 +83,11 @@ class Encoder:
         self.dtype = dtype_of(dtype, self.device) if dtype is not None else None
         self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
         self._why = "the model was made in memory, or for training: its weights may still change"
+        self._int8 = dtype == "int8"
         if self.dtype is not None and source:
-            self._model.engine, self._why = Engine.of(self._model.backbone, self.device, self.dtype)
+            self._model.engine, self._why = Engine.of(
+                self._model.backbone, self.device, self.dtype, int8=self._int8
+            )
         self.tokenizer: TextTokenizer = checkpoint.tokenizer
 
     @classmethod
@@ -154,11 +158,18 @@ class Encoder:
         engine = self._model.engine
         return {
             "device": str(self.device),
-            "dtype": str(self.dtype or self._model.backbone.dtype).removeprefix("torch."),
+            "dtype": self._precision,
             "engine": "packed" if self._packs else "padded",
             "kernels": engine.kernels.name if engine is not None else "transformers",
             "why": self._why,
         }
+
+    @property
+    def _precision(self) -> str:
+        """The `dtype` that gives this arithmetic."""
+        if self._int8:
+            return "int8"
+        return str(self.dtype or cast(Any, self._model.backbone).dtype).removeprefix("torch.")
 
     @property
     def _packs(self) -> bool:
@@ -258,7 +269,7 @@ class Encoder:
         options["outputs"] = self._heads(options["outputs"])
         facts = {
             "model": self.fingerprint,
-            "dtype": str(self.dtype),
+            "dtype": self._precision,
             "block": block,
             **{k: v for k, v in options.items() if k != "token_budget"},
         }
@@ -287,7 +298,7 @@ class Encoder:
             raise InputError(
                 "workers: this encoder was made in memory; save_pretrained it and load it from there"
             )
-        load = partial(_load_on, self._folder, str(self.dtype), self.config.to_dict())
+        load = partial(_load_on, self._folder, self._precision, self.config.to_dict())
         return WorkerPool(load, devices)
 
     def score(
@@ -419,5 +430,4 @@ def _as_texts(texts: str | Sequence[str]) -> list[str]:
 
 def _load_on(folder: Path, dtype: str, config: dict[str, Any], device: str) -> Encoder:
     """What a worker process runs to get its own copy of an encoder."""
-    name = cast(Dtype, dtype.removeprefix("torch."))
-    return Encoder.from_pretrained(folder, device=device, dtype=name, **config)
+    return Encoder.from_pretrained(folder, device=device, dtype=cast(Dtype, dtype), **config)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from triptych.model import native
 from triptych.model.packed_forward import Shape, flash_attention, flash_usable, runs
 
 # Scores of one tile in bfloat16. Measured on Zen 5 (1 MB of second-level cache a core, 32 MB shared): 4 MB
@@ -16,7 +17,7 @@ from triptych.model.packed_forward import Shape, flash_attention, flash_usable, 
 _TILE = 2 * 1024 * 1024
 _ROWS = 1024
 # Shorter texts: one call of torch's attention is faster than two products and a softmax.
-_SHORT = 64
+_SHORT = 48
 
 
 class Tile(NamedTuple):
@@ -46,12 +47,12 @@ def attend(qkv: Tensor, heads: int, shape: Shape) -> Tensor:
         rows = slice(first, first + count * length)
         size = (count, length, *out.shape[1:])
         query, key, value = (part.view(size).transpose(1, 2) for part in parts[rows].unbind(1))
-        target = out[rows].view(size).transpose(1, 2)
+        target = out[rows].view(size)
         if qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and length >= _SHORT:
             for i in range(count):
                 _tiled(query[i], key[i], value[i], target[i])
         else:
-            target.copy_(scaled_dot_product_attention(query, key, value))
+            target.copy_(scaled_dot_product_attention(query, key, value).transpose(1, 2))
     return out.flatten(1)
 
 
@@ -84,16 +85,20 @@ def attend_first(qkv: Tensor, heads: int, shape: Shape) -> Tensor:
 
 
 def _tiled(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-    """One text, ``[heads, L, d]`` each: two bfloat16 products and a softmax for a tile at a time.
+    """One text, ``[heads, L, d]`` each, into ``[L, heads, d]``: two bfloat16 products and a softmax a tile.
 
     torch's attention on a processor multiplies in float32 tiles that are too small for its speed in
     bfloat16. The softmax itself runs in float32 inside.
     """
-    query, turned = query * query.shape[-1] ** -0.5, key.transpose(1, 2)
+    turned, scale, rows = key.transpose(1, 2), query.shape[-1] ** -0.5, native.load().rows
     for tile in _tiles(query.shape[0], query.shape[1]):
         scores = torch.bmm(query[tile.heads, tile.rows], turned[tile.heads])
-        torch.softmax(scores, -1, out=scores)
-        out[tile.heads, tile.rows] = torch.bmm(scores, value[tile.heads])
+        if rows is not None:
+            factors = rows.softmax(scores, scale)
+            rows.merge_heads(torch.bmm(scores, value[tile.heads]), factors, out[tile.rows, tile.heads])
+        else:
+            torch.softmax(scores.mul_(scale), -1, out=scores)
+            out[tile.rows, tile.heads] = torch.bmm(scores, value[tile.heads]).transpose(0, 1)
 
 
 def _tiles(heads: int, length: int) -> Iterator[Tile]:

@@ -8,7 +8,7 @@ import torch
 
 from triptych.errors import InputError
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def device_of(device: str | torch.device | None) -> torch.device:
@@ -28,12 +28,15 @@ def device_of(device: str | torch.device | None) -> torch.device:
 
 
 def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
-    """The type that is meant; "auto": bfloat16 where the device computes in it, otherwise float32.
+    """The type of the states; "auto": bfloat16 where the device computes in it, otherwise float32.
+
+    With "int8" only the products of the layers are in 8 bits, the states are bfloat16.
 
     Raises:
         InputError: For what is no such type.
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    known["int8"] = torch.bfloat16
     if name in known:
         return known[name]
     if name != "auto":

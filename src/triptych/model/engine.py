@@ -78,12 +78,14 @@ class Engine:
         self.graphs: Graphs | None = None
 
     @classmethod
-    def of(cls, backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Engine | None, str]:
+    def of(
+        cls, backbone: nn.Module, device: torch.device, dtype: torch.dtype, *, int8: bool = False
+    ) -> tuple[Engine | None, str]:
         """The engine for a backbone, if there is one, and in words why this one or none."""
         problem = supported(backbone)
         if problem is not None:
             return None, problem
-        kernels, why = choose(device, dtype)
+        kernels, why = choose(device, dtype, int8=int8)
         return cls(backbone, kernels), why
 
     def _embed(self, embeddings: Any) -> None:

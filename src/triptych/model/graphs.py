@@ -25,10 +25,11 @@ Forward = Callable[[Tensor, Tensor, Shape], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A graph with the memory that it reads and writes."""
+    """A graph with all the memory that it reads and writes: freed, it would be given to somebody else."""
 
     graph: torch.cuda.CUDAGraph
     ids: Tensor
+    places: Tensor
     bounds: Tensor
     states: Tensor
 
@@ -83,4 +84,4 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), torch.inference_mode():
             states = self._forward(ids, places, shape)
-        return _Recorded(graph, ids, bounds, states)
+        return _Recorded(graph, ids, places, bounds, states)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
+from triptych.model import native
+
 # oneDNN chooses the layout of the weights for a number of rows; other numbers run with it too.
 _TYPICAL_ROWS = 1024
 
@@ -131,13 +133,72 @@ class OneDnnKernels:
         return self._binary(x, residual, weights.matrix, weights.bias, "add")
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> tuple[Kernels, str]:
+class Int8Kernels:
+    """8-bit products of oneDNN: weights with a scale for each output, activations with one for each token.
+
+    **Math** ``x ≈ s (q − 128)`` with ``s = max|x| / 127`` for each row, ``w ≈ c p`` with ``c = max|w| / 127`` for
+    each output; ``x wᵀ ≈ s c (q − 128) pᵀ``, summed exactly in 32 bits.
+
+    Args:
+        rows: What quantises and rescales between the products.
+    """
+
+    name = "onednn-int8"
+    dtype = torch.bfloat16
+
+    def __init__(self, rows: native.Rows) -> None:
+        self._rows = rows
+        operators = cast(Any, torch.ops.onednn)
+        self._prepack, self._product = operators.qlinear_prepack, operators.qlinear_pointwise.default
+
+    def pack(self, matrix: Tensor, bias: Tensor) -> Weights:
+        """See `Kernels`."""
+        wide = matrix.float()
+        scales = wide.abs().amax(1).clamp_min(1e-12) / 127
+        codes = (wide / scales[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return Weights(self._prepack(codes, [_TYPICAL_ROWS, codes.shape[1]]), bias.float(), scales)
+
+    def unpack(self, weights: Weights) -> Tensor:
+        """See `Kernels`; the rounding to 8 bits stays."""
+        codes = weights.matrix.to_dense().t()
+        return (codes.float() * cast(Tensor, weights.scales)[:, None]).to(self.dtype)
+
+    def linear(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        products, steps = self._products(x, weights)
+        return self._rows.finish(products, steps, weights.bias)
+
+    def linear_gelu(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        products, steps = self._products(x, weights)
+        return self._rows.finish(products, steps, weights.bias, act=True)
+
+    def linear_add(self, x: Tensor, weights: Weights, residual: Tensor) -> Tensor:
+        """See `Kernels`."""
+        products, steps = self._products(x, weights)
+        return self._rows.finish(products, steps, weights.bias, residual)
+
+    def _products(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+        codes, steps = self._rows.quantize(x)
+        scales, zeros = weights.scales, torch.zeros(len(weights.bias), dtype=torch.int64)
+        kind = (None, 1.0, 0, self.dtype, "none", [], "")
+        return self._product(codes, 1.0, 128, weights.matrix, scales, zeros, *kind), steps
+
+
+def choose(device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> tuple[Kernels, str]:
     """The fastest kernels that this machine runs, and in words why these.
 
     Args:
         device: Where the model is.
         dtype: float32, bfloat16 or float16.
+        int8: Whether 8-bit products are wanted; without what they need, the usual ones are taken.
     """
+    if int8:
+        kernels, why = _eight_bits(device)
+        if kernels is not None:
+            return kernels, why
+        usual, _ = choose(device, dtype)
+        return usual, f"int8 was asked for, but {why}"
     plain = TorchKernels(dtype)
     if device.type != "cpu":
         return plain, f"{device.type}: the vendor's matrix products by torch"
@@ -150,6 +211,23 @@ def choose(device: torch.device, dtype: torch.dtype) -> tuple[Kernels, str]:
         problem = f"this torch has no fused oneDNN layers ({type(error).__name__})"
         return plain, problem
     return (plain, problem) if problem else (fused, "prepacked oneDNN layers, tried and compared at loading")
+
+
+def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:
+    if device.type != "cpu":
+        return None, "it is for processors"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if not any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
+        return None, "this processor has no 8-bit products (VNNI, AMX)"
+    rows, why = native.load()
+    if rows is None:
+        return None, why
+    try:
+        kernels = Int8Kernels(rows)
+        problem = problem_of(kernels, kernels.dtype, tolerance=0.03)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        return None, f"this torch has no 8-bit oneDNN layers ({type(error).__name__})"
+    return (None, problem) if problem else (kernels, "8-bit oneDNN layers, tried and compared at loading")
 
 
 def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = None) -> str | None:

@@ -67,6 +67,7 @@ class Rows:
     def merge_heads(self, x: Tensor, factors: Tensor, out: Tensor) -> None:
         """``out[t, h] = x[h, t] · factors[h, t]``; `out` is ``[rows, heads, d]`` with heads side by side."""
         heads, rows, width = x.shape
+        assert x.is_contiguous() and factors.is_contiguous() and out.stride()[1:] == (width, 1)  # noqa: PT018
         self._call("tt_merge_heads", x, factors, out, out.stride(0), heads, rows, width)
 
     def _call(self, name: str, *values: Any) -> None:
@@ -91,7 +92,7 @@ def load() -> Native:
         return Native(None, "no C compiler (cc, gcc, clang) on the path")
     try:
         rows = Rows(ctypes.CDLL(str(_built(compiler))))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return Native(None, f"the C functions cannot be compiled or loaded: {str(error).splitlines()[0]}")
     problem = problem_of(rows)
     return (

@@ -1,0 +1,148 @@
+"""Writes the tables of docs/performance.md and its picture from the lines of benchmarks/results/encode.jsonl.
+
+    python scripts/make_performance_docs.py [--check]
+
+Of each machine, shape, workload and system the newest line counts. With `--check` nothing is written; the exit
+code says whether the page is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+LINES = ROOT / "benchmarks" / "results" / "encode.jsonl"
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "performance.svg"
+BEGIN, END = "<!-- from benchmarks/results/encode.jsonl -->", "<!-- end -->"
+WORKLOADS = ("short", "mix", "long", "query")
+Line = dict[str, Any]
+
+
+def newest(lines: Iterable[Line]) -> dict[tuple[str, str], dict[tuple[str, str], Line]]:
+    """(machine, shape) → (workload, system) → the newest line."""
+    found: dict[tuple[str, str], dict[tuple[str, str], Line]] = {}
+    for line in lines:
+        if line.get("workload") not in WORKLOADS or line["shape"] == "tiny":
+            continue
+        found.setdefault((machine(line), line["shape"]), {})[line["workload"], line["system"]] = line
+    return found
+
+
+def machine(line: Line) -> str:
+    """In words what a line was measured on."""
+    facts = line["machine"]
+    if "gpu" in facts:
+        return facts["gpu"]
+    fast = [name for name in facts["features"] if name.startswith(("amx", "avx512_bf16", "avx512_vnni"))]
+    return f"{facts['cpu']}, {facts['threads']} of {facts['cores']} cores in use, {', '.join(fast)}"
+
+
+def cost(line: Line) -> float:
+    """What the ratios compare: processor time, which other work on the machine changes less; on a GPU the clock."""
+    if "p50_ms" in line:
+        return line["p50_ms"]
+    return line.get("processor_s") or line["wall_s"]
+
+
+def table(group: dict[tuple[str, str], Line]) -> list[str]:
+    """One table for a machine and a shape."""
+    rows = [
+        "| workload | system | tokens/s | tokens/processor-s | p50 / p95 ms | of the product's limit | "
+        "ours is faster by |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for workload in WORKLOADS:
+        lines = [line for (name, _), line in group.items() if name == workload]
+        ours = group.get((workload, "triptych"))
+        for line in lines:
+            ratio = f"{cost(line) / cost(ours):.2f}" if ours else ""
+            latency = f"{line['p50_ms']:.1f} / {line['p95_ms']:.1f}" if "p50_ms" in line else ""
+            share = f"{line['of_limit']:.0%}" if "of_limit" in line and workload != "query" else ""
+            rows.append(
+                f"| {workload} | {line['system']} | {_number(line, 'tokens_per_s')} | "
+                f"{_number(line, 'tokens_per_processor_s')} | {latency} | {share} | {ratio} |"
+            )
+    return rows
+
+
+def _number(line: Line, key: str) -> str:
+    return f"{line[key]:,.0f}" if key in line else ""
+
+
+def section(groups: dict[tuple[str, str], dict[tuple[str, str], Line]]) -> str:
+    """All tables with their headings."""
+    parts: list[str] = []
+    for (where, shape), group in sorted(groups.items()):
+        any_line = next(iter(group.values()))
+        versions = ", ".join(f"{k} {v}" for k, v in any_line["machine"]["versions"].items() if v)
+        parts += [
+            f"### `{shape}` on {where}",
+            "",
+            f"{any_line['run'][:10]}; {versions}.",
+            "",
+            *table(group),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def picture(groups: dict[tuple[str, str], dict[tuple[str, str], Line]]) -> str:
+    """Bars of tokens a second on the mix, one block for each machine and shape, as SVG."""
+    rows: list[str] = []
+    y = 10
+    for (where, shape), group in sorted(groups.items()):
+        bars = [(system, line) for (workload, system), line in group.items() if workload == "mix"]
+        if not bars:
+            continue
+        key = "tokens_per_processor_s" if "tokens_per_processor_s" in bars[0][1] else "tokens_per_s"
+        most = max(line[key] for _, line in bars)
+        title = f"{shape}, mix, {key.replace('_', ' ').replace(' per ', '/')}: {where}"
+        rows.append(f'<text x="10" y="{y + 14}" font-weight="bold">{title}</text>')
+        y += 24
+        for system, line in bars:
+            width = 420 * line[key] / most
+            color = "#2b6cb0" if system.startswith("triptych") else "#a0aec0"
+            rows += [
+                f'<text x="200" y="{y + 12}" text-anchor="end">{system}</text>',
+                f'<rect x="208" y="{y}" width="{width:.0f}" height="16" fill="{color}"/>',
+                f'<text x="{214 + width:.0f}" y="{y + 12}">{line[key]:,.0f}</text>',
+            ]
+            y += 20
+        y += 14
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{y}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *rows, "</svg>", ""])
+
+
+def main() -> None:
+    """Writes the page and the picture, or compares them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    groups = newest(lines)
+    old = PAGE.read_text(encoding="utf-8")
+    before, rest = old.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    new = f"{before}{BEGIN}\n\n{section(groups)}\n{END}{after}"
+    image = picture(groups)
+    if check:
+        current = PICTURE.read_text(encoding="utf-8") if PICTURE.exists() else ""
+        sys.exit(
+            0
+            if (new, image) == (old, current)
+            else f"{PAGE.name} is not up to date: run {Path(__file__).name}"
+        )
+    PAGE.write_text(new, encoding="utf-8")
+    PICTURE.write_text(image, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""`triptych train` and `triptych pretrain`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from triptych.cli import options as o
+
+if TYPE_CHECKING:
+    from triptych.train.run import Outcome, Stage, Watcher
+
+RecipeArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RECIPE]", help="A YAML file of settings; see the folder recipes.")
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", "-d", metavar="PATH", help="Training data: file or folder; may be given several times."
+    ),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Where to start: 'small' (bundled, the default), a folder, or a Hub name.",
+    ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoints, models.")
+]
+EvalOption = Annotated[
+    str | None,
+    typer.Option("--eval", metavar="FOLDER", help="A BEIR folder on which to evaluate during training."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting, such as optimisation.lr=1e-5; repeatable.",
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the last checkpoint in the output folder; without one, begin."),
+]
+
+QUICK: Mapping[str, Any] = {
+    "freeze": ["words"],
+    "data": {"group": 4, "batch_size": 16},
+    "optimisation": {"lr": 5e-5},
+}
+"""What `triptych train` changes of the defaults if it gets no recipe: sizes for a laptop."""
+
+
+def train(
+    recipe: RecipeArgument = None,
+    data: DataOption = None,
+    model: StartOption = None,
+    output: OutputOption = Path("run"),
+    evaluation: EvalOption = None,
+    settings: SetOption = None,
+    resume: ResumeOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Train a model on queries with relevant and irrelevant passages.
+
+    All three representations are trained together, with the integrated score as their teacher. Needs no recipe. On
+    several GPUs: torchrun --nproc-per-node 8 -m triptych train …
+
+    Example: triptych train --data pairs.jsonl --model small -o my-model
+    """
+    shortcuts = {"data": data, "model": model, "evaluation": evaluation}
+    _run("train", recipe, output, shortcuts, settings or [], resume, as_json)
+
+
+def pretrain(
+    recipe: RecipeArgument = None,
+    data: DataOption = None,
+    model: StartOption = None,
+    output: OutputOption = Path("run"),
+    evaluation: EvalOption = None,
+    settings: SetOption = None,
+    resume: ResumeOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Pre-train an encoder on raw texts (RetroMAE).
+
+    Data: JSON Lines with a field text, or .txt files. The result is a model like any other; train it on pairs next.
+
+    Example: triptych pretrain --data texts.jsonl --model small -o my-encoder
+    """
+    shortcuts = {"data": data, "model": model, "evaluation": evaluation}
+    _run("pretrain", recipe, output, shortcuts, settings or [], resume, as_json)
+
+
+def _run(
+    stage: Stage,
+    path: Path | None,
+    output: Path,
+    shortcuts: Mapping[str, Any],
+    settings: list[str],
+    resume: bool,
+    as_json: bool,
+) -> None:
+    from triptych.train.recipe import read
+    from triptych.train.run import run
+
+    if path is None and resume and (output / "recipe.yaml").is_file():
+        path = output / "recipe.yaml"
+    values = read(path, _changes(shortcuts) + settings, QUICK if path is None and stage == "train" else None)
+    with _stop_on_signals() as stop, _watched(stop, as_json) as watcher:
+        outcome = run(stage, values, output, resume=resume, watcher=watcher)
+    _show(outcome, output, values.evaluation.k, as_json)
+    if stop and outcome.model is None:
+        raise typer.Exit(128 + stop[0])
+
+
+def _changes(shortcuts: Mapping[str, Any]) -> list[str]:
+    """The options as settings."""
+    import json
+
+    found: list[str] = []
+    if shortcuts["data"]:
+        found.append("data.train=" + json.dumps(list(shortcuts["data"])))
+    if shortcuts["model"] is not None:
+        found.append("model=" + json.dumps(shortcuts["model"]))
+    if shortcuts["evaluation"] is not None:
+        found.append("evaluation.data=" + json.dumps(shortcuts["evaluation"]))
+    return found
+
+
+@contextmanager
+def _stop_on_signals() -> Generator[list[int]]:
+    """SIGTERM and Ctrl-C end the run with a checkpoint; a second Ctrl-C ends it at once."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(stop: list[int], as_json: bool) -> Generator[Watcher]:
+    """Progress on standard error; the log's lines there too, or with --json on standard output."""
+    from triptych.cli.console import emit, progress, stderr
+    from triptych.train.run import Watcher
+
+    console = stderr()
+    with progress("training", None, "steps") as advance:
+        seen = 0
+
+        def moved(done: int, _total: int | None) -> None:
+            nonlocal seen
+            advance(done - seen)
+            seen = done
+
+        def report(record: dict[str, Any]) -> None:
+            if as_json:
+                emit(record)
+            else:
+                console.print(_line(record), soft_wrap=True)
+
+        yield Watcher(progress=moved, report=report, stop=lambda: bool(stop))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A line of the log for people."""
+    if "evaluation" in record:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in record["evaluation"].items())
+        return f"step {record['step']}: {scores}"
+    from triptych.train.objective import INTEGRATED
+    from triptych.types import HEADS
+
+    parts = [
+        f"{name} {record[name]:.3f}" for name in (*HEADS, INTEGRATED, "encoder", "decoder") if name in record
+    ]
+    left = int(record["remaining"])
+    return (
+        f"step {record['step']}: loss {record['loss']:.4f} ({', '.join(parts)}) · {record['tokens_per_second']:.0f} "
+        f"tokens/s · {left // 60}:{left % 60:02d} left"
+    )
+
+
+def _show(outcome: Outcome, output: Path, k: int, as_json: bool) -> None:
+    from triptych.cli.console import emit, stderr, stdout
+
+    left = sum(outcome.left_over.values())
+    model = None if outcome.model is None else str(outcome.model)
+    if as_json:
+        emit({"model": model, "steps": outcome.steps, "best_step": outcome.best_step, "left_over": left})
+        return
+    if outcome.evaluations:
+        stdout().print(_table(outcome, k))
+    if left:
+        stderr().print(f"{left} rows an epoch could not be divided by the number of processes")
+    if model is None:
+        stderr().print(
+            f"Stopped after step {outcome.steps} of {outcome.total}; go on with: --resume -o {output}"
+        )
+    else:
+        stdout().print(f"Load it with: Encoder.from_pretrained({model!r})", soft_wrap=True)
+
+
+def _table(outcome: Outcome, k: int) -> Any:
+    from rich.table import Table
+
+    first, best = outcome.evaluations[min(outcome.evaluations)], outcome.evaluations[outcome.best_step]
+    table = Table(title=f"nDCG@{k} on held-out queries")
+    for name in ("", "before", "after", "change"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, after in best.items():
+        table.add_row(name, f"{first[name]:.4f}", f"{after:.4f}", f"{after - first[name]:+.4f}")
+    return table

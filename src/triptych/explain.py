@@ -1,0 +1,233 @@
+"""Why a document matched a query: the words that both have, and the token that each query token met.
+
+The parts add up to the scores: lexical contributions sum to the lexical score, and the similarities of the
+query's tokens average to the multi-vector score (arXiv 2402.03216v4, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from scipy import sparse
+
+from triptych.encode.encoder import Encoder
+from triptych.errors import InputError
+from triptych.model.packed import Packed, positions
+from triptych.model.tokenizer import Ids, TextTokenizer
+from triptych.types import Encoded, Head, Ragged
+
+Kind = Literal["text", "prefix", "special"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an encoded text.
+
+    Attributes:
+        piece: The characters of the text that it stands for, or its name in the vocabulary.
+        word: The run of characters between blanks in which it stands; equal to `piece` for whole words.
+        id: Its id in the vocabulary.
+        position: Its place in the encoded text, from 0, special tokens and the prefix counted.
+        kind: Whether it is of the text, of the prefix that the model puts before it, or a special token.
+    """
+
+    piece: str
+    word: str
+    id: int
+    position: int
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalMatch:
+    """A token id that has a weight on both sides.
+
+    Attributes:
+        query_token: Where the query has it (first place).
+        document_token: Where the document has it (first place).
+        query_weight: w_q.
+        document_weight: w_d.
+    """
+
+    query_token: Token
+    document_token: Token
+    query_weight: float
+    document_weight: float
+
+    @property
+    def contribution(self) -> float:
+        """``w_q · w_d``, what it adds to the lexical score."""
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """A query token and the document token nearest to it.
+
+    Attributes:
+        query_token: The token.
+        document_token: Its partner: the one whose vector has the largest inner product with the token's.
+        similarity: That inner product.
+    """
+
+    query_token: Token
+    document_token: Token
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the scores of one query and one document are made of.
+
+    Attributes:
+        scores: The single scores, for the heads that the model has.
+        lexical: Shared token ids, the largest contribution first.
+        tokens: For each query token with a vector its partner, in the query's order; empty if the document has
+            no token vectors.
+    """
+
+    scores: dict[Head, float]
+    lexical: tuple[LexicalMatch, ...] = ()
+    tokens: tuple[TokenMatch, ...] = ()
+
+
+def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:
+    """Explains the scores of documents for one query.
+
+    The texts are encoded anew, so the numbers are those of the encoder: an index that stores token vectors in
+    fewer bits may give slightly other ones.
+
+    Args:
+        encoder: The model.
+        query: One query.
+        documents: N texts.
+
+    Returns:
+        N explanations. The contributions of one sum to its lexical score, the similarities average to its
+        multi-vector score, up to rounding in float32.
+
+    Raises:
+        InputError: If `documents` is one string, or something is not a string.
+    """
+    if isinstance(documents, str):
+        raise InputError("explain: got one string as documents; expected a list of strings")
+    if not documents:
+        return []
+    config = encoder.config
+    left = encoder.encode_query([query])
+    right = encoder.encode_document(list(documents))
+    query_tokens = tokens_of(encoder, query, config.query_prefix)
+    explained: list[Explanation] = []
+    for row, text in enumerate(documents):
+        tokens = tokens_of(encoder, text, config.document_prefix)
+        explained.append(_explain_one(encoder, (query_tokens, left), (tokens, right[row])))
+    return explained
+
+
+def tokens_of(encoder: Encoder, text: str, prefix: str = "") -> list[Token]:
+    """The tokens of a text as the model reads them: with prefix and special tokens, cut to its length."""
+    config = encoder.config
+    every = config.mcls_every if config.pooling == "mcls" else None
+    encoded = encoder.tokenizer.encode([text], prefix=prefix, max_length=config.max_length, mcls_every=every)
+    return _named(encoder.tokenizer, encoded.ids[0], prefix, text)
+
+
+def _explain_one(
+    encoder: Encoder, query: tuple[list[Token], Encoded], document: tuple[list[Token], Encoded]
+) -> Explanation:
+    (query_tokens, left), (document_tokens, right) = query, document
+    scores: dict[Head, float] = {
+        "dense": float(cast("np.ndarray", left.dense)[0] @ cast("np.ndarray", right.dense)[0])
+    }
+    lexical: list[LexicalMatch] = []
+    partners: list[TokenMatch] = []
+    if left.lexical is not None and right.lexical is not None:
+        lexical = _lexical_matches((query_tokens, left.lexical), (document_tokens, right.lexical))
+        scores["lexical"] = float(sum(match.contribution for match in lexical))
+    if left.multi is not None and right.multi is not None:
+        partners = _token_matches(
+            (_with_vectors(encoder, query_tokens), left.multi),
+            (_with_vectors(encoder, document_tokens), right.multi),
+        )
+        scores["multi"] = float(np.mean([match.similarity for match in partners])) if partners else 0.0
+    return Explanation(scores, tuple(lexical), tuple(partners))
+
+
+def _lexical_matches(
+    query: tuple[list[Token], sparse.csr_array], document: tuple[list[Token], sparse.csr_array]
+) -> list[LexicalMatch]:
+    sides: list[dict[int, tuple[Token, float]]] = []
+    for tokens, row in (query, document):
+        first: dict[int, Token] = {}
+        for token in tokens:
+            first.setdefault(token.id, token)
+        weights = zip(row.indices.tolist(), cast("list[float]", row.data.tolist()), strict=True)
+        sides.append({int(column): (first[column], weight) for column, weight in weights})
+    left, right = sides
+    matches = [LexicalMatch(left[i][0], right[i][0], left[i][1], right[i][1]) for i in left if i in right]
+    return sorted(matches, key=lambda match: (-match.contribution, match.query_token.position))
+
+
+def _token_matches(
+    query: tuple[list[Token], Ragged], document: tuple[list[Token], Ragged]
+) -> list[TokenMatch]:
+    (query_tokens, left), (document_tokens, right) = query, document
+    if not query_tokens or not document_tokens:
+        return []
+    products = left[0].astype(np.float32) @ right[0].astype(np.float32).T
+    best = products.argmax(axis=1)
+    return [
+        TokenMatch(token, document_tokens[int(partner)], float(products[i, partner]))
+        for i, (token, partner) in enumerate(zip(query_tokens, best, strict=True))
+    ]
+
+
+def _with_vectors(encoder: Encoder, tokens: list[Token]) -> list[Token]:
+    """The tokens that have a vector in the multi-vector head."""
+    batch = Packed.of([[token.id for token in tokens]])
+    counted = positions(batch, "multi", encoder.config, encoder.tokenizer.special).tolist()
+    return [token for token, counts in zip(tokens, counted, strict=True) if counts]
+
+
+def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[Token]:
+    """Tells for each token which characters it stands for.
+
+    The ids are those that the model reads; the tokens of the text stand among them in their order, with
+    special tokens before, after and (with `mcls`) between them.
+    """
+    whole = prefix + text
+    plain = tokenizer.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False)  # pyright: ignore
+    spans = cast("list[tuple[int, int]]", plain.offsets)
+    names = tokenizer.pieces(ids.tolist())
+    tokens: list[Token] = []
+    at = 0
+    for position, (number, name) in enumerate(zip(ids.tolist(), names, strict=True)):
+        if position < len(tokenizer.before) or at >= len(plain.ids) or number != plain.ids[at]:
+            tokens.append(Token(name, name, number, position, "special"))
+            continue
+        start, end = spans[at]
+        piece = whole[start:end].strip() or name
+        inside = end <= len(prefix.rstrip()) and end > 0
+        tokens.append(
+            Token(piece, _word(whole, start, end) or piece, number, position, "prefix" if inside else "text")
+        )
+        at += 1
+    return tokens
+
+
+def _word(text: str, start: int, end: int) -> str:
+    """The run of characters between blanks around a span (which may begin with the blank before it)."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if start == end:
+        return ""
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return text[start:end]

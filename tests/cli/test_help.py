@@ -1,0 +1,50 @@
+"""The commands' help, and the page made of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from triptych.cli.app import app
+
+from .conftest import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(group: Any, before: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for name, command in group.commands.items():
+        path = (*before, name)
+        found += commands(command, path) if hasattr(command, "commands") else [(path, command)]
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+def test_there_is_a_command_for_each_main_job() -> None:
+    names = {path[0] for path, _ in COMMANDS}
+    assert {"demo", "encode", "index", "search", "score", "info"} <= names
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+def test_help_names_and_explains_every_option(run: Run, path: tuple[str, ...]) -> None:
+    command = dict(COMMANDS)[path]
+    shown = run(*path, "--help", env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).out
+    assert command.help
+    assert command.help.splitlines()[0][:40] in shown
+    for parameter in command.params:
+        if parameter.name != "help":
+            assert parameter.help, f"{path}: {parameter.name} has no help"
+        for name in parameter.opts if parameter.param_type_name == "option" else ():
+            assert name in shown, f"{path}: {name} is not in the help"
+
+
+def test_the_page_of_the_command_line_is_current(tmp_path: Path) -> None:
+    page = tmp_path / "cli.md"
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_cli_docs.py"), str(page)], check=True)
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == page.read_text("utf-8"), "run `make docs`"

@@ -1,0 +1,225 @@
+"""`triptych index`, `triptych search` and `triptych info` on a tiny model."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from triptych import Encoder, HeadWeights, Index
+from triptych.ops.scores import combine, head_scores
+
+from .conftest import DOCUMENTS, Run
+
+
+def ids_of(lines: list[dict[str, Any]]) -> list[str]:
+    return [line["id"] for line in lines]
+
+
+def test_search_finds_what_was_indexed_with_its_text_and_metadata(run: Run, made: Path) -> None:
+    lines = run("search", made, "defination", "of", "bm25", "--json", "-k", 4).lines
+    assert [line["rank"] for line in lines] == [1, 2, 3, 4]
+    assert {line["query"] for line in lines} == {"defination of bm25"}
+    found = {line["id"]: line for line in lines}
+    assert found["b"]["text"] == "defination of bm25"
+    assert found["b"]["metadata"] == {"lang": "de", "year": 2020}
+    assert found["c"]["metadata"]["title"] == "hello"
+
+
+def test_search_gives_the_scores_of_the_encoder(run: Run, index: Path, encoder: Encoder) -> None:
+    lines = run("search", index, "a model", "--json", "-k", 4, "--dtype", "float32", "-w", "1,0.5,2").lines
+    texts = [line["text"] for line in lines]
+    sides = encoder.encode_query(["a model"]), encoder.encode_document(texts)
+    scores = {head: head_scores(*sides, head)[0] for head in encoder.heads}
+    total = combine(scores, HeadWeights(1, 0.5, 2))
+    for i, line in enumerate(lines):
+        assert line["score"] == pytest.approx(
+            float(total[i]), abs=2e-3
+        )  # token vectors are stored in 16 bits
+        assert line["scores"]["lexical"] == pytest.approx(float(scores["lexical"][i]), abs=1e-5)
+    assert [line["score"] for line in lines] == sorted((line["score"] for line in lines), reverse=True)
+
+
+def test_filters_choose_by_value_by_several_values_and_by_range(run: Run, made: Path) -> None:
+    def found(*conditions: str) -> list[str]:
+        options = [part for condition in conditions for part in ("--filter", condition)]
+        return sorted(ids_of(run("search", made, "model of the world", "--json", *options).lines))
+
+    assert found("lang=fr") == ["c", "d"]
+    assert found("lang=fr", "lang=de") == ["b", "c", "d"]
+    assert found("year>=2020", "year<2024") == ["b", "c"]
+    assert found("lang=fr", "year<2020") == ["d"]
+
+
+def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:
+    lexical = run("search", made, "a model of text", "--json", "--routes", "lexical", "-w", "0,1,0").lines
+    assert lexical
+    assert all(line["scores"]["lexical"] > 0 for line in lexical)
+    assert len(run("search", made, "a model of text", "--json", "--routes", "dense").lines) == 4
+    few = run("search", made, "model", "--json", "-k", 2, "-c", 2, "--routes", "dense").lines
+    assert len(few) == 2
+
+
+def test_paper_protocol_is_an_option(run: Run, made: Path) -> None:
+    lines = run("search", made, "hello world", "--json", "--protocol", "paper", "-w", "1,0.3,0").lines
+    assert lines
+    assert run("search", made, "hello", "--protocol", "best").code == 2
+
+
+def test_queries_come_from_a_file_or_from_standard_input(run: Run, made: Path, tmp_path: Path) -> None:
+    file = tmp_path / "queries.tsv"
+    file.write_text("q1\thello world\nq2\ta model\n", encoding="utf-8")
+    lines = run("search", made, "--queries", file, "--json", "-k", 1).lines
+    assert [(line["query_id"], line["query"]) for line in lines] == [("q1", "hello world"), ("q2", "a model")]
+    for way in (["-"], ["--queries", "-"]):
+        again = run("search", made, *way, "--json", "-k", 1, stdin="hello world\na model\n").lines
+        assert ids_of(again) == ids_of(lines)
+
+
+def test_explanation_in_json_adds_up_to_the_scores(run: Run, index: Path) -> None:
+    options = ("--json", "--explain", "--dtype", "float32")
+    for line in run("search", index, "a model of text", *options).lines:
+        parts = line["explanation"]
+        total = sum(match["contribution"] for match in parts["lexical"])
+        assert total == pytest.approx(line["scores"]["lexical"], abs=1e-5)
+        mean = sum(match["similarity"] for match in parts["tokens"]) / len(parts["tokens"])
+        assert mean == pytest.approx(line["scores"]["multi"], abs=2e-3)
+
+
+def test_a_person_sees_scores_languages_words_and_partners_in_80_columns(run: Run, made: Path) -> None:
+    out = run("search", made, "a model of text", "-k", 2, "--explain").out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "score = 1 × ■ dense + 0.3 × ■ lexical + 1 × ■ multi" in out
+    for part in (
+        "[en]",
+        "words in common",
+        "model",
+        "lexical score",
+        "nearest document token",
+        "multi score",
+    ):
+        assert part in out, part
+
+
+def test_whole_texts_are_shown_when_asked_for(run: Run, tmp_path: Path) -> None:
+    text = "world " * 60 + "hello"
+    place = tmp_path / "long.index"
+    run("index", "-", "--into", place, "--engine", "exact", stdin=json.dumps({"id": "x", "text": text}))
+    assert "hello" not in run("search", place, "world").out
+    assert "…" in run("search", place, "world").out
+    assert "hello" in run("search", place, "world", "--full").out
+
+
+def test_the_same_documents_come_from_every_format(run: Run, corpus: Path, tmp_path: Path) -> None:
+    data = corpus.read_bytes()
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "x.jsonl.zst").write_bytes(zstandard.compress(data))
+    rows = "".join(f"{d['id']}\t{d['text']}\n" for d in DOCUMENTS)
+    (tmp_path / "x.tsv").write_text(rows, encoding="utf-8")
+    (tmp_path / "x.csv").write_text("id,text\n" + rows.replace("\t", ","), encoding="utf-8")
+    for i, name in enumerate(("x.jsonl.gz", "x.jsonl.zst", "x.tsv", "x.csv")):
+        place = tmp_path / f"{i}.index"
+        report = run("index", tmp_path / name, "-o", place, "--engine", "exact", "--json").lines[0]
+        assert report["added"] == report["documents"] == 4, name
+        with Index.open(place) as opened:
+            assert sorted(opened.ids) == ["a", "b", "c", "d"]
+
+
+def test_a_folder_is_read_recursively_and_other_files_are_named(run: Run, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    (notes / "deep").mkdir(parents=True)
+    (notes / "one.txt").write_text("hello world", encoding="utf-8")
+    (notes / "two.md").write_text("# The *model*\n\nof text", encoding="utf-8")
+    (notes / "deep" / "three.html").write_text("<title>T</title><p>bm25</p>", encoding="utf-8")
+    (notes / "picture.png").write_bytes(b"\x89PNG")
+    done = run("index", notes, "-o", tmp_path / "n.index", "--engine", "exact", "--json")
+    assert done.lines[0]["added"] == 3
+    assert "skipped 1 files" in done.err
+    assert "picture.png" in done.err
+    with Index.open(tmp_path / "n.index") as opened:
+        document = opened.get([(notes / "two.md").as_posix()])[0]
+        assert document is not None
+        assert "model" in document["text"]
+        assert "*" not in document["text"]
+
+
+def test_standard_input_as_json_lines_or_as_one_text_a_line(run: Run, corpus: Path, tmp_path: Path) -> None:
+    for i, stdin in enumerate((corpus.read_text("utf-8"), "hello\n\nworld\n")):
+        done = run("index", "-", "-o", tmp_path / f"{i}.index", "--engine", "exact", "--json", stdin=stdin)
+        assert done.lines[0]["added"] == (4, 2)[i]
+
+
+def test_adding_again_replaces_and_deleting_removes(run: Run, index: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"id": "a", "text": "hello"}\n{"id": "e", "text": "x"}\n', encoding="utf-8")
+    gone = tmp_path / "gone.txt"
+    gone.write_text("c\n\nnever-there\n", encoding="utf-8")
+    report = run("index", new, "-o", index, "--delete", "b", "--delete-from", gone, "--json").lines[0]
+    assert (report["added"], report["deleted"], report["documents"]) == (2, 2, 3)
+    with Index.open(index) as opened:
+        assert sorted(opened.ids) == ["a", "d", "e"]
+        document = opened.get(["a"])[0]
+        assert document is not None
+        assert document["text"] == "hello"
+
+
+def test_deleting_and_optimizing_need_no_input(run: Run, index: Path) -> None:
+    report = run("index", "-o", index, "--delete", "a", "--optimize", "--json").lines[0]
+    assert (report["added"], report["deleted"], report["documents"]) == (0, 1, 3)
+
+
+def test_metadata_for_all_documents_of_a_run_keeps_its_types(run: Run, corpus: Path, tmp_path: Path) -> None:
+    options = ("--metadata", "source=web", "--metadata", "year=2030", "--metadata", "draft=true")
+    run("index", corpus, "-o", tmp_path / "m.index", "--engine", "exact", *options)
+    with Index.open(tmp_path / "m.index") as opened:
+        document = opened.get(["a"])[0]
+    assert document is not None
+    assert document["metadata"] == {"lang": "en", "source": "web", "year": 2030, "draft": True}
+
+
+def test_fields_with_other_names_are_read(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"key": "k1", "body text": "hello", "head": "T"}\n', encoding="utf-8")
+    fields = ("--id-field", "key", "--text-field", "body text", "--title-field", "head")
+    run("index", file, "-o", tmp_path / "f.index", "--engine", "exact", *fields)
+    with Index.open(tmp_path / "f.index") as opened:
+        document = opened.get(["k1"])[0]
+    assert document == {"id": "k1", "text": "T\nhello", "metadata": {"title": "T"}}
+
+
+@pytest.mark.parametrize("multi", ["float32", "int8", "binary", "none"])
+def test_token_vectors_are_stored_as_chosen(run: Run, corpus: Path, tmp_path: Path, multi: str) -> None:
+    place = tmp_path / "p.index"
+    assert run("index", corpus, "-o", place, "--multi", multi).code == 0
+    facts = run("info", place, "--json").lines[0]["index"]
+    assert facts["layout"]["multi"] == multi
+    assert facts["documents"] == 4
+    done = run("search", place, "hello world", "--json", "-k", 1)
+    assert ("multi" in done.lines[0]["scores"]) == (multi != "none")
+    if multi == "none":
+        assert "multi" not in run("search", place, "hello world").out.splitlines()[1]
+        assert run("search", place, "hello", "-w", "1,1,1").code == 2
+
+
+def test_the_model_of_an_index_is_found_from_another_folder(
+    run: Run, corpus: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    run("index", corpus, "-o", tmp_path / "r.index", "--engine", "exact", "--model", f"./{folder.name}")
+    monkeypatch.chdir(tmp_path)
+    assert run("search", "r.index", "hello", "--json", env={"TRIPTYCH_MODEL": "nowhere"}).code == 0
+
+
+def test_info_tells_the_machine_the_arithmetic_and_why(run: Run, folder: Path) -> None:
+    facts = run("info", folder, "--json", "--device", "cpu", "--dtype", "float32").lines[0]
+    assert facts["device"]["dtype"] == "float32"
+    assert facts["device"]["dtype_why"] == "as asked for"
+    assert facts["machine"]["packages"]["torch"]
+    assert facts["model"]["layout"] == "published"
+    assert facts["model"]["widths"]["dense"] == 32
+    shown = run("info", folder).out
+    for part in ("machine", "device", "dtype why", "model", "fingerprint", "published"):
+        assert part in shown
+    assert "model" not in run("info", "--json").lines[0]

@@ -1,0 +1,66 @@
+"""The encoder with its inference engine: what it reports, and what taking the model out does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoints
+import twin
+from checkpoints import TEXTS
+from triptych import Encoder
+from triptych.encode.encoder import batches
+from triptych.model.layouts import load
+
+
+def test_a_loaded_encoder_reports_its_engine_and_one_made_in_memory_says_why_it_has_none(
+    folder: Path,
+) -> None:
+    loaded = Encoder.from_pretrained(folder, device="cpu", dtype="float32").describe()
+    assert loaded["engine"] == "packed"
+    assert loaded["kernels"] in ("onednn-float32", "torch-float32")
+    made = Encoder(load(folder), device="cpu", dtype="float32").describe()
+    assert (made["engine"], made["kernels"]) == ("packed", "transformers")
+    assert "may still change" in made["why"]
+
+
+def test_another_architecture_runs_padded_and_the_report_says_why(tmp_path: Path) -> None:
+    folder = checkpoints.make("modernbert", tmp_path)
+    report = Encoder.from_pretrained(folder, device="cpu").describe()
+    assert (report["engine"], report["kernels"]) == ("padded", "transformers")
+    assert "modernbert" in report["why"]
+
+
+def test_taking_the_model_out_ends_the_engine_and_changes_no_result(own_encoder: Encoder) -> None:
+    before = own_encoder.encode(TEXTS)
+    model = own_encoder.model
+    assert model.engine is None
+    assert "taken out" in own_encoder.describe()["why"]
+    twin.assert_same(own_encoder.encode(TEXTS), before, 1e-5)
+    with torch.no_grad():
+        model.backbone.encoder.layer[0].output.dense.weight.zero_()
+    assert np.abs(own_encoder.encode(TEXTS).dense - before.dense).max() > 1e-3, "its weights are live again"
+
+
+def test_dense_alone_equals_dense_among_all_heads(any_encoder: Encoder) -> None:
+    alone = any_encoder.encode(TEXTS, outputs="dense").dense
+    np.testing.assert_allclose(alone, any_encoder.encode(TEXTS).dense, atol=1e-5)
+
+
+def test_bfloat16_keeps_the_dense_vectors_within_the_promised_cosine(folder: Path) -> None:
+    exact, half = (Encoder.from_pretrained(folder, device="cpu", dtype=d) for d in ("float32", "bfloat16"))
+    cosine = (exact.encode(TEXTS).dense * half.encode(TEXTS).dense).sum(1)
+    assert cosine.min() > 0.9995
+
+
+@pytest.mark.parametrize("budget", [1, 7, 30, 1000])
+def test_unpadded_batches_hold_as_many_texts_as_the_budget_of_real_tokens_allows(budget: int) -> None:
+    lengths = np.array([9, 9, 5, 4, 4, 3, 1, 1, 1])
+    parts = list(batches(lengths, budget, padded=False))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part in parts:
+        tokens = lengths[part].sum()
+        assert part.stop - part.start == 1 or tokens <= budget
+        if part.stop < len(lengths):
+            assert tokens + lengths[part.stop] > budget, "the next text would have fitted"

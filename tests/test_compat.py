@@ -1,0 +1,187 @@
+"""The adapter against FlagEmbedding itself: equal where that is right, and where not, how they differ."""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triptych import Encoder
+from triptych.compat import MODES, BGEM3FlagModel
+from triptych.errors import InputError
+
+flag = pytest.importorskip("FlagEmbedding", reason="needs the dependency group 'parity'")
+
+TEXTS = ["what is bge m3?", "a model of text", "the the world of the world", "x", "hello 日本 world"]
+PAIRS = [("what is a model", "a model of text"), ("hello", "the world"), ("a model", "bm25 bm25 model")]
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def published(folder: Path) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield flag.BGEM3FlagModel(
+            str(folder), use_fp16=False, devices="cpu", query_max_length=60, passage_max_length=60
+        )
+
+
+@pytest.fixture(scope="module")
+def ours(folder: Path) -> BGEM3FlagModel:
+    return BGEM3FlagModel(folder, use_fp16=False, devices="cpu")
+
+
+WANTED = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
+
+
+def test_encode_gives_what_flagembedding_gives(published: Any, ours: BGEM3FlagModel) -> None:
+    theirs, mine = published.encode(TEXTS, **WANTED), ours.encode(TEXTS, **WANTED)
+    assert set(mine) == set(theirs)
+    np.testing.assert_allclose(mine["dense_vecs"], theirs["dense_vecs"], atol=1e-5)
+    for one, other in zip(mine["lexical_weights"] or [], theirs["lexical_weights"], strict=True):
+        assert isinstance(one, dict)
+        assert one == pytest.approx({key: float(weight) for key, weight in other.items()}, abs=1e-5)
+    for one, other in zip(mine["colbert_vecs"] or [], theirs["colbert_vecs"], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_one_string_gives_the_values_of_one_text(published: Any, ours: BGEM3FlagModel) -> None:
+    theirs, mine = published.encode(TEXTS[0], **WANTED), ours.encode(TEXTS[0], **WANTED)
+    assert mine["dense_vecs"] is not None
+    assert mine["dense_vecs"].shape == theirs["dense_vecs"].shape
+    assert isinstance(mine["lexical_weights"], dict)
+    assert np.shape(mine["colbert_vecs"]) == np.shape(theirs["colbert_vecs"])
+
+
+def test_by_default_only_dense_vectors_are_given(published: Any, ours: BGEM3FlagModel) -> None:
+    for model in (published, ours):
+        output = model.encode(TEXTS[:2])
+        assert output["dense_vecs"] is not None
+        assert output["lexical_weights"] is None
+        assert output["colbert_vecs"] is None
+
+
+def test_queries_and_corpus_are_encoded_alike_without_prefixes(published: Any, ours: BGEM3FlagModel) -> None:
+    for name in ("encode_queries", "encode_corpus"):
+        theirs, mine = getattr(published, name)(TEXTS), getattr(ours, name)(TEXTS)
+        np.testing.assert_allclose(mine["dense_vecs"], theirs["dense_vecs"], atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [0.4, 0.2, 0.4], [1, 0.3, 1], [0, 0, 1.0], [0.5, 0.5, 0]])
+def test_single_pairs_have_the_scores_of_flagembedding(
+    published: Any, ours: BGEM3FlagModel, weights: list[float] | None
+) -> None:
+    undefined = {"sparse+dense"} if weights == [0, 0, 1.0] else set()  # 0/0 in theirs
+    for pair in PAIRS:
+        theirs = published.compute_score(pair, weights_for_different_modes=weights)
+        mine: Any = ours.compute_score(pair, weights_for_different_modes=weights)
+        assert list(mine) == list(MODES)
+        assert set(theirs) == set(MODES)
+        for mode in set(MODES) - undefined:
+            assert mine[mode] == pytest.approx(theirs[mode], abs=1e-5), (pair, mode)
+
+
+def test_many_pairs_have_the_scores_of_single_pairs(ours: BGEM3FlagModel) -> None:
+    together: Any = ours.compute_score(PAIRS * 100)
+    assert all(len(together[mode]) == 300 for mode in MODES)
+    for i, pair in enumerate(PAIRS):
+        alone: Any = ours.compute_score(pair)
+        for mode in MODES:
+            assert together[mode][i] == pytest.approx(alone[mode], abs=1e-5)
+            assert together[mode][297 + i] == pytest.approx(alone[mode], abs=1e-5)
+
+
+def test_padding_never_counts_as_a_token(published: Any, ours: BGEM3FlagModel) -> None:
+    """There a pad vector of zeros takes part in the maximum: a score below it rises when others are longer."""
+    pairs = [(query, text) for query, text in PAIRS] + [("a", "the world of the model " * 5)]
+    theirs: Any = published.compute_score(pairs)["colbert"]
+    mine: Any = ours.compute_score(pairs)["colbert"]
+    alone = [published.compute_score(pair)["colbert"] for pair in pairs]
+    np.testing.assert_allclose(mine, alone, atol=1e-5)
+    assert all(there >= here - 1e-5 for there, here in zip(theirs, mine, strict=True))
+
+
+def test_lexical_matching_is_that_of_flagembedding(published: Any, ours: BGEM3FlagModel) -> None:
+    left: Any = ours.encode(TEXTS[:3], return_sparse=True)["lexical_weights"]
+    right: Any = ours.encode(TEXTS[1:], return_sparse=True)["lexical_weights"]
+    theirs = published.compute_lexical_matching_score(left, right)
+    np.testing.assert_allclose(ours.compute_lexical_matching_score(left, right), theirs, atol=1e-6)
+    one = ours.compute_lexical_matching_score(left[0], right[0])
+    assert one == pytest.approx(published.compute_lexical_matching_score(left[0], right[0]), abs=1e-6)
+    with pytest.raises(InputError, match="two mappings or two lists"):
+        ours.compute_lexical_matching_score(left, right[0])
+
+
+def test_colbert_score_is_that_of_flagembedding(published: Any, ours: BGEM3FlagModel) -> None:
+    vectors: Any = ours.encode(TEXTS, return_dense=False, return_colbert_vecs=True)["colbert_vecs"]
+    for passage in vectors:
+        theirs = float(published.colbert_score(vectors[0], passage))
+        assert ours.colbert_score(vectors[0], passage) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_tokens_of_one_name_keep_the_larger_weight(published: Any, ours: BGEM3FlagModel) -> None:
+    """There the last one wins: "a" at a word's beginning and "a" inside a word have the same name."""
+    tokenizer = ours.encoder.tokenizer.tokenizer
+    start, inside = (str(tokenizer.convert_tokens_to_ids(piece)) for piece in ("▁a", "a"))
+    weights = {start: 0.9, inside: 0.1}
+    assert ours.convert_id_to_token(weights) == {"a": 0.9}
+    assert published.convert_id_to_token(weights) == {"a": 0.1}
+    many = [{start: 0.5}, {inside: 0.2}]
+    assert ours.convert_id_to_token(many) == published.convert_id_to_token(many)
+
+
+def test_empty_lists_give_empty_results_where_flagembedding_fails(
+    published: Any, ours: BGEM3FlagModel
+) -> None:
+    with pytest.raises(Exception):  # noqa: B017 - an IndexError or a ValueError, by accident
+        published.encode([])
+    output = ours.encode([], **WANTED)
+    assert output["dense_vecs"] is not None
+    assert output["dense_vecs"].shape == (0, 32)
+    assert output["lexical_weights"] == []
+    assert output["colbert_vecs"] == []
+    assert ours.compute_score([]) == {mode: [] for mode in MODES}
+
+
+def test_unknown_arguments_are_errors_where_flagembedding_swallows_them(ours: BGEM3FlagModel) -> None:
+    for call in (lambda: ours.encode(TEXTS, devcie="cpu"), lambda: BGEM3FlagModel("x", normalise=True)):  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            call()
+
+
+def test_every_argument_here_has_its_name_there() -> None:
+    for name in ("encode", "encode_queries", "encode_corpus", "compute_score"):
+        here = inspect.signature(getattr(BGEM3FlagModel, name)).parameters
+        there = inspect.signature(getattr(flag.BGEM3FlagModel, name)).parameters
+        assert set(here) <= set(there), name
+
+
+def test_batch_size_changes_no_result(ours: BGEM3FlagModel) -> None:
+    whole = ours.encode(TEXTS)["dense_vecs"]
+    assert whole is not None
+    for size in (1, 3):
+        np.testing.assert_allclose(ours.encode(TEXTS, batch_size=size)["dense_vecs"], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [([("a", "b", "c")], r"sentence_pairs\[0\]"), (["ab", "cd", "ef"], r"\[0\]"), ([("a", 5)], r"\[0\]")],
+)
+def test_what_is_not_pairs_is_refused(ours: BGEM3FlagModel, pairs: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ours.compute_score(pairs)
+
+
+def test_bad_weights_devices_and_sizes_are_refused(ours: BGEM3FlagModel, encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="weights"):
+        ours.compute_score(PAIRS, weights_for_different_modes=[1, 2])
+    with pytest.raises(InputError, match="one device"):
+        BGEM3FlagModel("small", devices=["cpu", "cpu"])
+    with pytest.raises(InputError, match="batch_size"):
+        BGEM3FlagModel(encoder).encode(TEXTS, batch_size=-1)
+    with pytest.raises(InputError, match="outputs"):
+        ours.encode(TEXTS, return_dense=False)

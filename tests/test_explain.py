@@ -1,0 +1,101 @@
+"""What scores are made of adds up to the scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triptych import Encoder
+from triptych.errors import InputError
+from triptych.explain import explain, tokens_of
+from triptych.ops.scores import head_scores
+from triptych.types import Head
+
+TEXTS = ["a retrieval model of text", "bge m3 is a model? of the world", "hello 日本 world", "", "x"]
+LONG = "the world of the model " * 40
+
+
+def check_sums(encoder: Encoder, query: str, texts: list[str]) -> None:
+    sides = encoder.encode_query([query]), encoder.encode_document(texts)
+    scores: dict[Head, np.ndarray] = {head: head_scores(*sides, head)[0] for head in encoder.heads}
+    for i, found in enumerate(explain(encoder, query, texts)):
+        total = sum(match.query_weight * match.document_weight for match in found.lexical)
+        assert total == pytest.approx(scores["lexical"][i], abs=1e-5)
+        mean = np.mean([match.similarity for match in found.tokens])
+        assert mean == pytest.approx(scores["multi"][i], abs=1e-5)
+        for head in encoder.heads:
+            assert found.scores[head] == pytest.approx(scores[head][i], abs=1e-5)
+
+
+def test_contributions_sum_and_similarities_average_to_the_scores(any_encoder: Encoder) -> None:
+    check_sums(any_encoder, "what is a model of text", TEXTS)
+
+
+@pytest.mark.filterwarnings("ignore:.*were cut:UserWarning")
+def test_they_do_for_texts_that_are_cut(any_encoder: Encoder) -> None:
+    check_sums(any_encoder, LONG, [LONG, "hello"])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.text("abcd 日本?.", min_size=1, max_size=40), st.text("abcd 日本?.", max_size=40))
+def test_they_do_for_any_text(encoder: Encoder, query: str, text: str) -> None:
+    check_sums(encoder, query, [text])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pooling": "mcls", "mcls_every": 2},
+        {"pooling": "mean", "query_prefix": "query: ", "document_prefix": "passage: "},
+        {"multi_first": True, "multi_last": False},
+    ],
+)
+def test_they_do_for_other_poolings_prefixes_and_positions(
+    folder: object, changes: dict[str, object]
+) -> None:
+    encoder = Encoder.from_pretrained(str(folder), device="cpu", dtype="float32", **changes)
+    check_sums(encoder, "what is a model of text", TEXTS)
+
+
+def test_each_partner_is_the_document_token_of_the_largest_product(encoder: Encoder) -> None:
+    query, text = "a model", "the world of a model"
+    left, right = encoder.encode_query([query]).multi, encoder.encode_document([text]).multi
+    assert left is not None
+    assert right is not None
+    tokens = tokens_of(encoder, text)
+    found = explain(encoder, query, [text])[0].tokens
+    for i, match in enumerate(found):
+        products = [float(left[0][i] @ vector) for vector in right[0]]
+        best = int(np.argmax(products))
+        assert match.document_token == tokens[best + 1]  # the first position has no vector
+        assert match.similarity == pytest.approx(products[best], abs=1e-6)
+
+
+def test_tokens_name_their_piece_word_and_kind(folder: object) -> None:
+    encoder = Encoder.from_pretrained(str(folder), device="cpu", query_prefix="query: ")
+    tokens = tokens_of(encoder, "hello models", encoder.config.query_prefix)
+    shown = [(token.piece, token.word, token.kind) for token in tokens]
+    assert shown[0] == ("<s>", "<s>", "special")
+    assert shown[1:3] == [("query", "query:", "prefix"), (":", "query:", "prefix")]
+    assert shown[3:6] == [("hello", "hello", "text"), ("model", "models", "text"), ("s", "models", "text")]
+    assert shown[-1][2] == "special"
+    assert [token.position for token in tokens] == list(range(len(tokens)))
+
+
+def test_pieces_are_characters_of_the_text_for_every_kind_of_tokenizer(any_encoder: Encoder) -> None:
+    text = "hello world of text"
+    tokens = [token for token in tokens_of(any_encoder, text) if token.kind == "text"]
+    assert "".join(token.piece for token in tokens) == text.replace(" ", "")
+
+
+def test_lexical_matches_come_with_the_largest_contribution_first(encoder: Encoder) -> None:
+    matches = explain(encoder, "what is a model of text", ["a text is a model of the world"])[0].lexical
+    contributions = [match.contribution for match in matches]
+    assert contributions == sorted(contributions, reverse=True)
+    assert all(match.query_token.id == match.document_token.id for match in matches)
+
+
+def test_no_documents_give_no_explanations_and_a_bare_string_is_refused(encoder: Encoder) -> None:
+    assert explain(encoder, "hello", []) == []
+    with pytest.raises(InputError, match="list of strings"):
+        explain(encoder, "hello", "world")
