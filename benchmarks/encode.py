@@ -214,6 +214,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
         for system in rest:
             line = summary(shape, work, system, runs[system.name], limit)
             lines.append({**facts, **line, "limit_gflops_per_processor_s": statistics.median(limit) / 1e9})
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
             print(
                 json.dumps({k: lines[-1][k] for k in ("workload", "system", "tokens_per_s", "of_limit")}),
                 flush=True,
@@ -240,11 +242,8 @@ def main() -> None:
     from workloads import SHAPES, make_checkpoint
 
     folder = make_checkpoint(SHAPES[arguments.shape], arguments.checkpoints / arguments.shape)
-    lines = measure(arguments, folder)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    print(table(lines))
+    print(table(measure(arguments, folder)))
 
 
 if __name__ == "__main__":

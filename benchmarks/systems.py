@@ -6,10 +6,13 @@ that it runs in on the device.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,9 +43,8 @@ def flag_embedding(folder: Path, dtype: str = "float32", device: str = "cpu", to
     than one text, that it runs the first (longest) batch twice, which in a small benchmark would cost it much.
     """
     import torch
-    from FlagEmbedding import BGEM3FlagModel
 
-    model = BGEM3FlagModel(
+    model = _published_class()(
         str(folder),
         use_fp16=dtype == "float16",
         use_bf16=dtype == "bfloat16" and device != "cpu",
@@ -80,6 +82,30 @@ def flag_embedding(folder: Path, dtype: str = "float32", device: str = "cpu", to
 
     encode.settings = {"dtype": dtype, "device": device}  # type: ignore[attr-defined]
     return encode
+
+
+def _published_class() -> Any:
+    """FlagEmbedding's class, also where packages are missing that only its training uses."""
+    import sentence_transformers  # noqa: F401  # looks for these packages itself, and must not find ours
+    import transformers  # noqa: F401
+
+    missing = [name for name in ("peft", "datasets", "ir_datasets") if find_spec(name) is None]
+    sys.modules.update({name: _Absent(name) for name in missing})
+    try:
+        from FlagEmbedding import BGEM3FlagModel
+    finally:
+        for name in missing:
+            del sys.modules[name]
+    return BGEM3FlagModel
+
+
+class _Absent(ModuleType):
+    """A module whose every name is an empty class."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
 
 
 def sentence_transformers(
