@@ -279,7 +279,9 @@ def forward_alone(bench: Bench, work: Workload, ways: dict[str, Way], limit: flo
             seconds = bench.seconds(run, 3, 2)
             share = bench.shape.flops(lengths.tolist()) / seconds / limit
             rate = float(lengths.sum()) / seconds
-            bench.add(part="forward", system=name, budget=budget, tokens_per_s=rate, of_limit=share)
+            bench.add(
+                part="forward", system=name, of=work.name, budget=budget, tokens_per_s=rate, of_limit=share
+            )
 
 
 def queries(bench: Bench, work: Workload, ways: dict[str, Way]) -> None:
@@ -355,7 +357,8 @@ def main() -> None:
     bench.part("check", lambda: check(bench, folder, works))
     bench.part("training", lambda: check_training(bench, folder))
     ways = ours(bench, folder)
-    bench.part("forward", lambda: forward_alone(bench, works["mix"], ways, limit))
+    for name in ("mix", "long"):
+        bench.part("forward", lambda n=name: forward_alone(bench, works[n], ways, limit))
     ways |= others(bench, folder, works)
     bench.part("throughput", lambda: throughput(bench, works, ways, limit))
     bench.part("query", lambda: queries(bench, works["query"], ways))

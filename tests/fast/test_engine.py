@@ -78,8 +78,8 @@ def test_attention_in_tiles_equals_exact_attention(lengths: list[int]) -> None:
     total = sum(lengths)
     qkv = torch.randn(total, 3 * heads * width, generator=torch.Generator().manual_seed(0)).bfloat16()
     bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
-    got = attend(qkv, heads, Shape(tuple(lengths), bounds))
-    first = attend_first(qkv, heads, Shape(tuple(lengths), bounds))
+    got = attend(qkv, heads, Shape.of(tuple(lengths), bounds))
+    first = attend_first(qkv, heads, Shape.of(tuple(lengths), bounds))
     parts = qkv.double().view(total, 3, heads, width).permute(1, 2, 0, 3)
     for i, length in enumerate(lengths):
         q, k, v = parts[:, :, bounds[i] : bounds[i] + length]
@@ -133,3 +133,46 @@ def test_a_torch_without_the_operators_falls_back_to_plain_layers(monkeypatch: p
     kernels, why = choose(CPU, torch.float32)
     assert kernels.name == "torch-float32"
     assert "no fused oneDNN layers" in why
+
+
+def test_long_texts_taken_apart_from_the_others_give_the_same_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a GPU does, with the kernel for unequal lengths put in by the plain way."""
+    from triptych.model import attention, packed_forward
+
+    lengths = (1500, 1500, 1100, 300, 7, 7)
+    qkv = torch.randn(sum(lengths), 3 * 32, generator=torch.Generator().manual_seed(0))
+    shape = Shape.of(lengths, torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32))
+    expected = attend(qkv, 2, shape)
+    asked: list[tuple[int, ...]] = []
+
+    def unequal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: Shape) -> torch.Tensor:
+        asked.append(shape.lengths)
+        assert shape.bounds.tolist() == [0, *np.cumsum(shape.lengths)]
+        return packed_forward.attention(query, key, value, shape)
+
+    monkeypatch.setattr(attention, "flash_usable", lambda *_: True)
+    monkeypatch.setattr(attention, "flash_attention", unequal)
+    torch.testing.assert_close(attend(qkv, 2, shape), expected, atol=1e-5, rtol=1e-5)
+    short = Shape.of(lengths[3:], shape.bounds[3:] - shape.bounds[3])
+    torch.testing.assert_close(attend(qkv[4100:], 2, short), expected[4100:], atol=1e-5, rtol=1e-5)
+    assert asked == [(300, 7, 7), (300, 7, 7)]
+
+
+@pytest.mark.parametrize("heads", [("dense", "lexical", "multi"), ("dense",)])
+def test_a_batch_that_is_known_on_the_processor_too_gives_the_same(heads: tuple[str, ...]) -> None:
+    """`host` is what a GPU's batch carries along; here the device is the processor itself."""
+    from triptych.config import M3Config
+    from triptych.model.m3 import M3Model
+    from triptych.model.packed import SpecialIds
+
+    for pooling in ("cls", "mean", "mcls"):
+        config = M3Config(pooling=pooling, max_length=64, multi_dim=8)
+        model = M3Model(make("xlm-roberta"), config, SpecialIds(cls=0, eos=2, pad=1)).eval()
+        plain = batch(LENGTHS, low=0)
+        with torch.inference_mode():
+            expected = model(plain, heads)
+            got = model(Packed(plain.ids, plain.offsets, plain.lengths, plain), heads)
+        for name in (*heads, "offsets", "multi_offsets"):
+            assert torch.equal(getattr(got, name), getattr(expected, name)), (pooling, name)

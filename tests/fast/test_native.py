@@ -75,7 +75,7 @@ def test_attention_is_the_same_with_and_without_the_compiled_functions(
 ) -> None:
     lengths = (200, 200, 77)
     qkv = random(sum(lengths), 3 * 48)
-    shape = Shape(lengths, torch.tensor([0, 200, 400, 477], dtype=torch.int32))
+    shape = Shape.of(lengths, torch.tensor([0, 200, 400, 477], dtype=torch.int32))
     compiled = attend(qkv, 3, shape)
     monkeypatch.setattr(native, "load", lambda: native.Native(None, "not here"))
     plain = attend(qkv, 3, shape)

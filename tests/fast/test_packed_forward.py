@@ -88,7 +88,7 @@ def test_attention_in_a_text_is_that_of_the_text_alone() -> None:
     lengths = (7, 7, 3, 1)
     parts = torch.randn(3, sum(lengths), 4, 8, generator=torch.Generator().manual_seed(0))
     bounds = torch.tensor([0, 7, 14, 17, 18], dtype=torch.int32)
-    got = attention(parts[0], parts[1], parts[2], Shape(lengths, bounds))
+    got = attention(parts[0], parts[1], parts[2], Shape.of(lengths, bounds))
     for first, last in pairwise(bounds.tolist()):
         alone = scaled_dot_product_attention(*(p[first:last].transpose(0, 1) for p in parts)).transpose(0, 1)
         torch.testing.assert_close(got[first:last], alone, atol=1e-6, rtol=1e-5)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from triptych.model.attention import attend, attend_first
+from triptych.model.attention import LONG, attend, attend_first
 from triptych.model.graphs import Graphs
 from triptych.model.kernels import Kernels, Weights, choose
 from triptych.model.packed import Packed
@@ -155,7 +155,8 @@ class Engine:
         states = self._first_norm(self._words[batch.ids] + self._places_of(batch))
         if not len(batch):
             return states
-        return self._through(states, Shape(batch.lengths, batch.offsets.int()), first_only=first_only)
+        shape = Shape.of(batch.lengths, batch.offsets.int())
+        return self._through(states, shape, first_only=first_only)
 
     def _graphed(self, ids: Tensor, places: Tensor, shape: Shape) -> Tensor:
         """The pass as it is recorded: nothing in it depends on the values on the processor."""
@@ -164,9 +165,11 @@ class Engine:
         )
 
     def _through(self, states: Tensor, shape: Shape, *, first_only: bool) -> Tensor:
+        # Long texts are taken apart by their lengths, which would be compiled again for each batch.
+        run = self._run_layer if shape.longest >= LONG else self._run
         for layer in self._layers[:-1]:
-            states = self._run(layer, states, shape, first_only=False)
-        return self._run(self._layers[-1], states, shape, first_only=first_only)
+            states = run(layer, states, shape, first_only=False)
+        return run(self._layers[-1], states, shape, first_only=first_only)
 
     def _places_of(self, batch: Packed) -> Tensor:
         ids = batch.ids

@@ -74,7 +74,7 @@ class Graphs:
         places = torch.arange(self._first, self._first + size, device=device)
         bounds = torch.tensor([0, size // 2, size], dtype=torch.int32, device=device)
         # The kernel is told the most tokens that either text can have.
-        shape = Shape((size, size), bounds)
+        shape = Shape((size, size), bounds, size)
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream), torch.inference_mode():

@@ -15,7 +15,7 @@ from triptych.config import M3Config
 from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
 from triptych.model.engine import Engine
-from triptych.model.packed import Packed, Reps, SpecialIds, positions
+from triptych.model.packed import Packed, Reps, SpecialIds, positions, sent
 from triptych.model.packed_forward import last_states
 from triptych.types import HEADS, Head
 
@@ -102,14 +102,15 @@ class M3Model(nn.Module):
         return states[batch.offsets[:-1]] if first_only else states
 
     def _counted(self, batch: Packed, head: Head) -> Tensor:
-        return positions(batch, head, self.config, self.special)
+        """Bool ``[T]``, on the processor where the batch is known there."""
+        return positions(batch.host or batch, head, self.config, self.special)
 
     def _dense(self, states: Tensor, batch: Packed) -> Tensor:
         """The mean of the states that count, normalised: with `cls` pooling that is the first state."""
         if self.config.pooling == "cls":
             first = states if len(states) == len(batch) else states[batch.offsets[:-1]]
             return normalize(first.float(), dim=-1)
-        chosen = self._counted(batch, "dense").nonzero().squeeze(1)
+        chosen = sent(self._counted(batch, "dense").nonzero().squeeze(1), states.device)
         # The sum has the direction of the mean.
         total = states.new_zeros(len(batch), states.shape[1], dtype=torch.float32)
         return normalize(total.index_add(0, batch.rows[chosen], states[chosen].float()), dim=-1)
@@ -118,15 +119,17 @@ class M3Model(nn.Module):
         """``w_i = ReLU(W_lex h_i + b)`` in float32, 0 at positions that do not count."""
         head = cast(nn.Linear, self.lexical_head)
         weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
-        return weights * self._counted(batch, "lexical")
+        return weights * sent(self._counted(batch, "lexical"), weights.device)
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """``E_i = norm(W_mul h_i + b)`` for the positions that count."""
         head = cast(nn.Linear, self.multi_head)
         counted = self._counted(batch, "multi")
-        ends = torch.cat([batch.offsets.new_zeros(1), counted.cumsum(0)])
-        vectors = head(states[counted].to(head.weight.dtype)).float()
-        return normalize(vectors, dim=-1), ends[batch.offsets]
+        ends = torch.cat([counted.new_zeros(1, dtype=torch.int64), counted.cumsum(0)])
+        chosen = sent(counted.nonzero().squeeze(1), states.device)
+        vectors = head(states[chosen].to(head.weight.dtype)).float()
+        offsets = ends[(batch.host or batch).offsets]
+        return normalize(vectors, dim=-1), sent(offsets, states.device)
 
     def fingerprint(self, also: Mapping[str, Any] | None = None) -> str:
         """Hex digest (128 bits) of the configuration and the weights in the type in which they are now.

@@ -23,11 +23,14 @@ class Packed:
         ids: int64 ``[T]``, token ids, special ones included.
         offsets: int64 ``[N + 1]``; text i is ``ids[offsets[i]:offsets[i + 1]]``. No text is empty.
         lengths: The same as Python numbers, so that nobody waits for the device to read them.
+        host: The same batch on the processor, if it was made there and `ids` is on another device: what depends
+            on the ids alone is found out there, while the device computes.
     """
 
     ids: Tensor
     offsets: Tensor
     lengths: tuple[int, ...]
+    host: Packed | None = None
 
     @classmethod
     def of(
@@ -41,7 +44,10 @@ class Packed:
             else np.zeros(0, np.int64)
         )
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int64)
-        return cls(torch.from_numpy(flat).to(device), offsets.to(device), lengths)
+        here = cls(torch.from_numpy(flat), offsets, lengths)
+        if device is None or device.type == "cpu":
+            return here
+        return cls(sent(here.ids, device), sent(offsets, device), lengths, here)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -51,6 +57,13 @@ class Packed:
         """int64 ``[T]``: the text to which each position belongs."""
         numbers = torch.arange(len(self), device=self.ids.device)
         return numbers.repeat_interleave(self.offsets.diff(), output_size=len(self.ids))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; from the processor to a GPU without waiting for what that is computing."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,18 @@ class Shape:
     Attributes:
         lengths: Tokens of each text.
         bounds: int32 ``[N + 1]`` on the device, for kernels that take texts of unequal length.
+        longest: Tokens of the longest text. A field, not ``max(lengths)``, since compiled code that reads
+            `lengths` would be compiled again for every batch.
     """
 
     lengths: tuple[int, ...]
     bounds: Tensor
+    longest: int
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest text."""
-        return max(self.lengths)
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], bounds: Tensor) -> Shape:
+        """The shape of one or more texts."""
+        return cls(lengths, bounds, max(lengths))
 
 
 def supported(backbone: nn.Module) -> str | None:
@@ -90,7 +93,7 @@ def packed_states(backbone: nn.Module, batch: Packed) -> Tensor:
         states = states[tokens]
     else:
         tokens, lengths = None, batch.lengths
-    shape = Shape(lengths, _bounds(lengths, batch, order))
+    shape = Shape.of(lengths, _bounds(lengths, batch, order))
     for layer in model.encoder.layer:
         if layer.training and getattr(layer, "gradient_checkpointing", False):
             states = cast(Tensor, checkpoint(_layer, layer, states, shape, use_reentrant=False))
