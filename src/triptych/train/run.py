@@ -10,7 +10,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -29,6 +29,7 @@ from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
+from triptych.train.device import EVALUATION_TOKENS, autocast, best_device
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
@@ -44,8 +45,6 @@ from triptych.types import Head
 
 Stage: TypeAlias = Literal["train", "pretrain"]
 _ENCODER = "encoder."
-# Tokens that an evaluation encodes at a time.
-_BUDGET = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def run(
     """
     wanted = None if recipe.compute.device is None else torch.device(recipe.compute.device)
     with distributed.joined(wanted) as device:
-        one = _Run(stage, recipe, output, device or _best_device(), watcher or Watcher())
+        one = _Run(stage, recipe, output, device or best_device(), watcher or Watcher())
         return one.go(resume)
 
 
@@ -126,7 +125,7 @@ class _Run:
         self.validation = _validation(recipe, start)
         module = self._module(stage).to(device)
         replica = Replica(module, recipe.compute.parallel, compiled=recipe.compute.compile)
-        self.runner = Runner(replica, device, partial(_autocast, recipe, device))
+        self.runner = Runner(replica, device, partial(autocast, recipe.compute.dtype, device))
         self.optimiser = optimizer(module, recipe.optimisation)
         ema = recipe.optimisation.ema
         self.average = None if ema is None else Average(module, ema)
@@ -236,7 +235,7 @@ class _Run:
                 heads,
                 self.recipe.objective.score_weights,
                 device=runner.device,
-                budget=_BUDGET[runner.device.type],
+                budget=EVALUATION_TOKENS[runner.device.type],
             )
         mean = distributed.mean(
             {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
@@ -330,26 +329,6 @@ def _validation(recipe: Recipe, start: Checkpoint) -> Validation | None:
         (limits.passage_max, limits.document_prefix),
         settings.k,
     )
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    wanted = recipe.compute.dtype
-    if wanted == "float32" or (wanted == "auto" and not _computes_in_bfloat16(device)):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _tensorboard(output: Path, step: int) -> Any:

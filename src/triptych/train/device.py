@@ -1,0 +1,32 @@
+"""Where a run computes, and in which type of numbers."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
+"""Tokens that an evaluation encodes at a time."""
+
+
+def autocast(wanted: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a forward pass: in bfloat16 if that is wanted, or if `wanted` is auto and the device can."""
+    if wanted == "float32" or (wanted == "auto" and not _computes_in_bfloat16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def best_device() -> torch.device:
+    """A GPU if there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
