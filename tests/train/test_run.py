@@ -324,8 +324,8 @@ def test_a_gradient_that_is_not_a_number_ends_the_run_before_it_harms_the_weight
 
     whole = pairs.pair_losses
 
-    def broken(objective, reps, batch, keys, step):
-        found = whole(objective, reps, batch, keys, step)
+    def broken(objective, reps, batch, step):
+        found = whole(objective, reps, batch, step)
         return {**found, "loss": found["loss"] * (float("nan") if step == 3 else 1.0)}
 
     monkeypatch.setattr(pairs, "pair_losses", broken)
