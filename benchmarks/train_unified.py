@@ -59,7 +59,8 @@ def backbone(options: argparse.Namespace) -> nn.Module:
         **SHAPES[options.shape],
     )
     torch.manual_seed(0)
-    return XLMRobertaModel(config, add_pooling_layer=False)
+    with torch.device(options.device):
+        return XLMRobertaModel(config, add_pooling_layer=False)
 
 
 def heads(width: int) -> tuple[nn.Linear, nn.Linear]:

@@ -64,7 +64,7 @@ def weights(out: Path, name: str = "final") -> dict[str, torch.Tensor]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    times = ("seconds", "remaining", "tokens_per_second")
+    times = ("seconds", "remaining", "tokens_per_second", "waiting")
     return [{key: value for key, value in line.items() if key not in times} for line in lines]
 
 
