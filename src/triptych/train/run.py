@@ -29,7 +29,7 @@ from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.device import EVALUATION_TOKENS, autocast, best_device
+from triptych.train.device import EVALUATION_TOKENS, autocast, best_device, compile_layers
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
@@ -124,7 +124,9 @@ class _Run:
         self.task: Any = task(recipe, start.model, start.tokenizer, watcher.preparing)
         self.validation = _validation(recipe, start)
         module = self._module(stage).to(device)
-        replica = Replica(module, recipe.compute.parallel, compiled=recipe.compute.compile)
+        if recipe.compute.compile:
+            compile_layers(start.model, device)
+        replica = Replica(module, recipe.compute.parallel)
         self.runner = Runner(replica, device, partial(autocast, recipe.compute.dtype, device))
         self.optimiser = optimizer(module, recipe.optimisation)
         ema = recipe.optimisation.ema
