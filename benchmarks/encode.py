@@ -35,7 +35,7 @@ SYSTEMS = [
     "sentence-transformers",
 ]
 # Batch sizes that the other libraries may choose from; ours has its token budget.
-BATCHES = (4, 16, 64)
+BATCHES = (1, 4, 16, 64)
 
 
 def serve(name: str, folder: Path, tokens: int, threads: int, pipe: Connection) -> None:

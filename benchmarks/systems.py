@@ -52,6 +52,7 @@ def flag_embedding(folder: Path, dtype: str = "float32", device: str = "cpu", to
     )
     if dtype == "bfloat16" and device == "cpu":
         model.model.to(torch.bfloat16)
+        model.model.float = lambda: model.model  # it converts its model at each call on a processor
         model._convert_to_numpy = lambda part, device=None: (
             part.float() if part.is_floating_point() else part
         ).numpy()
