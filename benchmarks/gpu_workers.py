@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from workloads import SHAPES, Texts, make_checkpoint, mixed_lengths
 
 from triptych import Encoder
+from workloads import SHAPES, Texts, make_checkpoint, mixed_lengths
 
 RESULTS = Path(__file__).parent / "results" / "gpu_workers.jsonl"
 

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import torch
-from encode import machine, memory_mb
-from workloads import SHAPES, Texts, make_checkpoint
 
+from encode import machine, memory_mb
 from triptych import Encoder
+from workloads import SHAPES, Texts, make_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "long_memory.jsonl"
 
