@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 
 from triptych.data.arrow import INFO_FILE, ROWS_FILE
 from triptych.data.cache import default_cache
-from triptych.data.datasets import PairDataset, PairLimits, open_pairs
-from triptych.data.examples import Example
+from triptych.data.datasets import PairDataset, PairLimits, PairRow, open_pairs
 from triptych.data.joined import Datasets
 from triptych.data.texts import open_texts
 from triptych.data.training import Reading, read_examples
 from triptych.errors import DataError, InputError, StorageError
 from triptych.model.tokenizer import TextTokenizer
 
-from .words import WordTokenizer, ids_of
+from .words import Words, WordTokenizer, ids_of, text_of
 
 ROWS: list[dict[str, Any]] = [
     {"query": "a b", "pos": ["one two three"], "neg": ["x", "four five six seven"], "lang": "de"},
@@ -48,9 +47,33 @@ def opened(file: Path, tokenizer: WordTokenizer | None = None, **options: Any) -
     return open_pairs(file, tokenizer or WordTokenizer(), limits, cache=file.parent / "cache", **options)
 
 
+def plain(row: PairRow) -> tuple[str, list[str]]:
+    """The texts of a row as words."""
+    return text_of(row.query), [text_of(passage) for passage in row.passages]
+
+
+def test_teacher_scores_stand_beside_the_passages_and_may_be_missing(tmp_path: Path) -> None:
+    scored = {"query": "q", "pos": ["a", "b"], "neg": ["c"], "pos_scores": [3, 2.5], "neg_scores": [-1]}
+    bare = {"query": "q", "pos": ["a"]}
+    data = opened(write(tmp_path / "a.jsonl", [bare, scored, bare, scored]))
+    found = [row.scores for row in (data[i] for i in range(4))]
+    assert [None if each is None else each.tolist() for each in found] == [
+        None,
+        [3, 2.5, -1],
+        None,
+        [3, 2.5, -1],
+    ]
+
+
 def test_rows_are_the_examples_of_the_file_in_their_order(file: Path) -> None:
     data = opened(file)
-    assert [data[i] for i in range(len(data))] == [example for _, example in read_examples(file)]
+    for i, (_, example) in enumerate(read_examples(file)):
+        query, passages = plain(data[i])
+        prompt = "query: " if example.prompt is None else example.prompt
+        assert query == " ".join((prompt + example.query).split()[:10])
+        assert passages == [" ".join(text.split()[:18]) for text in example.passages]
+        assert data[i].positives == len(example.pos)
+        assert (data.id(i), data.languages()[i]) == (example.id, example.language)
     assert (data.name, data.max_negatives, data.scored, data.skipped) == ("a.jsonl", 2, False, 0)
     with pytest.raises(IndexError):
         data[3]
@@ -94,7 +117,7 @@ def test_a_second_opening_reads_and_tokenises_nothing(file: Path) -> None:
     after = opened(file, second)
     assert first.seen > 0
     assert second.seen == 0
-    assert [after[i] for i in range(3)] == [before[i] for i in range(3)]
+    assert [plain(after[i]) for i in range(3)] == [plain(before[i]) for i in range(3)]
 
 
 @pytest.mark.parametrize("change", ["file", "tokenizer", "limits", "reading"])
@@ -147,7 +170,7 @@ def test_two_processes_may_open_a_new_data_set_at_once(file: Path) -> None:
         "import sys; from pathlib import Path; from data_train.words import WordTokenizer;"
         "from triptych.data.datasets import *;"
         "d = open_pairs(Path(sys.argv[1]), WordTokenizer(), PairLimits(), cache=Path(sys.argv[2]));"
-        "print(len(d), d[1199].id)"
+        "print(len(d), d.id(1199))"
     )
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-c", code, str(file), str(file.parent / "cache")]
@@ -166,14 +189,15 @@ def test_a_large_file_is_never_held_in_memory(tmp_path: Path) -> None:
 
     class Cheap(WordTokenizer):
         def encode(self, texts: Sequence[str], **_options: Any) -> Any:
-            return super().encode(["w"] * len(texts), max_length=9)
+            return Words([np.arange(2000) for _ in texts], 0)
 
     tracemalloc.start()
     data = opened(file, Cheap())
-    text = data[1500].pos[0]
+    passages = data[1500].passages
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (len(data), text) == (2001, "word " * 2000)
+    assert (len(data), [len(passage) for passage in passages]) == (2001, [2000] * 4)
+    assert (passages[3] == np.arange(2000)).all()
     assert peak < 40e6
 
 
@@ -231,7 +255,7 @@ def test_joined_data_sets_have_rows_that_run_through_all(tmp_path: Path) -> None
     with pytest.raises(IndexError):
         both[4]
     with pytest.raises(InputError, match="no data set"):
-        Datasets[Example]([])
+        Datasets[PairRow]([])
 
 
 def test_sources_can_be_cut_by_language_and_weighted(tmp_path: Path) -> None:
