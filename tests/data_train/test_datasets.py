@@ -278,15 +278,16 @@ def test_sources_can_be_cut_by_language_and_weighted(tmp_path: Path) -> None:
         both.sources(weights=[1])
 
 
-def test_the_models_own_tokenizer_measures_what_it_will_encode(file: Path, folder: Path) -> None:
+def test_rows_are_what_the_models_own_tokenizer_makes(file: Path, folder: Path) -> None:
     tokenizer = TextTokenizer.load(folder)
     limits = PairLimits(query_max=16, passage_max=24, query_prefix="query: ", document_prefix="passage: ")
     data = open_pairs(file, tokenizer, limits, cache=file.parent / "cache")
-    for row, length in enumerate(data.lengths):
-        example = data[row]
+    for row, (_, example) in zip(range(len(data)), read_examples(file), strict=True):
         queries = tokenizer.encode([limits.query(example)], max_length=16).ids
         passages = tokenizer.encode(list(example.passages), prefix="passage: ", max_length=24).ids
-        assert length == max(map(len, [*queries, *passages]))
+        assert data[row].query.tolist() == queries[0].tolist()
+        assert [each.tolist() for each in data[row].passages] == [each.tolist() for each in passages]
+        assert data.lengths[row] == max(map(len, [*queries, *passages]))
     raw = write(file.parent / "raw.jsonl", [{"text": "bge m3 is a model of text " * 9}])
     texts = open_texts(raw, tokenizer, 20, cache=file.parent / "cache")
     whole = tokenizer.encode(["bge m3 is a model of text " * 9], max_length=9999).ids[0]
