@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from triptych.data.collate import Collator
-from triptych.data.datasets import PairLimits, open_pairs
-from triptych.data.examples import Example
+from triptych.data.datasets import PairLimits, PairRow, open_pairs
 from triptych.data.joined import Datasets
 from triptych.data.training import Reading
 from triptych.model.m3 import M3Model
@@ -60,13 +59,11 @@ class Pairs:
                 progress=progress,
             ),
         )
-        datasets: Datasets[Example] = Datasets(parts)
+        datasets: Datasets[PairRow] = Datasets(parts)
         self.sampler = sampler(recipe, datasets, max(self.limits.query_max, self.limits.passage_max))
         data = recipe.data
         self.collate = Collator(
             datasets,
-            tokenizer,
-            self.limits,
             group=data.group,
             seed=recipe.seed,
             fill=data.fill,

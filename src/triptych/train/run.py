@@ -294,7 +294,7 @@ class _Run:
             return
         folder, new = self.output / name, self.output / f".{name}.new"
         shutil.rmtree(new, ignore_errors=True)
-        export(finished(self.recipe, self.heads, _of_encoder(weights)), new)
+        export(self.recipe, finished(self.recipe, self.heads, _of_encoder(weights)), new)
         write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
