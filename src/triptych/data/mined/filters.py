@@ -123,5 +123,5 @@ def pair_filters(
 def _is_words(text: str, limits: Thresholds) -> bool:
     letters = sum(map(str.isalpha, text))
     digits = sum(map(str.isdigit, text))
-    seen = sum(not char.isspace() for char in text)
+    seen = len("".join(text.split()))
     return word_chars(text) >= limits.letters * seen and digits <= limits.digits * (letters + digits)

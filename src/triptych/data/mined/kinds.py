@@ -178,18 +178,28 @@ def document_translation(documents: Sequence[StructuredDocument], limits: Limits
 
 
 def sentence_translation(translations: Translations, limits: Limits) -> Iterator[Pair]:
-    """Sentence → its translation; languages with another number of sentences are left out.
-
-    The number that most languages have is the right one; of two such numbers the greater.
-    """
-    if translations.kind != "sentence" or not translations.texts:
+    """Sentence → its translation; languages with another number of sentences are left out (`unaligned`)."""
+    if translations.kind != "sentence":
         return
-    counts = [len(texts) for texts in translations.texts.values()]
-    right = max(set(counts), key=lambda count: (counts.count(count), count))
-    held = {lang: texts for lang, texts in sorted(translations.texts.items()) if len(texts) == right}
-    for number in range(right):
+    held = _same_number(translations)
+    for number in range(len(next(iter(held.values()), ()))):
         texts = [(lang, texts[number]) for lang, texts in held.items()]
         yield from _rendered(translations, "sentence-translation", texts, limits, number)
+
+
+def unaligned(translations: Translations) -> int:
+    """How many sentences have no partner, since their language has another number of them."""
+    if translations.kind != "sentence":
+        return 0
+    held = _same_number(translations)
+    return sum(len(texts) for lang, texts in translations.texts.items() if lang not in held)
+
+
+def _same_number(translations: Translations) -> dict[str, tuple[str, ...]]:
+    """The languages with the number of sentences that most have; of two such numbers, with the greater."""
+    counts = [len(texts) for texts in translations.texts.values()]
+    right = max(counts, key=lambda count: (counts.count(count), count), default=0)
+    return {lang: texts for lang, texts in sorted(translations.texts.items()) if len(texts) == right}
 
 
 def term_translation(translations: Translations, limits: Limits) -> Iterator[Pair]:

@@ -13,7 +13,7 @@ Ranking: TypeAlias = Sequence[tuple[str, float]]
 Rank: TypeAlias = Callable[[str], Ranking]
 """Languages of a text with their probabilities, the likeliest first."""
 
-_READ = 500  # characters that decide
+_READ = 300  # characters that decide
 _LEAST = 25  # letters; below that, an identifier guesses
 _SURE, _UNLIKELY = 0.6, 0.1
 # Languages that an identifier confuses, or codes of the same one.

@@ -82,6 +82,7 @@ class Tally:
     def to_dict(self) -> dict[str, Any]:
         """The tally as JSON; `from_dict` reads it."""
         names = sorted(self.dropped)
+        cells = {*self.made, *self.kept, *(cell for counts in self.dropped.values() for cell in counts)}
         return {
             "cells": [
                 {
@@ -90,7 +91,7 @@ class Tally:
                     "kept": self.kept[cell],
                     "dropped": {name: self.dropped[name][cell] for name in names if self.dropped[name][cell]},
                 }
-                for cell in sorted(self.made)
+                for cell in sorted(cells)
             ],
             "examples": [
                 {"filter": name, **cell._asdict(), **example._asdict()}
@@ -105,7 +106,8 @@ class Tally:
         tally = cls()
         for row in values["cells"]:
             cell = _cell(row)
-            tally.made[cell], tally.kept[cell] = row["made"], row["kept"]
+            tally.made += Counter({cell: row["made"]})
+            tally.kept += Counter({cell: row["kept"]})
             for name, count in cast("dict[str, int]", row["dropped"]).items():
                 tally.dropped.setdefault(name, Counter())[cell] = count
         for row in values["examples"]:

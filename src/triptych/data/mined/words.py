@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zlib
 from hashlib import blake2b
@@ -23,6 +24,7 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x323AF),
 )
+_DENSE = re.compile(f"[\uac00-\ud7a3{''.join(f'{chr(a)}-{chr(b)}' for a, b in _UNSPACED)}]+")
 CHARS_PER_WORD = 3
 """How many characters of a script without spaces count as much as a word: about that long is a word in the others'
 sense, and about that much one says with them."""
@@ -50,10 +52,6 @@ def is_unspaced(char: str) -> bool:
     return code >= _UNSPACED[0][0] and any(first <= code <= last for first, last in _UNSPACED)
 
 
-def _is_dense(char: str) -> bool:
-    return "\uac00" <= char <= "\ud7a3" or is_unspaced(char)
-
-
 def units(text: str) -> list[str]:
     """The words of a text in lower case and, of scripts without spaces, its characters; without punctuation.
 
@@ -71,7 +69,7 @@ def fold(text: str) -> str:
 
 def weight(text: str) -> int:
     """Letters and digits of a text; those of scripts without spaces, and Hangul, count double: they say more each."""
-    return sum(1 + (char >= "\u0e00" and _is_dense(char)) for char in text if char.isalnum())
+    return sum(map(str.isalnum, text)) + sum(map(str.isalnum, "".join(_DENSE.findall(text))))
 
 
 def word_chars(text: str) -> int:
@@ -85,17 +83,15 @@ def unit_hashes(parts: list[str]) -> Hashes:
         (zlib.crc32(part.encode("utf-8", "surrogatepass")) for part in parts), np.uint64, len(parts)
     )
     lengths = np.fromiter(map(len, parts), np.uint64, len(parts))
-    return _mixed(crc + (lengths << np.uint64(32)))
+    return mixed(crc + (lengths << np.uint64(32)))
 
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:
     """A hash of each `n` units in a row: uint64 ``[max(0, N - n + 1)]``."""
-    if len(hashes) < n:
-        return hashes[:0]
-    windows = np.lib.stride_tricks.sliding_window_view(hashes, n)
-    total = np.zeros(len(windows), np.uint64)
-    for place in range(n):
-        total = _mixed(total + windows[:, place])
+    count = max(0, len(hashes) - n + 1)
+    total = np.zeros(count, np.uint64)
+    for place in range(n if count else 0):
+        total = mixed(total + hashes[place : place + count])
     return total
 
 
@@ -111,7 +107,7 @@ def digest(*texts: str) -> int:
     return int.from_bytes(blake2b(joined, digest_size=8).digest(), "little")
 
 
-def _mixed(values: Hashes) -> Hashes:
+def mixed(values: Hashes) -> Hashes:
     """Spreads the bits of each number over all 64; multiplication wraps around."""
     mixed = values * _MIX
     mixed ^= mixed >> np.uint64(29)
