@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,45 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with other values, named as in ``settings.json``: ``near`` or ``limits.passage_chars``.
+
+    Raises:
+        InputError: For an unknown name (the nearest is named), a value of another type, or one out of range.
+    """
+    for name, value in changes.items():
+        group, dot, field_name = name.rpartition(".")
+        owner: Any = getattr(settings, group, None) if dot else settings
+        known = (
+            {each.name: getattr(owner, each.name) for each in fields(owner)} if is_dataclass(owner) else {}
+        )
+        old = known.get(field_name)
+        if field_name not in known or is_dataclass(old) or isinstance(old, tuple):
+            near = get_close_matches(name, _names(settings), n=1)
+            raise InputError(f"settings: no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if isinstance(value, bool) != isinstance(old, bool) or not isinstance(value, _types(old)):
+            raise InputError(f"settings: {name} is {value!r}; expected a value such as {old!r}")
+        inner: dict[str, Any] = {field_name: value}
+        settings = replace(settings, **({group: replace(owner, **inner)} if dot else inner))
+    return settings
+
+
+def _types(old: Any) -> tuple[type, ...]:
+    return (int, float) if isinstance(old, float) else (int,) if old is None else (type(old),)
+
+
+def _names(settings: Any, before: str = "") -> list[str]:
+    """The names of all settings that `with_changes` takes."""
+    names: list[str] = []
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            names += _names(value, f"{each.name}.")
+        elif not isinstance(value, tuple):
+            names.append(before + each.name)
+    return names
 
 
 def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
