@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, index, info, merge, score, search, train
+from triptych.cli import data, demo, encode, index, info, merge, mine, score, search, train
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(merge.merge)
+app.command()(mine.mine_negatives)
 
 
 def main() -> None:

@@ -17,12 +17,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.data.beir import load_beir
 from triptych.errors import InputError, MissingExtra
-from triptych.files import write_atomically
+from triptych.files import write_atomically, write_json
 from triptych.model.layouts import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
@@ -232,19 +234,30 @@ class _Run:
                 return self.encoder(batch, heads)
 
         with self._averaged(), runner.replica.gathered():
-            found = validation(
+            each = validation(
                 encode,
                 heads,
                 self.recipe.objective.score_weights,
                 device=runner.device,
                 budget=EVALUATION_TOKENS[runner.device.type],
             )
-        mean = distributed.mean(
-            {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
-        )
-        found = mean if distributed.size() > 1 else found
+        found = {name: float(values.mean()) for name, values in each.items()}
+        if distributed.size() > 1:
+            found = distributed.mean(
+                {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
+            )
         self.evaluations[step] = found
+        self._keep_each(step, each)
         return found
+
+    def _keep_each(self, step: int, each: Mapping[str, NDArray[np.float64]]) -> None:
+        """Writes what every query got, so that runs can be compared query by query."""
+        if not self.first:
+            return
+        folder = self.output / "evaluations"
+        folder.mkdir(exist_ok=True)
+        values = {name: [round(float(value), 6) for value in got] for name, got in each.items()}
+        write_json(folder / f"{step}.json", {"queries": cast(Validation, self.validation).ids, **values})
 
     @contextmanager
     def _averaged(self) -> Generator[None]:
