@@ -76,7 +76,7 @@ def main() -> None:
         _collect(progress, marks)
         ready = [job for job in wanted if _ready(job, progress)]
         for job in ready:
-            if job.slots <= progress.free(arguments.slots):
+            if job.slots <= progress.free(arguments.slots) or not progress.running:
                 _start(job, progress, marks)
         if not progress.running:
             break
