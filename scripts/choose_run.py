@@ -1,9 +1,9 @@
-"""Chooses among training runs by the development split, and makes a link to the best one's model.
+"""Chooses among models by what a training run made of each on the development split, and makes a link to the best.
 
-    python scripts/choose_run.py RUN RUN … --into LINK [--metric integrated]
+    python scripts/choose_run.py MODEL=RUN MODEL=RUN … --into LINK [--metric integrated]
 
-The figure of a run is the best of its evaluations (`evaluation` in its log.jsonl), which is also the step whose
-weights stand in its folder `best` (or `final`, if that is the last). The choice is written beside the link.
+The figure of a run is the best of its evaluations (`evaluation` in its log.jsonl). The choice is written beside the
+link.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from triptych.files import write_json
 def main() -> None:
     """Chooses."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("pairs", nargs="+", metavar="MODEL=RUN")
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--metric", default="integrated")
     arguments = parser.parse_args()
-    figures = {str(run): best(run, arguments.metric) for run in arguments.runs}
-    chosen = max(figures, key=lambda run: figures[run][arguments.metric])
-    model = next(path for name in ("best", "final") if (path := Path(chosen) / name).is_dir())
+    runs = dict(pair.split("=", 1) for pair in arguments.pairs)
+    figures = {model: best(Path(run), arguments.metric) for model, run in runs.items()}
+    chosen = max(figures, key=lambda model: figures[model][arguments.metric])
     arguments.into.unlink(missing_ok=True)
-    arguments.into.symlink_to(model.resolve())
-    write_json(arguments.into.with_name(arguments.into.name + ".json"), {"chosen": chosen, "runs": figures})
-    print(f"{arguments.into} -> {model}: {figures[chosen]}")
+    arguments.into.symlink_to(Path(chosen).resolve())
+    write_json(arguments.into.with_name(arguments.into.name + ".json"), {"chosen": chosen, "models": figures})
+    print(f"{arguments.into} -> {chosen}: {figures[chosen]}")
 
 
 def best(run: Path, metric: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ The file says what there is to do::
     jobs:
       stage2: {run: "train recipes/bundled/2-contrastive.yaml -o {out}/stage2", after: [stage1], slots: 2}
 
-`run` is a `triptych` command line with names in braces. A job begins when all of `after` are done, in the order
-of the file as far as `slots` allow (a job may ask for several). A job that has left ``{out}/.jobs/NAME.done`` is not
-repeated, one that was interrupted is started anew, with --resume where the command has that. After `--seconds` all
-jobs get SIGTERM, which training answers with a checkpoint. A job that fails stops what depends on it, and no more.
+`run` is a command line, of `triptych` unless it begins with `python`, with names in braces. A job begins when all of
+`after` are done, in the order of the file as far as `slots` allow (a job may ask for several). A job that has left
+``{out}/.jobs/NAME.done`` is not repeated; one that was interrupted is started anew, with --resume where the command
+has that. After `--seconds` all jobs get SIGTERM, which training answers with a checkpoint. A job that fails stops
+what depends on it, and no more.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Job:
 
     Attributes:
         name: Also of its log and its mark.
-        command: Words after `triptych`.
+        command: Words after `triptych`, or `python` and what follows.
         after: Names of the jobs that have to be done before.
         slots: How many places it takes.
     """
@@ -127,11 +128,13 @@ def _ready(job: Job, progress: Progress) -> bool:
 
 
 def _start(job: Job, progress: Progress, marks: Path) -> None:
+    script = job.command[0] == "python"
+    tool = () if script else ("-m", "triptych")
     resume = ("--resume",) if job.command[0] in _RESUMABLE else ()
-    _say(f"begin {job.name}: triptych {shlex.join(job.command)}")
+    _say(f"begin {job.name}: {shlex.join(job.command)}")
     with (marks / f"{job.name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "triptych", *job.command, *resume],
+            [sys.executable, *tool, *job.command[script:], *resume],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
