@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
+from triptych.model import compact, layouts
 from triptych.train.loop import LexicalCollapse, TrainingFault
 from triptych.train.recipe import read
 from triptych.train.run import Outcome, Watcher, run
@@ -197,6 +199,26 @@ def test_frozen_parts_stay_as_they_are_and_all_others_change(place, tmp_path):
     assert not any("word_embeddings" in name or "multi_head" in name for name in changed)
     assert "lexical_head.weight" in changed
     assert any("layer.1" in name for name in changed)
+
+
+@pytest.mark.parametrize("more", [(), ("lora={rank: 2}",), ("saving.merge_start=0.5",)])
+def test_matrices_in_few_bits_stay_so_if_training_leaves_them_alone_and_are_float32_if_not(
+    place, tmp_path, more
+):
+    words, layer = "embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"
+    start = tmp_path / "start"
+    layouts.save(layouts.load(place / "model"), start, bits={words: 4, layer: 8})
+    go(place, tmp_path / "a", "train", f"model={start}", "freeze=[words]", *more)
+    before, after = (
+        compact.read_stored(folder / layouts.WEIGHTS) for folder in (start, tmp_path / "a" / "final")
+    )
+    assert before[words].bits == after[words].bits == 4
+    assert (before[words].codes == after[words].codes).all()
+    assert (before[words].scales == after[words].scales).all()
+    assert before[layer].bits == 8
+    assert after[layer].dtype == np.float32
+    assert (after[layer] != before[layer].dequantize()).any()
+    Encoder.from_pretrained(tmp_path / "a" / "final").encode(["text"])
 
 
 def test_a_dense_objective_leaves_the_other_heads_alone(place, tmp_path):

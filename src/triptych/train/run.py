@@ -6,25 +6,21 @@ evaluation, if there is one) and, at the end, ``final/``; the last two are for `
 
 from __future__ import annotations
 
-import json
 import shutil
-import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.data.beir import load_beir
-from triptych.errors import InputError, MissingExtra
-from triptych.files import write_atomically, write_json
+from triptych.errors import InputError
+from triptych.files import write_atomically
 from triptych.model.layouts import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
@@ -32,6 +28,7 @@ from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
 from triptych.train.device import EVALUATION_TOKENS, autocast, best_device, compile_layers
+from triptych.train.logs import RunLog
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
@@ -115,7 +112,7 @@ class _Run:
     def __init__(
         self, stage: Stage, recipe: Recipe, output: Path, device: torch.device, watcher: Watcher
     ) -> None:
-        self.recipe, self.output, self.watcher = recipe, output, watcher
+        self.recipe, self.output, self.watcher, self.log = recipe, output, watcher, RunLog(output)
         self.first = distributed.rank() == 0
         self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
         start: Checkpoint = prepare(recipe)
@@ -149,7 +146,7 @@ class _Run:
 
     def go(self, resume: bool) -> Outcome:
         state = self._begin(resume)
-        with self._logs(state) as log:
+        with self._logs(state.step) as log:
             hooks = Hooks(
                 log=log,
                 evaluate=None if self.validation is None else self._evaluate,
@@ -174,7 +171,7 @@ class _Run:
         total = self.recipe.steps or ceil(self.recipe.epochs * self.task.steps_per_epoch)
         state = State(data=self.task.digest, start=self.start, total=total)
         last = checkpoints.latest(self.output)
-        there = (self.output / "log.jsonl").exists()
+        there = self.log.path.exists()
         distributed.barrier()  # everybody has looked before the first process begins to write
         if not resume and there:
             raise InputError(f"{self.output}: has a run already; expected --resume, or another --output")
@@ -188,42 +185,15 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             checkpoints.clean(self.output)
             write_atomically(self.output / "recipe.yaml", dump(self.recipe).encode())
-            self._shorten_log(state.step)
+            self.evaluations.update(self.log.shorten(state.step))
         distributed.barrier()
         return state
 
-    def _shorten_log(self, step: int) -> None:
-        """Forgets what the log says of steps that will be done again."""
-        path = self.output / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and step else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
-        for line in kept:
-            record = json.loads(line)
-            if "evaluation" in record:
-                self.evaluations[record["step"]] = record["evaluation"]
-
-    @contextmanager
-    def _logs(self, state: State) -> Generator[Callable[[Record], None]]:
-        """Writes the log, to TensorBoard too if the recipe says so; only the first process does."""
+    def _logs(self, step: int) -> AbstractContextManager[Callable[[Record], None]]:
+        """What takes the lines of the log; only the first process writes them."""
         if not self.first:
-            yield lambda record: None
-            return
-        board = _tensorboard(self.output, state.step) if self.recipe.tensorboard else None
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as file:
-
-            def log(record: Record) -> None:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                self.watcher.report(record)
-                if board is not None:
-                    for name, value in {**record, **record.get("evaluation", {})}.items():
-                        if isinstance(value, int | float):
-                            board.add_scalar(name, value, record["step"])
-
-            yield log
-        if board is not None:
-            board.close()
+            return nullcontext(lambda record: None)
+        return self.log.writing(self.watcher.report, step, tensorboard=self.recipe.tensorboard)
 
     def _evaluate(self, step: int) -> Mapping[str, float]:
         runner, validation = self.runner, cast(Validation, self.validation)
@@ -247,17 +217,9 @@ class _Run:
                 {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
             )
         self.evaluations[step] = found
-        self._keep_each(step, each)
+        if self.first:
+            self.log.keep_each(step, validation.ids, each)
         return found
-
-    def _keep_each(self, step: int, each: Mapping[str, NDArray[np.float64]]) -> None:
-        """Writes what every query got, so that runs can be compared query by query."""
-        if not self.first:
-            return
-        folder = self.output / "evaluations"
-        folder.mkdir(exist_ok=True)
-        values = {name: [round(float(value), 6) for value in got] for name, got in each.items()}
-        write_json(folder / f"{step}.json", {"queries": cast(Validation, self.validation).ids, **values})
 
     @contextmanager
     def _averaged(self) -> Generator[None]:
@@ -344,20 +306,3 @@ def _validation(recipe: Recipe, start: Checkpoint) -> Validation | None:
         (limits.passage_max, limits.document_prefix),
         settings.k,
     )
-
-
-def _tensorboard(output: Path, step: int) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra("tensorboard: true", "tensorboard") from error
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off
-        return 1 << 62
