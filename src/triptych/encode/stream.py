@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,38 @@ def encode_blocks(
     for number, texts in enumerate(blocks):
         found = store.get(number, texts) if store else None
         yield found or _kept(number, texts, encode(texts), store)
+
+
+def encode_blocks_prepared(
+    blocks: Iterable[list[str]],
+    prepare: Callable[[list[str]], Callable[[], Encoded]],
+    store: Store | None,
+) -> Iterator[Encoded]:
+    """The same where the model does not keep the processor busy: a thread prepares the next block meanwhile.
+
+    Args:
+        blocks: Lists of texts; one more than was given out is read.
+        prepare: Does of encoding a block what the processor does; what it gives does the rest.
+        store: See `Store`.
+    """
+    numbered = enumerate(blocks)
+    with ThreadPoolExecutor(1) as thread:
+
+        def ahead() -> tuple[int, list[str], Encoded | Future[Callable[[], Encoded]]] | None:
+            number, texts = next(numbered, (0, None))
+            if texts is None:
+                return None
+            return (
+                number,
+                texts,
+                (store.get(number, texts) if store else None) or thread.submit(prepare, texts),
+            )
+
+        current = ahead()
+        while current is not None:
+            number, texts, work = current
+            current = ahead()
+            yield work if isinstance(work, Encoded) else _kept(number, texts, work.result()(), store)
 
 
 def encode_blocks_ahead(
