@@ -58,8 +58,9 @@ class MemoryCorpus:
     def of(cls, documents: Mapping[str, str] | Iterable[Document]) -> MemoryCorpus:
         """Takes documents, or a mapping from id to text."""
         if isinstance(documents, Mapping):
-            documents = [Document(id_, text) for id_, text in documents.items()]
-        kept = tuple(documents)
+            kept = tuple(Document(id_, text) for id_, text in documents.items())
+        else:
+            kept = tuple(documents)
         digest = hashlib.blake2b(digest_size=16)
         for part in (part for document in kept for part in document):
             data = part.encode("utf-8", "surrogatepass")
