@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from triptych.errors import DataError
 
@@ -58,7 +58,7 @@ class MemoryCorpus:
     def of(cls, documents: Mapping[str, str] | Iterable[Document]) -> MemoryCorpus:
         """Takes documents, or a mapping from id to text."""
         if isinstance(documents, Mapping):
-            kept = tuple(Document(id_, text) for id_, text in documents.items())
+            kept = tuple(Document(*item) for item in cast(Mapping[str, str], documents).items())
         else:
             kept = tuple(documents)
         digest = hashlib.blake2b(digest_size=16)

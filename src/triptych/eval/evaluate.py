@@ -27,8 +27,11 @@ from triptych.eval.running import Cost, Options, Tools, run_model, run_ranker
 from triptych.eval.trials import check_apart, compressed, tuned_modes
 from triptych.types import HeadWeights
 
-Keep: TypeAlias = Callable[[Collection, str, Run], None]
-"""Called with (collection, system, run) for every run, so that runs can be written to files."""
+Values: TypeAlias = dict[str, NDArray[np.float64]]
+"""Metric to the value of each query, in the order of the collection's queries."""
+
+Keep: TypeAlias = Callable[[Collection, str, Run, Values], None]
+"""Called with (collection, system, run, its metrics) for every run, so that they can be written to files."""
 
 PLAIN = Options()
 TOOLS = Tools()
@@ -46,9 +49,7 @@ class _Ledger:
 
     systems: dict[str, System] = field(default_factory=dict[str, System])
     costs: dict[str, list[Cost]] = field(default_factory=dict[str, list[Cost]])
-    values: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = field(
-        default_factory=dict[tuple[str, str], dict[str, NDArray[np.float64]]]
-    )
+    values: dict[tuple[str, str], Values] = field(default_factory=dict[tuple[str, str], Values])
     tuned: list[Tuned] = field(default_factory=list[Tuned])
     compressed: list[Compressed] = field(default_factory=list[Compressed])
 
@@ -139,13 +140,14 @@ class _Judge:
         return self._ledger
 
     def take(self, collection: Collection, system: str, run: Run) -> None:
-        if self._keep is not None:
-            self._keep(collection, system, run)
-        names = [name for name in _metrics(collection, self._options) if is_answer_recall(name) is None]
+        every = _metrics(collection, self._options)
+        names = [name for name in every if is_answer_recall(name) is None]
         found = measure(run, collection.qrels, list(collection.queries), names)
         self._ledger.values[collection.label, system] = found
-        if len(names) < len(_metrics(collection, self._options)):
+        if len(names) < len(every):
             self._waiting.append((collection, system, run))
+        elif self._keep is not None:
+            self._keep(collection, system, run, found)
 
     def finish(self) -> None:
         if not self._waiting:
@@ -153,12 +155,14 @@ class _Judge:
         ids = {name for _, _, run in self._waiting for ranked in run.values() for name in ranked.documents}
         texts = passages(self._group.corpus, ids)
         for collection, system, run in self._waiting:
-            cutoffs = {name: is_answer_recall(name) for name in _metrics(collection, self._options)}
-            wanted = {name: k for name, k in cutoffs.items() if k is not None}
-            found = answer_recall(
-                run, collection.answers or {}, list(collection.queries), texts, list(wanted.values())
-            )
-            self._ledger.values[collection.label, system] |= {name: found[k] for name, k in wanted.items()}
+            known = {name: is_answer_recall(name) for name in _metrics(collection, self._options)}
+            wanted = {name: k for name, k in known.items() if k is not None}
+            queries, cutoffs = list(collection.queries), list(wanted.values())
+            found = answer_recall(run, collection.answers or {}, queries, texts, cutoffs)
+            values = self._ledger.values[collection.label, system]
+            values |= {name: found[k] for name, k in wanted.items()}
+            if self._keep is not None:
+                self._keep(collection, system, run, values)
         self._waiting = []
 
 
