@@ -36,7 +36,7 @@ def test_the_digest_of_files_depends_on_bytes_order_and_kind_but_not_on_names(tm
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing.jsonl"):
+    with pytest.raises(DataError, match=r"nothing\.jsonl"):
         FileCorpus.of(lambda: iter(()), [tmp_path / "nothing.jsonl"], "k")
 
 
