@@ -160,9 +160,9 @@ def _asked(held_out: Sequence[Page], found: Sequence[Page]) -> dict[str, dict[st
 def _candidates(page: Page) -> Iterator[str]:
     if page.source == "man":
         found = _described(page)
-        if found is not None:
-            if page.language == "en" or py3langid.classify(found[1])[0] != "en":  # many are not translated
-                yield found[1]
+        # Many are not translated.
+        if found and (page.language == "en" or py3langid.classify(found[1])[0] != "en"):
+            yield found[1]
         return
     yield from (page.title, page.description)
     yield from (re.sub(r"\s*,\s*", ", ", keyword) for keyword in page.keywords)
