@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from triptych.errors import DataError
 
@@ -58,8 +58,9 @@ class MemoryCorpus:
     def of(cls, documents: Mapping[str, str] | Iterable[Document]) -> MemoryCorpus:
         """Takes documents, or a mapping from id to text."""
         if isinstance(documents, Mapping):
-            documents = [Document(id_, text) for id_, text in documents.items()]
-        kept = tuple(documents)
+            kept = tuple(Document(*item) for item in cast(Mapping[str, str], documents).items())
+        else:
+            kept = tuple(documents)
         digest = hashlib.blake2b(digest_size=16)
         for part in (part for document in kept for part in document):
             data = part.encode("utf-8", "surrogatepass")
