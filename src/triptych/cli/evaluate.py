@@ -180,6 +180,7 @@ def evaluate(
 
     Example: triptych eval my-set/ --model small --baseline bm25 --cache vectors/ --json out.json --html out.html
     """
+    from triptych.contenders.catalogue import open_baseline
     from triptych.eval.evaluate import evaluate as run
     from triptych.eval.run_files import RunFolder
     from triptych.eval.running import Options
@@ -208,7 +209,7 @@ def evaluate(
         (device, dtype.value),
         {"query_length": query_length, "document_length": document_length},
     )
-    contenders += _baselines(baseline or [], device)
+    contenders += [open_baseline(name, device) for name in baseline or []]
     with _watching() as watch:
         result = run(
             collections,
@@ -281,12 +282,6 @@ def _models(
         encoder = Encoder.from_pretrained(name, device=place[0], dtype=place[1])
         found.append(Ours.of(encoder, modes=modes[0], weights=modes[1], **lengths))
     return found
-
-
-def _baselines(names: Sequence[str], device: str | None) -> list[Contender]:
-    if names:
-        raise InputError(f"--baseline: got {names[0]!r}; expected none yet")
-    return []
 
 
 def _tools(

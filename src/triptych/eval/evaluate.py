@@ -34,7 +34,7 @@ from triptych.eval.results import (
     versions,
 )
 from triptych.eval.running import Cost, Options, Tools, run_model, run_ranker
-from triptych.eval.trials import check_apart, compressed, tuned_modes
+from triptych.eval.trials import apart, compressed, tuned_modes
 from triptych.types import HeadWeights
 
 Values: TypeAlias = dict[str, NDArray[np.float64]]
@@ -96,7 +96,7 @@ def evaluate(
     metrics = {metric for one in collections for metric in _metrics(one, options)}
     options = replace(options.checked(), depth=max(options.depth, depth_of(sorted(metrics))))
     _check_contenders(contenders, options)
-    check_apart(development, collections)
+    development, shared = apart(development, collections)
     groups = grouped(collections, lambda done, total: tools.watch("reading", done, total))
     ledger = _Ledger()
     with ExitStack() as stack:
@@ -106,7 +106,7 @@ def evaluate(
         else:
             working = options
         prepared = grouped(development) if development else []
-        modes = _modes(contenders, prepared, working, tools, ledger)
+        modes = _modes(contenders, (prepared, shared), working, tools, ledger)
         for group in groups:
             judge = _Judge(group, working, ledger, keep)
             for contender in contenders:
@@ -213,16 +213,19 @@ def _triple(weights: HeadWeights | None) -> tuple[float, float, float] | None:
 
 def _modes(
     contenders: Sequence[Contender],
-    development: Sequence[Group],
+    development: tuple[Sequence[Group], int],
     options: Options,
     tools: Tools,
     ledger: _Ledger,
 ) -> dict[str, dict[str, HeadWeights]]:
-    """The modes of each model, with those whose weights are chosen on the development collections."""
+    """The modes of each model, with those whose weights are chosen on the development collections.
+
+    Of these come the groups, and how many queries were left out of them.
+    """
     modes: dict[str, dict[str, HeadWeights]] = {}
     for contender in contenders:
         if is_vector_model(contender):
-            further, told = tuned_modes(development, contender, options, tools)
+            further, told = tuned_modes(development[0], contender, options, tools, development[1])
             modes[contender.name] = {**contender.modes, **further}
             ledger.tuned += told
     return modes

@@ -130,6 +130,7 @@ class Tuned:
         queries: How many.
         ndcg: nDCG@10 there, with them.
         fixed_ndcg: The same with the usual weights.
+        left_out: Queries that were left out there since they are among those that are reported.
     """
 
     system: str
@@ -138,6 +139,7 @@ class Tuned:
     queries: int
     ndcg: float
     fixed_ndcg: float
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
