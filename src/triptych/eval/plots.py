@@ -128,7 +128,7 @@ def compression(result: Evaluation, dataset: str) -> str | None:
                 axes.annotate(
                     one.form, at, (3, -9), textcoords="offset points", fontsize=6.5, color="#555555"
                 )
-        axes.set_xscale("log")
+        _logarithmic(axes)
         axes.set_xlabel("KiB of token vectors a document")
         axes.set_ylabel("nDCG@10 × 100, candidates re-ranked")
         _legend(axes)
@@ -149,7 +149,7 @@ def latency(result: Evaluation, dataset: str) -> str | None:
         for system, milliseconds, value in points:
             axes.plot([milliseconds], [value], ls="", ms=8, **_look(result, system))
             axes.annotate(system, (milliseconds, value), (6, 4), textcoords="offset points", fontsize=8)
-        axes.set_xscale("log")
+        _logarithmic(axes)
         axes.margins(x=0.25, y=0.12)
         axes.set_xlabel("ms a query (encoding and comparing, in batches)")
         axes.set_ylabel(f"{result.of(dataset)[0].primary} × 100")
@@ -175,7 +175,7 @@ def _pairs(result: Evaluation, subsets: Sequence[Subset]) -> str:
     with _drawing() as draw:
         figure, axes = draw(1.6 + 0.52 * len(columns), 1.4 + 0.36 * len(rows))
         axes.grid(visible=False)
-        shown = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=float(np.nanmin(field)) - 5)
+        shown = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=max(0.0, float(np.nanmin(field)) - 5))
         middle = (float(np.nanmin(field)) + float(np.nanmax(field))) / 2
         for (row, column), value in np.ndenumerate(field):
             if np.isfinite(value):
@@ -217,6 +217,16 @@ def _front(points: Sequence[tuple[float, float, str]]) -> tuple[list[float], lis
             xs.append(x)
             ys.append(y)
     return xs, ys
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:
