@@ -87,11 +87,8 @@ def test_every_contender_and_mode_is_a_system_with_what_it_costs(result: Evaluat
 
 def test_a_ranker_is_told_the_language_of_each_query() -> None:
     words = made.WordCount()
-    evaluate(
-        [made.collection(subset="en-de"), made.collection(seed=1, subset="fr-de")],
-        [words],
-        Options(rrf=False),
-    )
+    first = made.collection(subset="en-de")
+    evaluate([first, made.collection(seed=1, subset="fr-de", corpus=first.corpus)], [words])
     assert set(words.languages) == {"en", "fr"}
 
 

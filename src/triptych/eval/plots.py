@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def lengths(result: Evaluation, dataset: str, bins: int = 6) -> str | None:
     if len(edges) < 4:
         return None
     place = np.clip(np.searchsorted(edges, characters, side="right") - 1, 0, len(edges) - 2)
-    groups = [known & (place == number) for number in range(len(edges) - 1)]
+    every = [(pair, known & (place == number)) for number, pair in enumerate(pairwise(edges))]
+    bounds, groups = zip(*((pair, group) for pair, group in every if group.any()), strict=True)
     with _drawing() as draw:
         figure, axes = draw(6.5, 3.6)
         for system in _main(result, dataset):
@@ -87,8 +89,8 @@ def lengths(result: Evaluation, dataset: str, bins: int = 6) -> str | None:
             line = [100 * values[group].mean() for group in groups]
             axes.plot(range(len(groups)), line, lw=1.4, ms=5, label=system, **_look(result, system))
         names = [
-            f"{edges[i]:,.0f}–{edges[i + 1]:,.0f}\n{int(group.sum())} queries"
-            for i, group in enumerate(groups)
+            f"{low:,.0f}–{high:,.0f}\n{int(group.sum())} queries"
+            for (low, high), group in zip(bounds, groups, strict=True)
         ]
         axes.set_xticks(range(len(groups)), names, fontsize=8)
         axes.set_xlabel("characters of the (longest) relevant document")
