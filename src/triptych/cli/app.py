@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, index, info, merge, mine, score, search, train
+from triptych.cli import (
+    compare,
+    data,
+    demo,
+    encode,
+    evaluate,
+    index,
+    info,
+    merge,
+    mine,
+    score,
+    search,
+    train,
+)
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -52,6 +65,8 @@ app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(merge.merge)
 app.command()(mine.mine_negatives)
+app.command("eval")(evaluate.evaluate)
+app.command()(compare.compare)
 
 
 def main() -> None:
