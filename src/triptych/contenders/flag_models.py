@@ -17,7 +17,11 @@ from triptych.eval.modes import modes_of
 from triptych.types import HEADS, Encoded, Head, HeadWeights, Ragged
 
 _HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
-_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
