@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -67,16 +67,15 @@ def metrics_table(result: Evaluation, dataset: str) -> RenderableType:
 
 def tuned_table(result: Evaluation) -> RenderableType:
     """Weights that were chosen on development sets, and nDCG@10 there."""
-    table = Table(
-        title="weights chosen on development sets (nDCG@10 × 100 there)", title_justify="left", box=None
-    )
+    title = "weights chosen on development sets (nDCG@10 × 100 there)"
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("system", "dense", "lexical", "multi", "tuned", "fixed", "queries", "on"):
         table.add_column(head, justify="left" if head in ("system", "on") else "right")
     for one in result.tuned:
         weights = [f"{weight:g}" for weight in one.weights]
         scores = [f"{100 * value:.1f}" for value in (one.ndcg, one.fixed_ndcg)]
         table.add_row(one.system, *weights, *scores, str(one.queries), ", ".join(one.development))
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
 def joined(subsets: Sequence[Subset]) -> dict[str, list[Subset]]:
@@ -110,31 +109,37 @@ def _size(subsets: Sequence[Subset]) -> str:
     return f"{queries:,} queries, {documents:,} documents"
 
 
-def _wide(title: str, heads: Sequence[str], rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+def _wide(title: str, heads: Sequence[str], rows: Sequence[Row]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     best = [max((row.values[i] or 0 for row in rows), default=0) for i in range(len(heads))]
     for row in rows:
-        cells = [_cell(row.values[i], row.stars[i], best[i]) for i in range(len(heads))]
+        cells = [cell(row.values[i], row.stars[i], best[i]) for i in range(len(heads))]
         table.add_row(row.name, *cells)
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
-def _tall(title: str, heads: Sequence[str], rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+def _tall(title: str, heads: Sequence[str], rows: Sequence[Row]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column(row.name, justify="right", overflow="fold")
+        table.add_column(heading(row.name), justify="right", overflow="fold")
     for i, head in enumerate(heads):
         best = max((row.values[i] or 0 for row in rows), default=0)
-        cells = [_cell(row.values[i], row.stars[i], best) for row in rows]
+        cells = [cell(row.values[i], row.stars[i], best) for row in rows]
         table.add_row(head, *cells, end_section=i == 0)
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
-def _cell(value: float | None, star: bool, best: float) -> Text:
+def heading(name: str) -> str:
+    """The name of a system on several short lines."""
+    return name.replace(": ", ":\n").replace("/", "/\n").replace("+", "+\n").replace(" ", "\n")
+
+
+def cell(value: float | None, star: bool, best: float) -> Text:
+    """A share of 1 in per cent; bold if it is the best, as far as is shown."""
     if value is None:
         return Text("–", style="dim")
     shown = f"{100 * value:.1f}"

@@ -180,6 +180,7 @@ def evaluate(
 
     Example: triptych eval my-set/ --model small --baseline bm25 --cache vectors/ --json out.json --html out.html
     """
+    from triptych.contenders.catalogue import open_baseline
     from triptych.eval.evaluate import evaluate as run
     from triptych.eval.run_files import RunFolder
     from triptych.eval.running import Options
@@ -208,7 +209,7 @@ def evaluate(
         (device, dtype.value),
         {"query_length": query_length, "document_length": document_length},
     )
-    contenders += _baselines(baseline or [], device)
+    contenders += [open_baseline(name, device) for name in baseline or []]
     with _watching() as watch:
         result = run(
             collections,
@@ -228,9 +229,24 @@ def evaluate(
 
 
 def _collections(datasets: Sequence[str], split: str | None) -> list[Collection]:
-    from triptych.eval.beir import read_beir
+    from triptych.cli.failures import say
+    from triptych.eval.readers.base import Wanted
+    from triptych.eval.readers.catalogue import read_collections
 
-    return [read_beir(dataset, split or "test") for dataset in datasets]
+    found: list[Collection] = []
+    for dataset in datasets:
+        source, subset = _source(dataset)
+        found += read_collections(source, Wanted((subset,) if subset else (), split, say))
+    return found
+
+
+def _source(dataset: str) -> tuple[str, str]:
+    """What stands before and after the last colon, if only what stands before it is a file or folder."""
+    before, _, after = dataset.rpartition(":")
+    known = [Path(part) for part in (before, before.partition(":")[2]) if part]
+    if not Path(dataset).exists() and any(part.exists() for part in known) and not Path(after).exists():
+        return before, after
+    return dataset, ""
 
 
 def _model_names(given: Sequence[str] | None) -> list[str]:
@@ -266,12 +282,6 @@ def _models(
         encoder = Encoder.from_pretrained(name, device=place[0], dtype=place[1])
         found.append(Ours.of(encoder, modes=modes[0], weights=modes[1], **lengths))
     return found
-
-
-def _baselines(names: Sequence[str], device: str | None) -> list[Contender]:
-    if names:
-        raise InputError(f"--baseline: got {names[0]!r}; expected none yet")
-    return []
 
 
 def _tools(

@@ -22,9 +22,19 @@ from triptych.eval.comparisons import differences
 from triptych.eval.contender import Contender, Run, VectorModel
 from triptych.eval.groups import Group, grouped
 from triptych.eval.metrics import check_metrics, depth_of, is_answer_recall, measure
-from triptych.eval.results import SCHEMA, Compressed, Evaluation, Subset, System, Tuned, averages, versions
+from triptych.eval.results import (
+    SCHEMA,
+    Compressed,
+    Entrant,
+    Evaluation,
+    Subset,
+    System,
+    Tuned,
+    averages,
+    versions,
+)
 from triptych.eval.running import Cost, Options, Tools, run_model, run_ranker
-from triptych.eval.trials import check_apart, compressed, tuned_modes
+from triptych.eval.trials import apart, compressed, tuned_modes
 from triptych.types import HeadWeights
 
 Values: TypeAlias = dict[str, NDArray[np.float64]]
@@ -42,11 +52,13 @@ class _Ledger:
     """What is known so far.
 
     Attributes:
-        systems: By name; costs are added up in `costs`.
+        contenders: By name.
+        systems: By name.
         costs: By contender, one for each corpus.
         values: (number of the collection, system) to metric to the values of its queries.
     """
 
+    contenders: dict[str, Entrant] = field(default_factory=dict[str, Entrant])
     systems: dict[str, System] = field(default_factory=dict[str, System])
     costs: dict[str, list[Cost]] = field(default_factory=dict[str, list[Cost]])
     values: dict[tuple[str, str], Values] = field(default_factory=dict[tuple[str, str], Values])
@@ -84,7 +96,7 @@ def evaluate(
     metrics = {metric for one in collections for metric in _metrics(one, options)}
     options = replace(options.checked(), depth=max(options.depth, depth_of(sorted(metrics))))
     _check_contenders(contenders, options)
-    check_apart(development, collections)
+    development, shared = apart(development, collections)
     groups = grouped(collections, lambda done, total: tools.watch("reading", done, total))
     ledger = _Ledger()
     with ExitStack() as stack:
@@ -94,7 +106,7 @@ def evaluate(
         else:
             working = options
         prepared = grouped(development) if development else []
-        modes = _modes(contenders, prepared, working, tools, ledger)
+        modes = _modes(contenders, (prepared, shared), working, tools, ledger)
         for group in groups:
             judge = _Judge(group, working, ledger, keep)
             for contender in contenders:
@@ -113,6 +125,7 @@ def evaluate(
         datetime.now(UTC).isoformat(timespec="seconds"),
         versions(),
         _told(options, reference),
+        ledger.contenders,
         ledger.systems,
         subsets,
         averages(subsets),
@@ -175,12 +188,11 @@ def _run(
     judge: _Judge,
 ) -> None:
     ledger = judge.ledger
+    ledger.contenders[contender.name] = Entrant(contender.fingerprint, dict(contender.facts))
     if not is_vector_model(contender):
         runs, cost = run_ranker(group, contender, options, tools)
         ledger.costs.setdefault(contender.name, []).append(cost)
-        ledger.systems[contender.name] = System(
-            contender.name, "", None, contender.fingerprint, dict(contender.facts)
-        )
+        ledger.systems[contender.name] = System(contender.name, "", None)
         for collection, run in runs:
             judge.take(collection, contender.name, run)
         return
@@ -189,30 +201,31 @@ def _run(
     for collection, mode, run in made.runs:
         system = f"{contender.name}/{mode}"
         weights = modes[contender.name].get(mode)
-        ledger.systems[system] = System(
-            contender.name,
-            mode,
-            None if weights is None else (weights.dense, weights.lexical, weights.multi),
-            contender.fingerprint,
-            dict(contender.facts),
-        )
+        ledger.systems[system] = System(contender.name, mode, _triple(weights))
         judge.take(collection, system, run)
     if options.compression:
         ledger.compressed += compressed(group, contender, made, tools)
 
 
+def _triple(weights: HeadWeights | None) -> tuple[float, float, float] | None:
+    return None if weights is None else (weights.dense, weights.lexical, weights.multi)
+
+
 def _modes(
     contenders: Sequence[Contender],
-    development: Sequence[Group],
+    development: tuple[Sequence[Group], int],
     options: Options,
     tools: Tools,
     ledger: _Ledger,
 ) -> dict[str, dict[str, HeadWeights]]:
-    """The modes of each model, with those whose weights are chosen on the development collections."""
+    """The modes of each model, with those whose weights are chosen on the development collections.
+
+    Of these come the groups, and how many queries were left out of them.
+    """
     modes: dict[str, dict[str, HeadWeights]] = {}
     for contender in contenders:
         if is_vector_model(contender):
-            further, told = tuned_modes(development, contender, options, tools)
+            further, told = tuned_modes(development[0], contender, options, tools, development[1])
             modes[contender.name] = {**contender.modes, **further}
             ledger.tuned += told
     return modes
@@ -220,24 +233,25 @@ def _modes(
 
 def _charge(ledger: _Ledger) -> None:
     """Writes into each system what it took, by query and document, over all corpora."""
+    for name, entrant in ledger.contenders.items():
+        costs = ledger.costs[name]
+        asked = sum(cost.queries for cost in costs if cost.encode_queries is not None)
+        encoded = sum(cost.encoded for cost in costs)
+        ledger.contenders[name] = replace(
+            entrant,
+            encode_seconds_per_query=sum(c.encode_queries or 0 for c in costs) / asked if asked else None,
+            encode_seconds_per_document=sum(c.encode_documents for c in costs) / encoded if encoded else None,
+        )
     for name, system in ledger.systems.items():
         costs = ledger.costs[system.contender]
-        queries = sum(cost.queries for cost in costs)
-        documents = sum(cost.documents for cost in costs)
-        encoded = sum(cost.encoded for cost in costs)
-        rank = [cost.rank.get(system.mode) for cost in costs]
-        known = [seconds for seconds in rank if seconds is not None]
+        queries, documents = (sum(getattr(c, what) for c in costs) for what in ("queries", "documents"))
+        rank = [cost.rank[system.mode] for cost in costs if system.mode in cost.rank]
         heads = HeadWeights(*system.weights).heads if system.weights else ()
         size = sum(cost.bytes.get(head, 0) for cost in costs for head in heads)
-        query_seconds = [cost.encode_queries for cost in costs if cost.encode_queries is not None]
         ledger.systems[name] = replace(
             system,
-            seconds_per_query=sum(known) / queries if len(known) == len(costs) else None,
-            encode_seconds_per_query=sum(query_seconds) / queries if query_seconds else None,
+            seconds_per_query=sum(rank) / queries if len(rank) == len(costs) else None,
             bytes_per_document=size / documents if size else None,
-            encode_seconds_per_document=(
-                sum(cost.encode_documents for cost in costs) / encoded if encoded else None
-            ),
         )
 
 

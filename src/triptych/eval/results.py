@@ -18,30 +18,40 @@ SCHEMA = "triptych.eval/1"
 
 
 @dataclass(frozen=True, slots=True)
+class Entrant:
+    """A contender: a model, or a baseline.
+
+    Attributes:
+        fingerprint: Of all that determines its scores.
+        facts: What it says about itself.
+        encode_seconds_per_query: In batches; None where nothing was encoded in this run (it was in the cache).
+        encode_seconds_per_document: The same of documents.
+    """
+
+    fingerprint: str
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    encode_seconds_per_query: float | None = None
+    encode_seconds_per_document: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """A contender in one mode.
 
     Attributes:
-        contender: Name of the model or baseline.
+        contender: Its name.
         mode: "" for a contender with its own scoring.
         weights: Of dense, lexical and multi; None for rankings that are no weighted sum.
-        fingerprint: Of the contender.
-        facts: What the contender says about itself.
-        seconds_per_query: Scoring alone, in batches over whole corpora, without encoding the query.
-        encode_seconds_per_query: Encoding the query, in batches.
+        seconds_per_query: Ranking alone, in batches over whole corpora; of a contender with its own scoring with the
+            making of its index. None where it was not measured.
         bytes_per_document: Of what the mode compares, uncompressed; None where unknown.
-        encode_seconds_per_document: Encoding; None where nothing was encoded in this run (it was in the cache).
     """
 
     contender: str
     mode: str
     weights: tuple[float, float, float] | None
-    fingerprint: str
-    facts: dict[str, Any] = field(default_factory=dict[str, Any])
     seconds_per_query: float | None = None
-    encode_seconds_per_query: float | None = None
     bytes_per_document: float | None = None
-    encode_seconds_per_document: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class Tuned:
         queries: How many.
         ndcg: nDCG@10 there, with them.
         fixed_ndcg: The same with the usual weights.
+        left_out: Queries that were left out there since they are among those that are reported.
     """
 
     system: str
@@ -128,6 +139,7 @@ class Tuned:
     queries: int
     ndcg: float
     fixed_ndcg: float
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,7 @@ class Evaluation:
         created: When, in UTC (ISO 8601).
         versions: Of the packages that matter.
         options: Protocol, depth and whatever else was chosen.
+        contenders: By name.
         systems: By name.
         subsets: One for each collection.
         averages: Data set to system to metric: the plain mean over its subsets.
@@ -171,6 +184,7 @@ class Evaluation:
     created: str
     versions: dict[str, str]
     options: dict[str, Any]
+    contenders: dict[str, Entrant]
     systems: dict[str, System]
     subsets: list[Subset]
     averages: dict[str, dict[str, dict[str, float]]]

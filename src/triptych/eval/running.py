@@ -149,6 +149,12 @@ class _Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        began = time.perf_counter()
+        encoded = self._model.encode_queries(texts)
+        self._cost.encode_queries = time.perf_counter() - began
+        return encoded
+
     def encode_documents(self, texts: Iterable[str], block: int) -> Iterator[Encoded]:
         began = time.perf_counter()
         for part in self._model.encode_documents(texts, block):
@@ -202,10 +208,8 @@ def run_model(
 
 def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> Scope:
     """The documents (not encoded yet) and the queries (encoded) of a group."""
-    began = time.perf_counter()
-    queries = encode_queries(model, group.texts, options.cache)
-    cost.encode_queries = time.perf_counter() - began
     timed: Any = _Timed(model, cost)
+    queries = encode_queries(timed, group.texts, options.cache)
     vectors = Vectors.of(
         timed, group.corpus, len(group.survey), options.cache, tokens=options.tokens, block=options.block
     )

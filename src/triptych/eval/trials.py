@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ def tuned_modes(
     model: VectorModel,
     options: Options,
     tools: Tools,
+    left_out: int = 0,
 ) -> tuple[dict[str, HeadWeights], list[Tuned]]:
     """Chooses the weights of the sums on development collections.
 
@@ -40,6 +42,7 @@ def tuned_modes(
         model: The model.
         options: How.
         tools: With what.
+        left_out: How many queries were left out of them; told with the result.
 
     Returns:
         Further modes with their weights, and how they were found.
@@ -71,27 +74,31 @@ def tuned_modes(
                 len(joined.ideal),
                 ndcg,
                 joined.ndcg(fixed),
+                left_out,
             )
         )
     return modes, told
 
 
-def check_apart(development: Sequence[Collection], tested: Sequence[Collection]) -> None:
-    """Refuses development collections that are, or share queries with, what is reported.
+def apart(development: Sequence[Collection], tested: Sequence[Collection]) -> tuple[list[Collection], int]:
+    """The development collections without queries that are reported, and how many those were.
 
     Raises:
-        InputError: Naming both.
+        InputError: If one is itself reported, or none of its queries is left.
     """
+    reported = {text for one in tested for text in one.queries.values()}
+    names = {(one.name, one.subset, one.split) for one in tested}
+    kept: list[Collection] = []
     for one in development:
-        for other in tested:
-            same = (one.name, one.subset, one.split) == (other.name, other.subset, other.split)
-            shared = set(one.queries.values()) & set(other.queries.values())
-            if same or shared:
-                what = "the same collection" if same else f"{len(shared)} queries in common"
-                raise InputError(
-                    f"tuning on {one.label} ({one.split}) and reporting {other.label} ({other.split}): {what}; "
-                    "expected weights to be chosen on other queries than those that are reported"
-                )
+        left = {query: text for query, text in one.queries.items() if text not in reported}
+        if (one.name, one.subset, one.split) in names or not left:
+            raise InputError(
+                f"tuning on {one.label} ({one.split}): its queries are reported, too; expected weights to be chosen on "
+                "other queries than those that are reported"
+            )
+        qrels = {query: judged for query, judged in one.qrels.items() if query in left}
+        kept.append(replace(one, queries=left, qrels=qrels))
+    return kept, sum(len(one.queries) for one in development) - sum(len(one.queries) for one in kept)
 
 
 def compressed(group: Group, model: VectorModel, run: ModelRun, tools: Tools) -> list[Compressed]:
@@ -107,7 +114,8 @@ def compressed(group: Group, model: VectorModel, run: ModelRun, tools: Tools) ->
         tools: With what.
     """
     queries, scanned = run.scope.queries.multi, run.found.scanned
-    if queries is None or scanned is None:
+    modes = {name: model.modes[name] for name in ("multi", "all") if name in model.modes}
+    if queries is None or scanned is None or not modes:
         return []
     work = tools.work(f"{model.name}: smaller token vectors")
     pool = pool_of(scanned, run.scope, _COMPRESSION_DEPTH, work)
@@ -117,7 +125,6 @@ def compressed(group: Group, model: VectorModel, run: ModelRun, tools: Tools) ->
     chosen = forms(queries.width)
     variants = [variant(form, queries, axes) for form in chosen]
     scored = rescore(run.scope.vectors, variants, pool.rows, scoring=tools.scoring, progress=work.progress)
-    modes = {name: model.modes[name] for name in ("multi", "all") if name in model.modes}
     multi = HEADS.index("multi")
     names = dict.fromkeys(collection.name for collection in group.collections)
     found: list[Compressed] = []
