@@ -125,6 +125,16 @@ def test_mrtydi_has_both_of_its_layouts(tmp_path: Path) -> None:
     assert (collection.subset, collection.qrels) == ("th", {"3": {"7#0": 1}})
 
 
+def test_name_and_subsets_may_stand_beside_the_path(tmp_path: Path) -> None:
+    made.miracl(tmp_path, "fi")
+    made.miracl(tmp_path, "sw")
+    for source in (f"{tmp_path}:sw", f"miracl:{tmp_path}:sw", f"miracl:{tmp_path}:de,s*"):
+        assert [each.subset for each in read_collections(source)] == ["sw"]
+    assert len(read_collections(f"miracl:{tmp_path}")) == 2
+    made.miracl(tmp_path / "a:b")
+    assert len(read_collections(f"miracl:{tmp_path}/a:b")) == len(read_collections(tmp_path / "a:b")) == 1
+
+
 def test_mldr_takes_positives_and_negatives_and_tells_of_queries_without_a_positive(tmp_path: Path) -> None:
     warnings: list[str] = []
     [collection] = read(made.mldr, tmp_path, warn=warnings.append)

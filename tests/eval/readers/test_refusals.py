@@ -22,7 +22,7 @@ def test_a_folder_of_another_layout_is_refused_with_the_expected_one(name: str, 
 
 
 def test_an_unknown_name_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'mircl'.*miracl"):
+    with pytest.raises(InputError, match=r"'mircl:.*miracl"):
         read_collections(f"mircl:{tmp_path}")
     with pytest.raises(DataError, match="cannot tell the layout; say NAME:PATH"):
         read_collections(tmp_path)
