@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, index, info, score, search, train
+from triptych.cli import convert, data, demo, encode, index, info, score, search, train
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 for command in (demo.demo, index.index, search.search, encode.encode, score.score, info.info):
     app.command()(command)
+data.app.command()(convert.convert)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
