@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import convert, data, demo, encode, index, info, score, search, train
+from triptych.cli import convert, data, demo, encode, index, info, score, search, synthesize, train
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 for command in (demo.demo, index.index, search.search, encode.encode, score.score, info.info):
     app.command()(command)
 data.app.command()(convert.convert)
+data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
