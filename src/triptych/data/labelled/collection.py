@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,13 +19,15 @@ from triptych.data.records import Place
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE judged (query TEXT, doc TEXT, value REAL, rank INTEGER);
-CREATE TABLE docs (id TEXT PRIMARY KEY, title TEXT, text TEXT) WITHOUT ROWID;
+PRAGMA cache_size = -65536;
+CREATE TABLE judged (query TEXT, doc TEXT, value REAL);
+CREATE TABLE docs (id TEXT PRIMARY KEY, title TEXT, text TEXT);
 CREATE TABLE wanted (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE asked (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _INDEX = "CREATE INDEX judged_query ON judged (query); INSERT OR IGNORE INTO wanted SELECT doc FROM judged;"
 _BLOCK = 500
+_POSITIVES = 50  # more than a query has, as a rule, among the negatives that are offered for it
 
 
 class Text(NamedTuple):
@@ -78,9 +81,9 @@ def join(collection: Collection, options: Options) -> Iterator[Item]:
     least = collection.positive_from if options.positive_from is None else options.positive_from
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(f"{folder}/collection")) as base:
         base.executescript(_SCHEMA)
-        base.executemany("INSERT INTO judged VALUES (?, ?, ?, NULL)", _grades(collection, least, options))
+        base.executemany("INSERT INTO judged VALUES (?, ?, ?)", _grades(collection, least, options))
         if options.negatives != "none":
-            base.executemany("INSERT INTO judged VALUES (?, ?, NULL, ?)", _thinned(collection, options))
+            base.executemany("INSERT INTO judged VALUES (?, ?, NULL)", _thinned(collection, options))
         base.executescript(_INDEX)
         _store(base, collection.documents)
         for query in collection.queries:
@@ -99,16 +102,19 @@ def _grades(collection: Collection, least: float, options: Options) -> Iterator[
             yield judged.query, judged.document, judged.value
 
 
-def _thinned(collection: Collection, options: Options) -> Iterator[tuple[str, str, int]]:
-    """Pairs with their ranks; of neighbours with one query no more than can be drawn in the end.
+def _thinned(collection: Collection, options: Options) -> Iterator[tuple[str, str]]:
+    """Pairs; of neighbours with one query no more than can be drawn in the end.
 
     Such files have hundreds of millions of lines. The positives among them are known only later, so that some more
     than `max_negatives` are kept.
     """
+    if options.max_negatives is None:
+        yield from collection.negatives
+        return
     for query, pairs in groupby(collection.negatives, key=lambda pair: pair.query):
         ranked = ((rank_of(options.seed, query, pair.document), pair.document) for pair in pairs)
-        kept = ranked if options.max_negatives is None else sorted(ranked)[: options.max_negatives + 50]
-        yield from ((query, document, rank) for rank, document in kept)
+        for _, document in heapq.nsmallest(options.max_negatives + _POSITIVES, ranked):
+            yield query, document
 
 
 def _store(base: sqlite3.Connection, documents: Iterable[Text]) -> None:
