@@ -12,6 +12,7 @@ import typer
 from triptych import __version__
 from triptych.cli import (
     compare,
+    convert,
     data,
     demo,
     encode,
@@ -22,6 +23,7 @@ from triptych.cli import (
     mine,
     score,
     search,
+    synthesize,
     train,
 )
 from triptych.cli.failures import Commands
@@ -60,6 +62,8 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 for command in (demo.demo, index.index, search.search, encode.encode, score.score, info.info):
     app.command()(command)
+data.app.command()(convert.convert)
+data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
