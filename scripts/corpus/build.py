@@ -1,6 +1,7 @@
 """Makes the training text of the bundled model: gathers, cuts, and writes the files of all stages.
 
-    python scripts/corpus/build.py gather --ready FOLDER --out BUILD     what is trained on and what is not
+    python scripts/corpus/build.py rebuild --recipe recipes/corpus.yaml --out BUILD   ready data, from Debian packages
+    python scripts/corpus/build.py gather --ready FOLDER… --out BUILD    what is trained on and what is not
     python scripts/corpus/build.py make --out BUILD                      all stages and the development sets
     python scripts/corpus/build.py make --out BUILD --only stage-3 dev   some of them
 
@@ -10,33 +11,44 @@ The same input gives the same files, byte for byte.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corpus import dev, long, pairs, questions, ready, split, store, texts
+from corpus import dev, long, manifest, pairs, questions, ready, split, store, texts
 from corpus.chunks import Chunk, chunks
+from corpus.debian import rebuild
 from corpus.draw import Draw
 from corpus.records import write
 from triptych.data.mined.words import digest
+from triptych.errors import InputError, TriptychError
 from triptych.files import write_json
 
-KINDS = {  # made together, so that only some pairs are in memory at once
+Value = TypeVar("Value")
+
+FILES = {  # those of a file share their passages, so that it packs well
     "paragraphs": ("paragraph-translation",),
-    "documents": ("title-body", "description-body", "keyword-body", "question-answer", "document-translation"),
-    "sections": ("heading-section", "neighbour"),
-    "crossed": (
+    "documents": ("document-translation",),
+    "pages": (
+        "title-body",
+        "description-body",
+        "keyword-body",
         "title-body-cross",
         "description-body-cross",
         "keyword-body-cross",
-        "heading-section-cross",
     ),
-    "translations": ("sentence-translation", "term-translation"),
+    "sections": ("heading-section", "question-answer", "heading-section-cross"),
+    "neighbours": ("neighbour",),
+    "sentences": ("sentence-translation",),
+    "terms": ("term-translation",),
 }
+"""Files of stage 2 with the kinds of pairs in each."""
 OTHERS = 1800
 """Passages of a language that answer no question of stage 3, beside those that do, to mine negatives from."""
 
@@ -44,21 +56,49 @@ OTHERS = 1800
 def main() -> None:
     """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("step", choices=("gather", "make"))
-    parser.add_argument("--ready", type=Path, help="folder of ready data")
+    parser.add_argument("step", choices=("rebuild", "gather", "make"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/corpus.yaml"), help="for rebuild: the packages")
+    parser.add_argument("--ready", type=Path, nargs="+", default=[], help="for gather: folders of ready data")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
-    parser.add_argument("--only", nargs="+", choices=tuple(STAGES), default=tuple(STAGES), help="some stages")
+    parser.add_argument("--only", nargs="+", default=[], help="some parts of the recipe, or some stages")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other pairs")
     arguments = parser.parse_args()
-    work = arguments.out / "work"
-    if arguments.step == "gather":
-        parts = split.cut(
-            ready.documents(arguments.ready), ready.passages(arguments.ready), ready.evaluation(arguments.ready)
-        )
-        store.save(work, parts, ready.translations(arguments.ready))
-        return
-    for name in arguments.only:
-        STAGES[name](work, arguments.out, arguments.seed)
+    try:
+        STEPS[arguments.step](arguments)
+    except TriptychError as error:
+        sys.exit(f"{parser.prog}: {error}")
+
+
+def rebuild_(arguments: argparse.Namespace) -> None:
+    """Ready data from packages."""
+    recipe = rebuild.load(arguments.recipe)
+    rebuild.rebuild(_chosen(recipe, arguments.only, "part"), arguments.out, partial(print, flush=True))
+
+
+def gather(arguments: argparse.Namespace) -> None:
+    """What is trained on and what is not, from one or more folders of ready data."""
+    if not arguments.ready:
+        raise InputError("gather: no folder of ready data; expected --ready FOLDER")
+    folders = [Path(folder) for folder in arguments.ready]
+    parts = split.cut(_all(ready.documents, folders), _all(ready.passages, folders), _all(ready.evaluation, folders))
+    store.save(arguments.out / "work", parts, _all(ready.translations, folders))
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """The files of the stages and the development sets."""
+    for stage in _chosen(STAGES, arguments.only, "stage").values():
+        stage(arguments.out / "work", arguments.out, arguments.seed)
+
+
+def _chosen(all_: Mapping[str, Value], names: Sequence[str], what: str) -> dict[str, Value]:
+    for name in names:
+        if name not in all_:
+            raise InputError(f"--only: no {what} {name!r}; expected some of {', '.join(all_)}")
+    return {name: value for name, value in all_.items() if not names or name in names}
+
+
+def _all(reader: Callable[[Path], Iterator[Value]], folders: Iterable[Path]) -> Iterator[Value]:
+    return itertools.chain.from_iterable(map(reader, folders))
 
 
 def stage_1(work: Path, out: Path, seed: int) -> None:
@@ -68,16 +108,14 @@ def stage_1(work: Path, out: Path, seed: int) -> None:
 
 
 def stage_2(work: Path, out: Path, seed: int) -> None:
-    """Weak pairs, a file for each kind."""
-    for name, kinds in KINDS.items():
-        documents = [] if name == "translations" else store.documents(work, "train")
-        translations = store.translations(work) if name == "translations" else []
-        mined = pairs.mine(documents, translations, kinds, seed)
-        write_json(
-            out / "report" / f"pairs-{name}.json", {"offered": mined.offered, **mined.tally.to_dict()}
-        )
-        for kind, found in mined.pairs.items():
-            _save(out, f"stage-2/{kind}", list(map(pairs.to_row, found)))
+    """Weak pairs, in a file for each shape of them."""
+    for name, kinds in FILES.items():
+        from_records = name in ("sentences", "terms")
+        documents = [] if from_records else store.documents(work, "train")
+        mined = pairs.mine(documents, store.translations(work) if from_records else [], kinds, seed)
+        (out / "report").mkdir(exist_ok=True)
+        write_json(out / "report" / f"{name}.json", {"offered": mined.offered, **mined.tally.to_dict()})
+        _save(out, f"stage-2/{name}", list(map(pairs.to_row, mined.pairs)))
 
 
 def stage_3(work: Path, out: Path, seed: int) -> None:
@@ -119,6 +157,11 @@ def development(work: Path, out: Path, seed: int) -> None:
     print("development (queries, passages):", sizes)
 
 
+def describe(work: Path, out: Path, seed: int) -> None:
+    """The manifest of all of it."""
+    write_json(out / "manifest.json", manifest.manifest(out))
+
+
 def _file(asked: questions.Asked) -> str:
     if asked.kind == "human":
         return f"human-{asked.lang}"
@@ -137,7 +180,10 @@ STAGES: Mapping[str, Callable[[Path, Path, int], None]] = {
     "long": stage_long,
     "stage-1": stage_1,
     "stage-2": stage_2,
+    "manifest": describe,
 }
+
+STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {"rebuild": rebuild_, "gather": gather, "make": make}
 
 if __name__ == "__main__":
     main()

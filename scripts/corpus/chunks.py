@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from corpus.languages import weight
-from corpus.ready import BOOKS
 from triptych.data.mined.kinds import is_question
 from triptych.data.mined.structured import StructuredDocument
 from triptych.data.mined.words import fold
@@ -81,9 +80,6 @@ def cut(text: str, most: float, language: str) -> str:
 
 def can_ask(text: str, language: str) -> bool:
     """Whether a heading or an index entry says enough to be searched for."""
+    if "\\" in text or text.endswith(":"):
+        return False
     return 9 <= weight(text, language) <= 160 and (is_question(text) or sum(map(str.isalpha, text)) > 0.6 * len(text))
-
-
-def is_manual(source: str) -> bool:
-    """Whether documents of a source are chapters of a book, of which a heading is a topic of its own."""
-    return source in BOOKS and source != "man"

@@ -33,6 +33,8 @@ HELP, HELP_OTHERS = 60, 2500
 """In dev-help: most queries of a language; passages that answer nothing."""
 LONG = 220
 """Most queries of dev-long."""
+LANGUAGES = 3
+"""Most languages of a long document in dev-long."""
 
 
 def write_all(
@@ -137,12 +139,12 @@ def _write(folder: Path, queries: Sequence[Asked], pool: Iterable[Chunk]) -> tup
 
 
 def _write_long(folder: Path, found: Sequence[Long], seed: int) -> tuple[int, int]:
-    """Of each article two languages; both answer."""
+    """Of each article some languages; all of them answer."""
     articles: dict[str, list[Long]] = {}
     for each in found:
         articles.setdefault(each.article, []).append(each)
     for article, several in articles.items():
-        articles[article] = _some(several, 2, lambda each: digest(str(seed), each.id))
+        articles[article] = _some(several, LANGUAGES, lambda each: digest(str(seed), each.id))
     kept = [each for several in articles.values() for each in several]
     asked = [(each, query) for each in kept for query in each.queries]
     asked = _some(asked, LONG, lambda pair: digest(str(seed), pair[0].id, *pair[1]))

@@ -32,24 +32,26 @@ ONE_LANGUAGE = (
     "neighbour",
 )
 CAPS: Mapping[str, int] = {
-    "title-body": 4000,
-    "heading-section": 6000,
+    "title-body": 3500,
+    "heading-section": 4500,
     "description-body": 2500,
     "keyword-body": 4000,
     "question-answer": 2000,
-    "neighbour": 3000,
-    "title-body-cross": 120,
-    "heading-section-cross": 250,
-    "description-body-cross": 60,
-    "keyword-body-cross": 120,
-    "paragraph-translation": 900,
-    "document-translation": 120,
-    "sentence-translation": 300,
-    "term-translation": 60,
+    "neighbour": 1000,
+    "title-body-cross": 80,
+    "heading-section-cross": 160,
+    "description-body-cross": 30,
+    "keyword-body-cross": 80,
+    "paragraph-translation": 750,
+    "document-translation": 60,
+    "sentence-translation": 160,
+    "term-translation": 50,
 }
 """Most pairs of each kind for a language, or for an ordered pair of languages."""
 WITH_ENGLISH = 3
 """By how much the caps of translations are higher where one side is English: what most collections start from."""
+LISTS = frozenset({"tldr", "man", "dref"})
+"""Sources whose paragraphs are items of a list rather: neighbours say little of each other."""
 CHECKED = frozenset({"lo", "ntrex", "tatoeba", "wesnoth", "freeciv", "fd", "iso", "cldr"})
 """Sources whose languages need no checking: what was not translated was found by comparing it with the English."""
 PASSAGE, DENSE_PASSAGE = 1000, 420
@@ -65,12 +67,12 @@ class Mined:
     """Stage 2.
 
     Attributes:
-        pairs: By kind, in an order in which what is alike stands together.
+        pairs: In an order in which what is alike stands together.
         tally: What was made, drawn, dropped by which filter, and kept.
         offered: How many pairs of each kind there would have been to draw from.
     """
 
-    pairs: Mapping[str, Sequence[Pair]]
+    pairs: Sequence[Pair]
     tally: Tally
     offered: Mapping[str, int]
 
@@ -113,11 +115,10 @@ def mine(
         Filter("language", lambda pair: pair.source in CHECKED or in_its_language(pair, check)),
     ]
     drawn = (pair for _, pair in draw.items())
-    found: dict[str, list[Pair]] = {}
-    for pair in counted(filtered(drawn, filters, tally), tally):
-        found.setdefault(pair.kind, []).append(pair)
-    for pairs in found.values():
-        pairs.sort(key=lambda p: (p.source, p.key, p.lang, p.query, p.passage_lang, p.passage))
+    found = sorted(
+        counted(filtered(drawn, filters, tally), tally),
+        key=lambda p: (p.source, p.key, p.passage_lang, p.passage, p.lang, p.query),
+    )
     return Mined(found, tally, offered)
 
 
@@ -132,15 +133,16 @@ def candidates(
     translated = [kind for kind in ("paragraph-translation", "document-translation") if kind in kinds]
     crossing = any(kind.endswith("-cross") for kind in kinds)
     common = recurring(documents)
-    wide = Limits(passage_chars=PASSAGE, document_chars=2 * PASSAGE, language_pairs=32, seed=seed)
+    wide = Limits(passage_chars=PASSAGE, document_chars=PASSAGE, language_pairs=32, seed=seed)
     narrow = Limits(passage_chars=DENSE_PASSAGE, seed=seed)
     for group in groups(documents):
         for document in group if single else ():
+            kinds_here = [kind for kind in single if kind != "neighbour" or document.source not in LISTS]
             limits = narrow if document.lang in DENSE else wide
             yield from mine_group(
                 [document],
                 limits,
-                single,
+                kinds_here,
                 common=lambda heading, doc: digest(doc.source, doc.lang, fold(heading)) in common,
             )
         if len(group) > 1 and crossing:

@@ -32,13 +32,13 @@ CAPS = {
     "keyword": 1200,
     "description": 500,
     "synopsis": 600,
-    "heading-cross": 24,
-    "question-heading-cross": 12,
-    "title-cross": 16,
-    "keyword-cross": 12,
-    "description-cross": 6,
-    "synopsis-cross": 8,
-    "instruction-cross": 20,
+    "heading-cross": 16,
+    "question-heading-cross": 8,
+    "title-cross": 10,
+    "keyword-cross": 8,
+    "description-cross": 4,
+    "synopsis-cross": 6,
+    "instruction-cross": 10,
 }
 """Most derived queries of a kind for a language, or an ordered pair of languages."""
 WITH_ENGLISH = 3
@@ -113,7 +113,7 @@ def derived(documents: Sequence[StructuredDocument], seed: int = 0, factor: floa
     """
     draw: Draw[tuple[str, str, str], Asked] = Draw(lambda group: int(_cap(group) * factor))
     common = recurring(documents)
-    frequent = _frequent_keywords(documents)
+    frequent = _frequent(documents)
     for group in groups(documents):
         for asked in _of_group(group, common, frequent):
             languages = (asked.lang, asked.passage.lang)
@@ -166,7 +166,8 @@ def _crossed(
         commands = {block.number for block in there.blocks}
         for block in here.blocks:
             told = block.text.partition(": ")[0]
-            if block.number > 9 and block.number in commands and can_ask(told, here.lang):
+            known = block.number > 9 and block.number in commands
+            if known and can_ask(told, here.lang) and digest(here.lang, fold(told)) not in frequent:
                 yield Asked(told, here.lang, "instruction-cross", others[0])
 
 
@@ -190,10 +191,14 @@ def _on_whole(document: StructuredDocument, frequent: frozenset[int]) -> Iterato
             yield "keyword", " ".join(keyword.replace(",", ", ").replace(";", " ").split())
 
 
-def _frequent_keywords(documents: Iterable[StructuredDocument]) -> frozenset[int]:
+def _frequent(documents: Iterable[StructuredDocument]) -> frozenset[int]:
+    """Digests of index entries and of what command lines do, where several documents have the same."""
     counts: dict[int, int] = {}
     for document in documents:
-        for keyword in {fold(each) for each in document.keywords}:
-            name = digest(document.lang, keyword)
+        entries = {fold(each) for each in document.keywords}
+        if document.source == "tldr":
+            entries |= {fold(block.text.partition(": ")[0]) for block in document.blocks}
+        for entry in entries:
+            name = digest(document.lang, entry)
             counts[name] = counts.get(name, 0) + 1
     return frozenset(name for name, count in counts.items() if count > 1)

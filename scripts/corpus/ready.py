@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,15 +50,29 @@ LICENCES: Final = {
 """SPDX expression of each source."""
 BOOKS: Final = frozenset({"handbook", "iguide", "dref", "sky", "man"})
 """Sources of which a block is a whole section, a line a paragraph."""
+UNALIGNED: Final = frozenset({"man", "ddtp"})
+"""Sources of which translations may be of another version: only those with as many paragraphs are compared."""
+_CONTEXT = re.compile(r"^\?[a-z_]+:")
 _BOILERPLATE = {"handbook": re.compile("Download the ebook"), "sky": re.compile(r"\[\d+\]$")}
 _NAME_LINE = re.compile(r"\S{1,60}(?:, \S+)*\s+[-–—\\]+\s+(.{3,})")
+_SEE_ALSO = re.compile(
+    r"[,;(] ?(?:see |siehe |se även|se også|viz |voir |ver |véase|vegeu|vedi |zie |zobacz|см\. |див\. |lásd |ks\. |"
+    r"katso |bkz|pozri |δείτε |βλ|lihat |xem |参见|请参阅|另见|請參閱|参照|참조|も参照).*"
+)
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 
 def documents(folder: Path) -> Iterator[StructuredDocument]:
-    """The documents of ``docs``, cleaned: without numbering, boilerplate and paragraphs left in English."""
-    for record in read(folder / "docs.jsonl.zst"):
+    """The documents of ``docs``, cleaned: without numbering, boilerplate and what was left in English."""
+    english: dict[tuple[str, str], frozenset[str]] = {}
+    for record in _read(folder, "docs"):
+        if canonical(record["l"]) == "en":
+            document = _document(record)
+            english[document.source, document.key] = _lines(document)
+    for record in _read(folder, "docs"):
         document = _document(record)
+        if document.lang != "en":
+            document = _translated(document, english.get((document.source, document.key), frozenset()))
         if any(block.level is None for block in document.blocks):
             yield document
 
@@ -65,7 +80,7 @@ def documents(folder: Path) -> Iterator[StructuredDocument]:
 def translations(folder: Path) -> Iterator[Translations]:
     """The records of ``parallel`` and ``lexicon``."""
     for name in ("parallel", "lexicon"):
-        for record in read(folder / f"{name}.jsonl.zst"):
+        for record in _read(folder, name):
             yield _translations(record)
 
 
@@ -75,7 +90,7 @@ def passages(folder: Path) -> Iterator[Passage]:
     Raises:
         DataError: For a record that is marked as evaluation.
     """
-    for number, record in enumerate(read(folder / "qa-train.jsonl.zst"), start=1):
+    for number, record in enumerate(_read(folder, "qa-train"), start=1):
         if record.get("u") != "train":
             raise DataError("an evaluation record; expected training text alone", folder, number)
         yield _passage(record)
@@ -83,8 +98,34 @@ def passages(folder: Path) -> Iterator[Passage]:
 
 def evaluation(folder: Path) -> Iterator[Passage]:
     """The passages of ``qa-eval``, for nothing but finding them elsewhere."""
-    for record in read(folder / "qa-eval.jsonl.zst"):
+    for record in _read(folder, "qa-eval"):
         yield _passage(record)
+
+
+def _read(folder: Path, name: str) -> Iterator[Mapping[str, Any]]:
+    """The records of a file; none if the folder has no such file."""
+    path = folder / f"{name}.jsonl.zst"
+    return read(path) if path.exists() else iter(())
+
+
+def _lines(document: StructuredDocument) -> frozenset[str]:
+    """All lines of an English document that are more than a name."""
+    texts = [document.title, document.description, *document.keywords, *(b.text for b in document.blocks)]
+    return frozenset(fold(text) for text in texts if " " in text.strip() and len(text) > 8)
+
+
+def _translated(document: StructuredDocument, english: frozenset[str]) -> StructuredDocument:
+    """A document without the lines that the English one has too; a command's page keeps its name."""
+    if not english:
+        return document
+    kept = document.source == "tldr" or fold(document.title) not in english
+    return replace(
+        document,
+        title=document.title if kept else "",
+        description="" if fold(document.description) in english else document.description,
+        keywords=tuple(each for each in document.keywords if fold(each) not in english),
+        blocks=tuple(block for block in document.blocks if fold(block.text) not in english),
+    )
 
 
 def _document(record: Mapping[str, Any]) -> StructuredDocument:
@@ -101,10 +142,12 @@ def _document(record: Mapping[str, Any]) -> StructuredDocument:
     blocks = [
         Block(block.number, block.kind, clean.unnumbered(block.text) if source in BOOKS else block.text)
         for block in blocks
-        if block.text and not (drop and drop.match(block.text)) and not clean.is_english(block.text, lang, latin)
+        if sum(map(str.isalnum, block.text)) > 1
+        and not (drop and drop.match(block.text))
+        and not clean.is_english(block.text, lang, latin, bool(block.kind))
     ]
     title = _title(source, clean.unnumbered(title) if source in BOOKS else title, blocks)
-    if clean.is_english(title, lang, latin) or (not latin and title.isascii() and source in ("man", "ddtp")):
+    if clean.is_english(title, lang, latin, heading=True) or (not latin and title.isascii() and source in ("man", "ddtp")):
         title = ""
     return StructuredDocument(
         source,
@@ -112,10 +155,10 @@ def _document(record: Mapping[str, Any]) -> StructuredDocument:
         lang,
         title,
         tuple(_without_repeats(blocks, title)),
-        tuple(dict.fromkeys(clean.tidy(each) for each in record.get("kw", ()))),
-        clean.tidy(record.get("d") or ""),
+        tuple(dict.fromkeys(_SEE_ALSO.sub("", clean.tidy(each)).strip(" ,;") for each in record.get("kw", ()))),
+        "" if clean.is_english(record.get("d") or "", lang, latin, heading=True) else clean.tidy(record.get("d") or ""),
         licence=LICENCES[source],
-        aligned=source != "man",
+        aligned=source not in UNALIGNED,
     )
 
 
@@ -181,7 +224,7 @@ def _translations(record: Mapping[str, Any]) -> Translations:
 
 def _texts(given: str | list[str]) -> tuple[str, ...]:
     several = [given] if isinstance(given, str) else given
-    return tuple(clean.tidy(each).replace("\n", " ") for each in several)
+    return tuple(_CONTEXT.sub("", clean.tidy(each).replace("\n", " "), count=1) for each in several)
 
 
 def _passage(record: Mapping[str, Any]) -> Passage:
