@@ -91,9 +91,12 @@ def difference(before: NDArray[Any], after: NDArray[Any], questions: Pool) -> di
         [group[rng.integers(0, len(group), (RESAMPLES, len(group)))].mean(1) for group in groups], axis=0
     )
     rows = np.flatnonzero(change)
+    alone = change[rng.integers(0, len(change), (RESAMPLES, len(change)))].mean(1)
     return {
         "mean": float(np.mean([group.mean() for group in groups])),
         "interval_95": [float(x) for x in np.quantile(drawn, [0.025, 0.975])],
+        "mean_of_questions": float(change.mean()),
+        "interval_95_of_questions": [float(x) for x in np.quantile(alone, [0.025, 0.975])],
         "better": int((change > 0).sum()),
         "worse": int((change < 0).sum()),
         "of": len(change),

@@ -70,13 +70,14 @@ def main() -> None:
     marks = Path(names["out"]) / ".jobs"
     marks.mkdir(parents=True, exist_ok=True)
     wanted = [job for job in jobs if not arguments.only or job.name in arguments.only]
-    progress = Progress(done={path.stem for path in marks.glob("*.done")})
+    progress = Progress()
     end = time.monotonic() + arguments.seconds
     while time.monotonic() < end:
         _collect(progress, marks)
+        progress.done |= {path.stem for path in marks.glob("*.done")}  # another runner may share the folder
         ready = [job for job in wanted if _ready(job, progress)]
         for job in ready:
-            if job.slots <= progress.free(arguments.slots):
+            if job.slots <= progress.free(arguments.slots) or not progress.running:
                 _start(job, progress, marks)
         if not progress.running:
             break

@@ -9,6 +9,7 @@ from triptych.data.mined import kinds
 from triptych.data.mined.kinds import Limits, mine_group, mine_translations
 from triptych.data.mined.pairs import Pair, to_record
 from triptych.data.mined.structured import Block, StructuredDocument, Translations
+from triptych.data.mined.untranslated import without_untranslated
 from triptych.data.records import Place
 from triptych.errors import InputError
 
@@ -231,3 +232,50 @@ def test_block_numbers_may_repeat_for_headings_and_their_text() -> None:
 
     pairs = kinds.paragraph_translation([made("de", "H", "eins"), made("en", "H", "one")], LIMITS)
     assert sides(pairs) == [("eins", "one"), ("one", "eins")]
+
+
+def test_entries_of_an_enumeration_are_no_neighbours() -> None:
+    first, second = f"Here is an example: {LONG}", f"Here is another one: {OTHER}"
+    assert not list(kinds.neighbours(document(("", first), ("", second)), LIMITS))
+    assert len(list(kinds.neighbours(document(("", first), ("", OTHER)), LIMITS))) == 1
+    japanese = ("これはコーヒーの例です。" * 5, "これはコーヒーの別の例です。" * 5)
+    assert not list(kinds.neighbours(document(*(("", text) for text in japanese)), LIMITS))
+
+
+@pytest.mark.parametrize("text", ["README.md", "https://x.org/y", "docs/cli.md", "x.org"])
+def test_addresses_are_no_words_of_a_link(text: str) -> None:
+    assert not list(kinds.links(document(("", LONG)), [text], LIMITS))
+    assert (
+        len(list(kinds.links(document(("", LONG)), ["version 2.0 of it", "Dr. X", "a/b test"], LIMITS))) == 3
+    )
+
+
+def test_colons_of_headings_and_numbers_of_senses_are_left_out() -> None:
+    made = document(("h1", "To copy a slide:"), ("", LONG))
+    assert [pair.query for pair in kinds.heading_section(made, LIMITS)] == ["To copy a slide"]
+    terms = Translations("s", "k", "term", {"pl": ("2. wy",), "en": ("you",)})
+    assert sides(mine_translations(terms, LIMITS)) == [("you", "wy"), ("wy", "you")]
+
+
+def test_what_a_translation_left_in_english_is_taken_out_of_it() -> None:
+    paragraph = "This paragraph was never translated by anybody who worked on it."
+    english = document(
+        ("h1", "Starting up"), ("", paragraph), ("", "apt install x"), title="Name", keywords=("a pot", "pot")
+    )
+    german = document(
+        ("h1", "Starting up"),
+        ("h2", "Mehr"),
+        ("", paragraph + "!"),
+        ("", "apt install x"),
+        title="Name",
+        lang="de",
+        keywords=("A pot", "pot", "Kanne"),
+        description="Starting up",
+    )
+    own, cleaned = without_untranslated([english, german])
+    assert own == (english, 0, 0)
+    assert [block.text for block in cleaned.document.blocks] == ["Mehr", "apt install x"]
+    assert (cleaned.document.keywords, cleaned.document.description) == (("pot", "Kanne"), "")
+    assert (cleaned.blocks, cleaned.keywords) == (2, 1)
+    assert cleaned.document.title == "Name"
+    assert without_untranslated([german]) == [(german, 0, 0)]

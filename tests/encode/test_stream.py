@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
 from triptych.encode.encoder import _load_on, _threads_each
-from triptych.encode.stream import Store, encode_blocks_ahead, pack, unpack
+from triptych.encode.stream import Store, encode_blocks_ahead, encode_blocks_prepared, pack, unpack
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError, StorageError, WorkerError
 
@@ -195,6 +197,53 @@ Path.replace = killing
 texts = Path(sys.argv[3]).read_text().split("\\n")
 list(encoder.encode_stream(texts, block=8, folder=sys.argv[2]))
 """
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 1000])
+def test_preparing_the_next_block_in_a_thread_changes_nothing(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """What runs where there is a GPU."""
+    plain = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "plain"))
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    prepared = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "prepared"))
+    for left, right in zip(plain, prepared, strict=True):
+        twin.assert_same(left, right, 0)
+    assert list(encoder.encode_stream([], block=block)) == []
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("plain", "prepared")]
+    assert names[0] == names[1]
+    again = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "plain"))
+    twin.assert_same(Encoded.concat(again), Encoded.concat(plain), 0)
+
+
+def test_the_next_block_is_prepared_while_one_is_computed() -> None:
+    """Computing the first block waits until the second has been prepared."""
+    second, done = threading.Event(), list[str]()
+
+    def prepare(texts: list[str]) -> Callable[[], Encoded]:
+        done.append(f"prepare {texts[0]}")
+        if texts == ["b"]:
+            second.set()
+
+        def compute() -> Encoded:
+            assert second.wait(20)
+            done.append(f"compute {texts[0]}")
+            return Encoded(np.zeros((1, 2), np.float32), None, None)
+
+        return compute
+
+    assert len(list(encode_blocks_prepared([["a"], ["b"], ["c"]], prepare, None))) == 3
+    assert [event for event in done if event[0] == "c"] == ["compute a", "compute b", "compute c"]
+
+
+def test_an_error_in_preparing_comes_out_after_the_blocks_before_it(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    stream = encoder.encode_stream(["fine", "half \ud800 of a pair"], block=1)
+    assert len(next(stream)) == 1
+    with pytest.raises(InputError, match="expected Unicode text"):
+        next(stream)
 
 
 @pytest.mark.slow

@@ -159,14 +159,13 @@ def _drawn() -> Generator[Progress]:
     from triptych.cli.console import progress
 
     with ExitStack() as stack:
-        current: list[Any] = ["", lambda _done: None]
+        bars: dict[str, Callable[[int], None]] = {}
 
         def moved(stage: str, _done: int, total: int) -> None:
-            if stage != current[0]:
+            if stage not in bars:
                 stack.close()
-                current[:] = [stage, stack.enter_context(progress(stage, total, "parts"))]
-            advance: Callable[[int], None] = current[1]
-            advance(1)
+                bars[stage] = stack.enter_context(progress(stage, total, "parts"))
+            bars[stage](1)
 
         yield moved
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -202,6 +202,26 @@ class Encoder:
         Raises:
             InputError: For an unknown or absent head, something that is not a string, or a bad length.
         """
+        return self._prepare(
+            texts,
+            outputs=outputs,
+            prefix=prefix,
+            max_length=max_length,
+            token_budget=token_budget,
+            progress=progress,
+        )()
+
+    def _prepare(
+        self,
+        texts: str | Sequence[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> Callable[[], Encoded]:
+        """`encode` up to the token ids; what it gives does the rest."""
         heads = self._heads(outputs)
         texts = _as_texts(texts)
         length = self._length(max_length)
@@ -212,9 +232,10 @@ class Encoder:
             warnings.warn(
                 f"{tokens.truncated} of {len(texts)} texts were cut to {length} tokens",
                 TruncationWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return encode_ids(self._model, tokens.ids, heads, self.device, budget=token_budget, progress=progress)
+        options: dict[str, Any] = {"budget": token_budget, "progress": progress}
+        return lambda: encode_ids(self._model, tokens.ids, heads, self.device, **options)
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
@@ -237,6 +258,8 @@ class Encoder:
         **options: Any,
     ) -> Iterator[Encoded]:
         """Encodes any number of documents block by block; never holds the corpus in memory.
+
+        On a GPU the next block is read and tokenised while one is computed.
 
         Args:
             texts: Any iterable of strings.
@@ -265,11 +288,13 @@ class Encoder:
         store = stream.Store(folder, facts) if folder is not None else None
         blocks = stream.blocks_of(texts, block)
         with ExitStack() as stack:
-            if devices is None:
-                parts = stream.encode_blocks(blocks, lambda part: self.encode(part, **options), store)
-            else:
+            if devices is not None:
                 pool = stack.enter_context(self.workers(devices))
                 parts = stream.encode_blocks_ahead(blocks, pool, options, store)
+            elif self._overlaps:
+                parts = stream.encode_blocks_prepared(blocks, partial(self._prepare, **options), store)
+            else:
+                parts = stream.encode_blocks(blocks, lambda part: self.encode(part, **options), store)
             yield from stream.counted(parts, progress)
 
     def workers(self, devices: Sequence[str]) -> WorkerPool:
@@ -359,6 +384,11 @@ class Encoder:
         if self._folder is not None and self.dtype not in (None, torch.float32):
             return layouts.reconfigured(layouts.load(self._folder), self.config.to_dict())
         return Checkpoint(self.model, self.tokenizer)
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether the processor is free while the model computes."""
+        return self.device.type != "cpu"
 
     @property
     def _mcls_every(self) -> int | None:

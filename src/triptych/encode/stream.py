@@ -6,22 +6,20 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from scipy import sparse
 
 from triptych.encode.batching import Progress
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError
 from triptych.files import write_atomically
-from triptych.types import Encoded, Ragged
+from triptych.ops.packing import pack, unpack
+from triptych.types import Encoded
 
 
 class Store:
@@ -99,6 +97,38 @@ def encode_blocks(
         yield found or _kept(number, texts, encode(texts), store)
 
 
+def encode_blocks_prepared(
+    blocks: Iterable[list[str]],
+    prepare: Callable[[list[str]], Callable[[], Encoded]],
+    store: Store | None,
+) -> Iterator[Encoded]:
+    """The same where the model does not keep the processor busy: a thread prepares the next block meanwhile.
+
+    Args:
+        blocks: Lists of texts; one more than was given out is read.
+        prepare: Does of encoding a block what the processor does; what it gives does the rest.
+        store: See `Store`.
+    """
+    numbered = enumerate(blocks)
+    with ThreadPoolExecutor(1) as thread:
+
+        def ahead() -> tuple[int, list[str], Encoded | Future[Callable[[], Encoded]]] | None:
+            number, texts = next(numbered, (0, None))
+            if texts is None:
+                return None
+            return (
+                number,
+                texts,
+                (store.get(number, texts) if store else None) or thread.submit(prepare, texts),
+            )
+
+        current = ahead()
+        while current is not None:
+            number, texts, work = current
+            current = ahead()
+            yield work if isinstance(work, Encoded) else _kept(number, texts, work.result()(), store)
+
+
 def encode_blocks_ahead(
     blocks: Iterable[list[str]], pool: WorkerPool, options: Mapping[str, Any], store: Store | None
 ) -> Iterator[Encoded]:
@@ -130,29 +160,3 @@ def _kept(number: int, texts: list[str], encoded: Encoded, store: Store | None) 
     if store:
         store.put(number, texts, encoded)
     return encoded
-
-
-def pack(encoded: Encoded) -> dict[str, NDArray[Any]]:
-    """An `Encoded` as named arrays."""
-    arrays: dict[str, NDArray[Any]] = {}
-    if encoded.dense is not None:
-        arrays["dense"] = encoded.dense
-    if encoded.lexical is not None:
-        csr = encoded.lexical
-        arrays |= {"lexical.data": csr.data, "lexical.indices": csr.indices, "lexical.indptr": csr.indptr}
-        arrays["lexical.shape"] = np.array(csr.shape)
-    if encoded.multi is not None:
-        arrays |= {"multi.values": encoded.multi.values, "multi.offsets": encoded.multi.offsets}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def unpack(arrays: Mapping[str, NDArray[Any]]) -> Encoded:
-    """The inverse of `pack`."""
-    lexical = multi = None
-    if "lexical.data" in arrays:
-        parts = tuple(arrays[f"lexical.{name}"] for name in ("data", "indices", "indptr"))
-        rows, columns = arrays["lexical.shape"].tolist()
-        lexical = sparse.csr_array(parts, shape=(rows, columns))
-    if "multi.values" in arrays:
-        multi = Ragged(arrays["multi.values"], arrays["multi.offsets"])
-    return Encoded(arrays.get("dense"), lexical, multi)

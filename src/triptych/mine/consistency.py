@@ -35,7 +35,7 @@ class EncoderScorer:
             ModelError: If there is no such model.
         """
         encoder = _encoder(self.model, self.device)
-        length = min(self.max_length, encoder.max_length)
+        length = min(self.max_length, encoder.config.max_length)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # cut on purpose
             query = encoder.encode_query(queries, outputs="dense", max_length=length).dense

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from triptych.errors import InputError, MissingExtra, WorkerError
+from triptych.errors import InputError, MissingExtra, TriptychError, WorkerError
 
 _T = TypeVar("_T")
 _AHEAD = 2  # items for each worker that are handed out in advance
@@ -106,19 +107,41 @@ class Ray:
         if started:
             own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers}
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
-        context = ray.data.DataContext.get_current()
-        bars, context.enable_progress_bars = context.enable_progress_bars, False
         try:
-            yield _ray_data
-        except ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, Exception) else WorkerError(str(error))) from error
+            with _quiet(ray.data):
+                yield _ray_data
         except ray.exceptions.RayError as error:
+            cause = _own_error(error)
+            if cause is not None:
+                raise cause from error
             raise WorkerError(f"Ray: {error}; what was finished is kept: run again") from error
         finally:
-            context.enable_progress_bars = bars
             if started:
                 ray.shutdown()
+
+
+@contextmanager
+def _quiet(data: Any) -> Generator[None]:
+    """No progress bars, log lines and warnings of Ray Data's own code: `done` tells, and errors are raised."""
+    context = data.DataContext.get_current()
+    log = logging.getLogger("ray.data")
+    before = context.enable_progress_bars, log.level
+    context.enable_progress_bars = False
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\b")
+            yield
+    finally:
+        context.enable_progress_bars = before[0]
+        log.setLevel(before[1])
+
+
+def _own_error(error: BaseException | None) -> TriptychError | None:
+    """The error of ours that Ray wrapped, if that is what happened."""
+    while error is not None and not isinstance(error, TriptychError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
 
 
 def _one_by_one(function: Callable[[_T], None], items: Sequence[_T], done: Callable[[], None]) -> None:

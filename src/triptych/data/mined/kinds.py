@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from triptych.data.mined.pairs import Pair
 from triptych.data.mined.structured import Block, StructuredDocument, Translations
-from triptych.data.mined.words import fold, weight
+from triptych.data.mined.words import fold, gram_size, units, weight
 from triptych.errors import InputError
 
 _T = TypeVar("_T")
@@ -27,6 +27,7 @@ _ANSWERED = re.compile(
 _NUMBERING = re.compile(
     r"(?:\w+ (?:\d+|[A-Z])\.|[A-Z]\.(?:\d+\.?)+|\d+(?:\.\d+)+\.?|\d+[.)]|[IVX]+\.)(?=\s)[\s\u200e\u200f]*"
 )
+_ADDRESS = re.compile(r"\S*[\w/][./:][\w/]\S*")
 _COMMA = re.compile(r",(?=\S)")
 
 
@@ -130,13 +131,21 @@ def neighbours(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
         for first, second in pairwise(document.blocks)
         if first.kind == second.kind == ""
         and min(weight(first.text), weight(second.text)) >= _LEAST_NEIGHBOUR
+        and not _same_beginning(first.text, second.text)
     ]
     for first, second in _drawn(found, limits.neighbours, limits, document, "neighbour"):
         yield from _pair(document, "neighbour", first, second)
 
 
+def _same_beginning(first: str, second: str) -> bool:
+    """Whether both begin with the same two words: entries of an enumeration, of which none leads to the next."""
+    here, there = units(first), units(second)
+    size = gram_size(here, 2)
+    return here[:size] == there[:size]
+
+
 def links(document: StructuredDocument, texts: Iterable[str], limits: Limits) -> Iterator[Pair]:
-    """Words of a link → beginning of the document that it leads to.
+    """Words of a link → beginning of the document that it leads to; addresses and file names are no words.
 
     Args:
         document: Where the links lead to.
@@ -144,7 +153,7 @@ def links(document: StructuredDocument, texts: Iterable[str], limits: Limits) ->
         limits: How much is taken.
     """
     title = fold(document.title)
-    words = [text for text in dict.fromkeys(texts) if fold(text) != title]
+    words = [text for text in dict.fromkeys(texts) if fold(text) != title and not _ADDRESS.fullmatch(text)]
     passage = body(document, limits.passage_chars)
     for text in _drawn(words, limits.links, limits, document, "link"):
         yield from _pair(document, "link", text, passage)
@@ -426,10 +435,11 @@ def _rendered(
 def _of_translations(
     translations: Translations, kind: str, query: tuple[str, str], passage: tuple[str, str]
 ) -> Pair:
+    sides = query[1].strip(), passage[1].strip()
+    if translations.kind == "term":  # dictionaries number the senses of a word
+        sides = _unnumbered(sides[0]), _unnumbered(sides[1])
     names = translations.source, translations.key
-    return Pair(
-        query[1].strip(), passage[1].strip(), kind, *names, query[0], passage[0], translations.licence
-    )
+    return Pair(*sides, kind, *names, query[0], passage[0], translations.licence)
 
 
 def _language_pairs(
@@ -457,8 +467,8 @@ def _drawn(
 
 
 def _unnumbered(text: str) -> str:
-    """A heading without “12.3.” or “Chapter 4.”, unless nothing else is left."""
-    return _without(_NUMBERING, text)
+    """A heading without “12.3.” or “Chapter 4.” and without a colon at its end, unless nothing else is left."""
+    return _without(_NUMBERING, text).rstrip(":： ") or text
 
 
 def _without(pattern: re.Pattern[str], text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,8 @@ from triptych.data.mined.tally import Cell, Dropped, Tally
 from triptych.errors import MissingExtra
 from triptych.files import replacing
 
-BY = {
-    "source": lambda cell: cell.source,
-    "kind": lambda cell: cell.kind,
-    "language": lambda cell: cell.languages,
-}
-"""By what the counts can be summed up."""
+BY = {"source": "source", "kind": "kind", "language": "languages"}
+"""By what the counts can be summed up, and the field of a cell that says it."""
 OTHERS = "others"
 
 
@@ -50,28 +46,27 @@ def rows(tally: Tally, by: str, most: int | None = None) -> list[Row]:
         by: One of `BY`.
         most: So many rows at most, the last being all others.
     """
-    name_of = BY[by]
-    names = [name for name, _ in _sums(tally.made, name_of).most_common()]
-    shown = names if most is None or len(names) <= most else names[: most - 1]
-    if len(shown) == len(names):
-        return [
-            _row(tally, shown_name, lambda cell, n=shown_name: name_of(cell) == n) for shown_name in shown
-        ]
-    known = set(shown)
-    others = _row(tally, OTHERS, lambda cell: name_of(cell) not in known)
-    return [*(_row(tally, name, lambda cell, n=name: name_of(cell) == n) for name in shown), others]
+    groups: dict[str, list[Cell]] = {}
+    for cell in sorted(tally.made):
+        groups.setdefault(getattr(cell, BY[by]), []).append(cell)
+    whole = sorted((_row(tally, name, cells) for name, cells in groups.items()), key=lambda row: -row.made)
+    if most is None or len(whole) <= most:
+        return whole
+    rest = [cell for row in whole[most - 1 :] for cell in groups[row.name]]
+    return [*whole[: most - 1], _row(tally, OTHERS, rest)]
 
 
 def total(tally: Tally) -> Row:
     """The counts of everything."""
-    return _row(tally, "all", lambda _cell: True)
+    return _row(tally, "all", tally.made)
 
 
 def examples(tally: Tally) -> list[tuple[str, Cell, Dropped]]:
     """One example of what each filter dropped: of the cell in which it dropped most."""
     found: list[tuple[str, Cell, Dropped]] = []
     for name in filters(tally):
-        cell = min(tally.dropped[name], key=lambda cell: (-tally.dropped[name][cell], cell))
+        most = max(tally.dropped[name].values())
+        cell = min(cell for cell, count in tally.dropped[name].items() if count == most)
         found.append((name, cell, tally.examples[name, cell]))
     return found
 
@@ -147,16 +142,11 @@ def _bars(axis: Any, part: Sequence[Row], names: Sequence[str]) -> None:
         axis.spines[side].set_visible(False)
 
 
-def _sums(counts: Counter[Cell], name_of: Callable[[Cell], str]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for cell, count in sorted(counts.items()):
-        found[name_of(cell)] += count
-    return found
+def _row(tally: Tally, name: str, cells: Iterable[Cell]) -> Row:
+    held = list(cells)
+    dropped = tuple(_sum(tally.dropped[each], held) for each in filters(tally))
+    return Row(name, _sum(tally.made, held), _sum(tally.kept, held), dropped)
 
 
-def _row(tally: Tally, name: str, wanted: Callable[[Cell], bool]) -> Row:
-    def count(counts: Counter[Cell]) -> int:
-        return sum(number for cell, number in counts.items() if wanted(cell))
-
-    dropped = tuple(count(tally.dropped[each]) for each in filters(tally))
-    return Row(name, count(tally.made), count(tally.kept), dropped)
+def _sum(counts: Counter[Cell], cells: Iterable[Cell]) -> int:
+    return sum(counts[cell] for cell in cells)

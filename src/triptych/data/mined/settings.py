@@ -85,18 +85,21 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for name, value in changes.items():
         group, dot, field_name = name.rpartition(".")
         owner: Any = getattr(settings, group, None) if dot else settings
-        known = (
-            {each.name: getattr(owner, each.name) for each in fields(owner)} if is_dataclass(owner) else {}
-        )
+        known = _values(owner)
         old = known.get(field_name)
         if field_name not in known or is_dataclass(old) or isinstance(old, tuple):
             near = get_close_matches(name, _names(settings), n=1)
             raise InputError(f"settings: no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if isinstance(value, bool) != isinstance(old, bool) or not isinstance(value, _types(old)):
             raise InputError(f"settings: {name} is {value!r}; expected a value such as {old!r}")
-        inner: dict[str, Any] = {field_name: value}
-        settings = replace(settings, **({group: replace(owner, **inner)} if dot else inner))
+        changed: Any = replace(owner, **{field_name: value})
+        settings = replace(settings, **{group: changed}) if dot else changed
     return settings
+
+
+def _values(owner: Any) -> dict[str, Any]:
+    """The fields of a group of settings; none of anything else."""
+    return {each.name: getattr(owner, each.name) for each in fields(owner)} if is_dataclass(owner) else {}
 
 
 def _types(old: Any) -> tuple[type, ...]:

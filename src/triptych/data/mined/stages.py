@@ -30,6 +30,7 @@ from triptych.data.mined.settings import Settings
 from triptych.data.mined.shuffle import is_shuffled, read_part, save, shuffling, write_lines
 from triptych.data.mined.structured import StructuredDocument, Translations, parse, to_line
 from triptych.data.mined.tally import Tally, counted, filtered
+from triptych.data.mined.untranslated import without_untranslated
 from triptych.data.mined.words import digest
 from triptych.data.records import Place
 from triptych.data.rows import places_of
@@ -243,7 +244,9 @@ def _mined(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter
     """All pairs of a part, before any filter."""
     how = job.settings
     for group in groups.documents:
-        cleaned = [_without_recurring(document, recurring, counts) for document in group]
+        cleaned = [
+            _without_recurring(document, recurring, counts) for document in _translated(job, group, counts)
+        ]
         yield from mine_group(
             cleaned,
             how.limits,
@@ -254,6 +257,20 @@ def _mined(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter
     for found in groups.translations:
         counts["sentences without a partner", "", found.source] += unaligned(found)
         yield from mine_translations(found, how.limits, how.kinds)
+
+
+def _translated(
+    job: Job, group: list[StructuredDocument], counts: Counter[Any]
+) -> Iterator[StructuredDocument]:
+    """The documents without what was left in English, if the filter of languages is wanted."""
+    if not _wants(job, "language"):
+        yield from group
+        return
+    for document, blocks, keywords in without_untranslated(group):
+        counts["blocks", document.lang, document.source] += blocks
+        counts["blocks untranslated", document.lang, document.source] += blocks
+        counts["keywords untranslated", document.lang, document.source] += keywords
+        yield document
 
 
 def _digest_of(document: StructuredDocument, text: str) -> int:
