@@ -155,9 +155,7 @@ def pair_step(
     from triptych.train.batches import PairBatch
     from triptych.train.device import compile_layers
     from triptych.train.pairs import encode, pair_losses
-    from triptych.train.parallel import Replica
     from triptych.train.reps import text_keys
-    from triptych.train.tasks import Runner
 
     device = torch.device(device)
     model = small_model(device, dropout)
@@ -173,7 +171,6 @@ def pair_step(
     def autocast() -> Any:
         return torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
 
-    runner = Runner(Replica(model, "ddp"), device, autocast)
     parts = [part.to(device) for part in gradcache.split(batch.joint(), budget)]
     torch.manual_seed(3)
 
@@ -181,7 +178,7 @@ def pair_step(
         return pair_losses(objective, reps, batch, 0)
 
     def one(packed: Packed) -> Any:
-        return encode(runner, packed, objective.heads)
+        return encode(model, autocast, packed, objective.heads)
 
     if at_once:
         reps = gradcache.join([one(part.batch) for part in parts])

@@ -87,14 +87,12 @@ class Ours:
         from triptych.model.m3 import M3Model
         from triptych.model.packed import SpecialIds
         from triptych.model.packed_forward import run_layer
-        from triptych.train.parallel import Replica
 
         inner: Any = backbone(options)
         if options.checkpointing:
             getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
         self.model = M3Model(inner, M3Config(multi_dim=inner.config.hidden_size), SpecialIds(0, 2, 1, 3))
         self.model.lexical_head, self.model.multi_head = heads(inner.config.hidden_size)
-        self.replica = Replica(self.model, "ddp")
         if options.compile:
             self.model.run_layer = torch.compile(run_layer, dynamic=True)
         self.options = options
@@ -105,15 +103,13 @@ class Ours:
         from triptych.train.batches import PairBatch
         from triptych.train.objective import Objective
         from triptych.train.pairs import encode, pair_losses
-        from triptych.train.tasks import Runner
         from triptych.types import HEADS
 
         device = torch.device(self.options.device)
         batch = PairBatch(Packed.of(queries), Packed.of(passages), self.options.group)
-        runner = Runner(self.replica, device, lambda: autocast(self.options))
         parts = [part.to(device) for part in gradcache.split(batch.joint(), self.options.sub_batch_tokens)]
         found = gradcache.backward(
-            lambda packed: encode(runner, packed, HEADS),
+            lambda packed: encode(self.model, lambda: autocast(self.options), packed, HEADS),
             parts,
             lambda reps: pair_losses(Objective(drop_duplicates=False), reps, batch, 0),
         )

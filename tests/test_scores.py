@@ -173,3 +173,9 @@ def test_different_widths_are_an_error_that_names_both(function: object) -> None
 
     with pytest.raises(InputError, match=r"3.*4"):
         function(make(3), make(4))  # type: ignore[operator]
+
+
+def test_a_score_that_is_missing_or_has_the_weight_0_does_not_count_in_torch_either() -> None:
+    dense, broken = torch.full((1, 2), 2.0), torch.full((1, 2), torch.nan)
+    assert torch_scores.combine(dense, None, dense, (1.0, 0.3, 2.0)).tolist() == [[6, 6]]
+    assert torch_scores.combine(dense, broken, dense, (1.0, 0.0, 2.0)).tolist() == [[6, 6]]

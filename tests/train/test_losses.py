@@ -164,6 +164,11 @@ def test_false_negatives_are_those_above_the_positive_less_the_margin():
     assert losses.false_negatives(scores, target, 0.25, relative=True).tolist() == [[False, True, True, True]]
 
 
+def test_a_candidate_exactly_at_the_limit_stays():
+    scores = torch.tensor([[0.75, 0.5, 0.5625]])
+    assert losses.false_negatives(scores, torch.tensor([0]), 0.25).tolist() == [[False, False, True]]
+
+
 def test_a_relative_margin_lowers_the_limit_for_a_negative_positive_score_too():
     scores = torch.tensor([[-0.5, -0.55, -0.7]])
     assert losses.false_negatives(scores, torch.tensor([0]), 0.2, relative=True).tolist() == [

@@ -100,7 +100,7 @@ class PairDataset:
 
     def __init__(self, table: RowTable, name: str) -> None:
         self._table = table
-        self._views = lru_cache(_VIEWS)(lambda number: _View.of(table.batches[number]))
+        self._view = lru_cache(_VIEWS)(self._columns)
         self.name = name
         self.lengths = table.numbers("length")
         self.max_negatives = int(table.info["max_negatives"])
@@ -113,7 +113,10 @@ class PairDataset:
 
     def __getitem__(self, row: int) -> PairRow:
         batch, within = self._table.place(row)
-        return self._views(batch).row(within)
+        return self._view(batch).row(within)
+
+    def _columns(self, batch: int) -> _View:
+        return _View.of(self._table.batches[batch])
 
     def id(self, row: int) -> str | None:
         """What the file calls a row."""

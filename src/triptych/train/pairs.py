@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,20 +87,25 @@ class Pairs:
     def backward(self, batch: PairStep, step: int, runner: Runner) -> dict[str, Tensor]:
         """See `Task`."""
         return gradcache.backward(
-            lambda packed: encode(runner, packed, self.objective.heads),
+            lambda packed: encode(runner.replica.call, runner.autocast, packed, self.objective.heads),
             [part.to(runner.device) for part in batch.parts],
             lambda reps: pair_losses(self.objective, reps, batch.pairs, step),
             runner.replica.synchronised,
         )
 
 
-def encode(runner: Runner, packed: Packed, heads: Sequence[Head]) -> Reps:
+def encode(
+    model: Callable[[Packed, Sequence[Head]], Reps],
+    context: Callable[[], AbstractContextManager[Any]],
+    packed: Packed,
+    heads: Sequence[Head],
+) -> Reps:
     """The representations of a packed batch, in the type of arithmetic that the run has.
 
     On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
     """
-    with runner.autocast():
-        reps: Reps = runner.replica.call(packed, heads)
+    with context():
+        reps = model(packed, heads)
         if reps.multi is None or not torch.is_autocast_enabled("cuda"):
             return reps
         return replace(reps, multi=reps.multi.bfloat16())

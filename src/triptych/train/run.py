@@ -33,6 +33,7 @@ from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
 from triptych.train.parallel import Replica
+from triptych.train.probe import probed
 from triptych.train.recipe import dump
 from triptych.train.retromae import RetroMAE
 from triptych.train.settings import Recipe
@@ -102,7 +103,9 @@ def run(
     """
     wanted = None if recipe.compute.device is None else torch.device(recipe.compute.device)
     with distributed.joined(wanted) as device:
-        one = _Run(stage, recipe, output, device or best_device(), watcher or Watcher())
+        device = device or best_device()
+        before = output / "recipe.yaml" if resume and (output / "recipe.yaml").is_file() else None
+        one = _Run(stage, recipe, output, device, watcher or Watcher(), before)
         return one.go(resume)
 
 
@@ -110,19 +113,29 @@ class _Run:
     """The parts of a run, made and held together for the time that it takes."""
 
     def __init__(
-        self, stage: Stage, recipe: Recipe, output: Path, device: torch.device, watcher: Watcher
+        self,
+        stage: Stage,
+        recipe: Recipe,
+        output: Path,
+        device: torch.device,
+        watcher: Watcher,
+        before: Path | None,
     ) -> None:
-        self.recipe, self.output, self.watcher, self.log = recipe, output, watcher, RunLog(output)
+        self.output, self.watcher, self.log = output, watcher, RunLog(output)
         self.first = distributed.rank() == 0
         self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
         start: Checkpoint = prepare(recipe)
         self.start = start.fingerprint
         self.encoder: M3Model = start.model
         freeze(start.model, recipe, self.heads)
+        module = self._module(stage, recipe)
+        if stage == "train":
+            recipe = probed(recipe, start.model, device, before)
+        self.recipe = recipe
         task = Pairs if stage == "train" else Texts
         self.task: Any = task(recipe, start.model, start.tokenizer, watcher.preparing)
         self.validation = _validation(recipe, start)
-        module = self._module(stage).to(device)
+        module.to(device)
         if recipe.compute.compile:
             compile_layers(start.model, device)
         replica = Replica(module, recipe.compute.parallel)
@@ -132,16 +145,16 @@ class _Run:
         self.average = None if ema is None else Average(module, ema)
         self.evaluations: dict[int, dict[str, float]] = {}
 
-    def _module(self, stage: Stage) -> nn.Module:
+    def _module(self, stage: Stage, recipe: Recipe) -> nn.Module:
         """What is trained: the model, or the model with what RetroMAE adds."""
-        if self.recipe.compute.checkpoint_layers:
+        if recipe.compute.checkpoint_layers:
             backbone: Any = self.encoder.backbone
             # The older name is deprecated where the newer one exists.
             getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
         if stage == "train":
             return self.encoder
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
+            torch.manual_seed(recipe.seed)
             return RetroMAE(self.encoder)
 
     def go(self, resume: bool) -> Outcome:
