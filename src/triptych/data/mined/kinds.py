@@ -27,7 +27,7 @@ _ANSWERED = re.compile(
 _NUMBERING = re.compile(
     r"(?:\w+ (?:\d+|[A-Z])\.|[A-Z]\.(?:\d+\.?)+|\d+(?:\.\d+)+\.?|\d+[.)]|[IVX]+\.)(?=\s)[\s\u200e\u200f]*"
 )
-_ADDRESS = re.compile(r"\S*[\w/][./:][\w/]\S*")
+_ADDRESS = re.compile(r"\S*[\w/][./:][\w/]\S*|\w+\.? [\d.]+")  # README.md, https://…, Chapter 8
 _COMMA = re.compile(r",(?=\S)")
 
 
@@ -326,12 +326,9 @@ def is_question(text: str) -> bool:
 def body(document: StructuredDocument, chars: int) -> str:
     """The text from its beginning to the end of the block that reaches `chars` characters.
 
-    A first heading that repeats the title is left out, and there is no body without a paragraph.
+    Headings that repeat the title are left out, and there is no body without a paragraph.
     """
-    blocks = document.blocks
-    while blocks and blocks[0].level and fold(blocks[0].text) in ("", fold(document.title)):
-        blocks = blocks[1:]
-    return _joined(blocks, chars)
+    return _joined(document.blocks, chars, without=document.title)
 
 
 def _sections(document: StructuredDocument, chars: int) -> Iterator[tuple[str, str]]:
@@ -340,7 +337,7 @@ def _sections(document: StructuredDocument, chars: int) -> Iterator[tuple[str, s
         level = block.level
         if level is not None and block.text.strip():
             rest = _until(document.blocks[number + 1 :], partial(_ends, level))
-            yield block.text, _joined(rest, chars)
+            yield block.text, _joined(rest, chars, without=block.text)
 
 
 def _asks_or_heads(block: Block) -> bool:
@@ -359,13 +356,21 @@ def _until(blocks: Sequence[Block], stop: Callable[[Block], bool]) -> Sequence[B
     return blocks
 
 
-def _joined(blocks: Sequence[Block], chars: int, title: str = "") -> str:
-    """Blocks as lines up to a number of characters, without headings that head nothing; "" without a paragraph."""
+def _joined(blocks: Sequence[Block], chars: int, title: str = "", *, without: str = "") -> str:
+    """Blocks as lines up to a number of characters, without headings that head nothing; "" without a paragraph.
+
+    Args:
+        blocks: In order.
+        chars: The limit.
+        title: Stands before them, if they do not begin with it.
+        without: A query: headings that repeat it would give it away and are left out.
+    """
+    query = fold(without)
     lines: list[str] = []
     text_lines, length = 0, 0
     for block in blocks:
         text = block.text.strip()
-        if text:
+        if text and not (block.level is not None and query and fold(text) == query):
             lines.append(text)
             length += len(text) + 1
             text_lines = len(lines) if block.level is None else text_lines
