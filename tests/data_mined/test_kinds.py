@@ -6,7 +6,8 @@ import pytest
 
 from triptych.data.examples import Example, parse_record
 from triptych.data.mined import kinds
-from triptych.data.mined.kinds import Limits, mine_group, mine_translations
+from triptych.data.mined.kinds import mine_group, mine_translations
+from triptych.data.mined.limits import Limits
 from triptych.data.mined.pairs import Pair, to_record
 from triptych.data.mined.structured import Block, StructuredDocument, Translations
 from triptych.data.mined.untranslated import without_untranslated

@@ -13,7 +13,8 @@ from typing import Any
 from triptych.data.mined.consistency import Consistency
 from triptych.data.mined.contamination import SHORTEST, WORDS
 from triptych.data.mined.filters import PAIR_FILTERS, Thresholds
-from triptych.data.mined.kinds import KINDS, Limits, check_kinds
+from triptych.data.mined.kinds import KINDS, check_kinds
+from triptych.data.mined.limits import Limits
 from triptych.data.mined.reading import MinedFile, Origin
 from triptych.errors import DataError, InputError
 

@@ -23,7 +23,7 @@ from triptych.data.mined.consistency import Scorer, inconsistent
 from triptych.data.mined.contamination import Contamination
 from triptych.data.mined.filters import line_digest, pair_filters
 from triptych.data.mined.keys import frequent, key_range, write_keys
-from triptych.data.mined.kinds import mine_group, mine_translations, unaligned
+from triptych.data.mined.kinds import mine_group, mine_translations
 from triptych.data.mined.languages import LanguageCheck
 from triptych.data.mined.pairs import Pair, to_record
 from triptych.data.mined.reading import MinedFile, read_minable
@@ -31,6 +31,7 @@ from triptych.data.mined.settings import Settings
 from triptych.data.mined.shuffle import is_shuffled, read_part, save, shuffling, write_lines
 from triptych.data.mined.structured import StructuredDocument, Translations, parse, to_line
 from triptych.data.mined.tally import Tally, counted, filtered
+from triptych.data.mined.translated import unaligned
 from triptych.data.mined.untranslated import without_untranslated
 from triptych.data.mined.words import digest
 from triptych.data.records import Place
