@@ -20,6 +20,7 @@ from triptych.data.mined.engine import Engine, Local, Ray, Runner
 from triptych.data.mined.pipeline import Mined, mine_pairs, read_tally
 from triptych.data.mined.reading import Origin
 from triptych.data.mined.settings import FILTERS, Settings
+from triptych.data.mined.stages import split_title
 from triptych.data.mined.structured import Block, Link, StructuredDocument, Translations, to_line
 from triptych.data.mined.tally import Tally
 from triptych.data.rows import files_of, parsed, places_of
@@ -139,6 +140,28 @@ def test_boilerplate_is_taken_out_recurring_headings_get_their_title_and_copies_
     pairs = [(record["query"], record["pos"][0]) for record in found]
     assert len(pairs) == len(set(pairs))
     assert all(example.because for (name, _), example in mined.tally.examples.items() if "duplicate" in name)
+
+
+def test_the_site_s_own_headings_and_its_name_in_titles_are_taken_out(tmp_path: Path) -> None:
+    drawing = random.Random(5)
+    for number in range(6):
+        page = f"<title>Pot {number} | My kitchen</title><h1>My kitchen</h1><p>Skip to the text</p>"
+        page += f"<h2>Menu</h2><h2>Pot {number}</h2>"
+        page += f"<p>{text(drawing, 'en', 30)}</p><h2>Menu</h2><p>{text(drawing, 'en', 30)}</p>"
+        (tmp_path / f"{number}.html").write_text(page, encoding="utf-8")
+    mined = mine_pairs(tmp_path, tmp_path / "out", replace(SETTINGS, origin=Origin(source="site", lang="en")))
+    found = records(mined)
+    titles = {record["query"]: record["pos"][0] for record in found if record["kind"] == "title-body"}
+    assert set(titles) == {f"Pot {number}" for number in range(6)}
+    assert not any(passage.startswith(("My kitchen", "Menu")) for passage in titles.values())
+    assert {record["query"] for record in found if record["kind"] == "heading-section"} == {
+        f"Pot {number}: Menu" for number in range(6)
+    }
+    assert mined.tally.texts["titles shortened", "en", "site"] == 6
+    assert mined.tally.texts["blocks recurring", "en", "site"] == 18
+    assert split_title("Pot - Kitchen") == ("Pot", "Kitchen")
+    assert split_title("Espresso-Kanne") == ("Espresso-Kanne", "")
+    assert split_title("") == ("", "")
 
 
 def test_links_lead_to_the_page_in_the_same_language(source: Path, tmp_path: Path) -> None:

@@ -54,15 +54,17 @@ def pairs(
     ] = None,
     device: o.DeviceOption = None,
     source: Annotated[
-        str, typer.Option("--source", help="Name of the collection; by default of the folder or file.")
-    ] = "",
+        str | None, typer.Option("--source", help="Name of the collection; by default of the folder or file.")
+    ] = None,
     language: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--language", help="Language of documents that do not say theirs; by default identified."
         ),
-    ] = "",
-    licence: Annotated[str, typer.Option("--licence", help="Licence of texts that do not say theirs.")] = "",
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of texts that do not say theirs.")
+    ] = None,
     languages_in_paths: Annotated[
         bool,
         typer.Option("--languages-in-paths", help="guide/de/pot.md and guide/fr/pot.md are translations."),
@@ -93,7 +95,8 @@ def pairs(
     """
     from triptych.cli.console import emit, stdout
     from triptych.cli.failures import say
-    from triptych.data.mined.kinds import KINDS, Limits
+    from triptych.data.mined.kinds import KINDS
+    from triptych.data.mined.limits import Limits
     from triptych.data.mined.pipeline import mine_pairs
     from triptych.data.mined.reading import Origin
     from triptych.data.mined.report import summary
@@ -103,7 +106,7 @@ def pairs(
         kinds=_names(kinds, KINDS),
         filters=_names(filters, FILTERS),
         limits=Limits(seed=seed),
-        origin=Origin(source, language, licence, languages_in_paths),
+        origin=Origin(source or "", language or "", licence or "", languages_in_paths),
         against=tuple(against or ()),
     )
     how = with_changes(how, o.parse_pairs(settings or [], "--set"))

@@ -123,18 +123,18 @@ class Ray:
 @contextmanager
 def _quiet(data: Any) -> Generator[None]:
     """No progress bars, log lines and warnings of Ray Data's own code: `done` tells, and errors are raised."""
-    context = data.DataContext.get_current()
     log = logging.getLogger("ray.data")
-    before = context.enable_progress_bars, log.level
-    context.enable_progress_bars = False
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\b")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\b")
+        context = data.DataContext.get_current()  # its constructor warns of its own fields
+        bars, context.enable_progress_bars = context.enable_progress_bars, False
+        log.setLevel(logging.CRITICAL)
+        try:
             yield
-    finally:
-        context.enable_progress_bars = before[0]
-        log.setLevel(before[1])
+        finally:
+            context.enable_progress_bars = bars
+            log.setLevel(level)
 
 
 def _own_error(error: BaseException | None) -> TriptychError | None:

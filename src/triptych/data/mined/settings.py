@@ -13,9 +13,10 @@ from typing import Any
 from triptych.data.mined.consistency import Consistency
 from triptych.data.mined.contamination import SHORTEST, WORDS
 from triptych.data.mined.filters import PAIR_FILTERS, Thresholds
-from triptych.data.mined.kinds import KINDS, Limits, check_kinds
+from triptych.data.mined.kinds import KINDS, check_kinds
+from triptych.data.mined.limits import Limits
 from triptych.data.mined.reading import MinedFile, Origin
-from triptych.errors import InputError
+from triptych.errors import DataError, InputError
 
 PART_BYTES = 4 << 20
 """About how many bytes of files as they are on the disk make a part."""
@@ -127,10 +128,16 @@ def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
 
 
 def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:
-    """A digest of the settings, of the names, sizes and times of all files, and of the scorer's name."""
+    """A digest of the settings, of the names, sizes and times of all files, and of the scorer's name.
+
+    Raises:
+        DataError: For a file that is not there.
+    """
     state = blake2b(digest_size=16)
     state.update(json.dumps([settings.to_dict(), scorer], sort_keys=True).encode())
     for path in (*(file.path for file in files), *map(Path, settings.against)):
+        if not path.exists():
+            raise DataError("no such file or folder", path)
         for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
             stat = each.stat()
             state.update(

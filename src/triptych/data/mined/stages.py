@@ -7,6 +7,7 @@ the job alone, never on the workers.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from triptych.data.mined.consistency import Scorer, inconsistent
 from triptych.data.mined.contamination import Contamination
 from triptych.data.mined.filters import line_digest, pair_filters
 from triptych.data.mined.keys import frequent, key_range, write_keys
-from triptych.data.mined.kinds import mine_group, mine_translations, unaligned
+from triptych.data.mined.kinds import mine_group, mine_translations
 from triptych.data.mined.languages import LanguageCheck
 from triptych.data.mined.pairs import Pair, to_record
 from triptych.data.mined.reading import MinedFile, read_minable
@@ -30,11 +31,14 @@ from triptych.data.mined.settings import Settings
 from triptych.data.mined.shuffle import is_shuffled, read_part, save, shuffling, write_lines
 from triptych.data.mined.structured import StructuredDocument, Translations, parse, to_line
 from triptych.data.mined.tally import Tally, counted, filtered
+from triptych.data.mined.translated import unaligned
 from triptych.data.mined.untranslated import without_untranslated
 from triptych.data.mined.words import digest
 from triptych.data.records import Place
 from triptych.data.rows import places_of
 from triptych.files import write_json
+
+_SITE = re.compile(r"(.+\S)\s+[-–—|·:»]\s+(.+)", re.DOTALL)
 
 
 class Batch(NamedTuple):
@@ -125,6 +129,7 @@ def lines(job: Job, part: int) -> None:
     groups = _groups(job, part)
     for number, document in enumerate(chain.from_iterable(groups.documents)):
         texts = {*(block.text for block in document.blocks), document.title, document.description}
+        texts.add(split_title(document.title)[1])
         found = {
             _digest_of(document, text) for text in (*texts, *document.keywords, *groups.linked(document))
         }
@@ -259,6 +264,17 @@ def _mined(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter
         yield from mine_translations(found, how.limits, how.kinds)
 
 
+def split_title(title: str) -> tuple[str, str]:
+    """A page's title without what follows its last separator, and that: often the name of the site.
+
+    Example:
+        >>> split_title("Moka pots - All about coffee")
+        ('Moka pots', 'All about coffee')
+    """
+    match = _SITE.fullmatch(title)
+    return (match[1], match[2]) if match else (title, "")
+
+
 def _translated(
     job: Job, group: list[StructuredDocument], counts: Counter[Any]
 ) -> Iterator[StructuredDocument]:
@@ -280,16 +296,26 @@ def _digest_of(document: StructuredDocument, text: str) -> int:
 def _without_recurring(
     document: StructuredDocument, recurring: frozenset[int], counts: Counter[Any]
 ) -> StructuredDocument:
-    """A document without its boilerplate: paragraphs that many documents have; headings stay."""
+    """A document without its boilerplate.
+
+    That is: paragraphs that many documents have; such headings before its own text, which are the site's (later
+    ones head their sections); and the name of the site in its title.
+    """
+    known = [_digest_of(document, block.text) in recurring for block in document.blocks]
+    begins = next((number for number, recurs in enumerate(known) if not recurs), 0)
     kept = tuple(
         block
-        for block in document.blocks
-        if block.level is not None or _digest_of(document, block.text) not in recurring
+        for number, block in enumerate(document.blocks)
+        if not known[number] or (block.level is not None and number >= begins)
     )
     counts["blocks", document.lang, document.source] += len(document.blocks)
     counts["blocks recurring", document.lang, document.source] += len(document.blocks) - len(kept)
     if all(block.level is not None for block in kept):
         counts["documents without text", document.lang, document.source] += 1
+    own, site = split_title(document.title)
+    if site and _digest_of(document, site) in recurring:
+        counts["titles shortened", document.lang, document.source] += 1
+        document = replace(document, title=own)
     return replace(document, blocks=kept)
 
 
