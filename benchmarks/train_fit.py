@@ -67,6 +67,7 @@ def main() -> None:
             shortest=given.longest,
             longest=given.longest,
             checkpointing=way["checkpointing"],
+            compile=False,
             sub_batch_tokens=None if budget is None else budget * given.longest,
         )
         system = Ours(options)

@@ -5,17 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
-from triptych.encode.stream import Store, pack, unpack
+from triptych.encode.encoder import _load_on, _threads_each
+from triptych.encode.stream import Store, encode_blocks_ahead, pack, unpack
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError, StorageError, WorkerError
 
@@ -264,9 +268,67 @@ def test_workers_need_a_folder_and_a_list_of_devices(folder: Path, encoder: Enco
     for devices in ("cpu", []):
         with pytest.raises(InputError, match="devices: got"):
             encoder.workers(devices)
+    with pytest.raises(InputError, match="device: got 'gpu'"):
+        encoder.workers(["cpu", "gpu"])
 
 
 def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> None:
     seen: list[tuple[int, int | None]] = []
     list(encoder.encode_stream(TEXTS[:5], block=2, progress=lambda done, total: seen.append((done, total))))
     assert seen == [(2, None), (4, None), (5, None)]
+
+
+def load_slow(folder: Path, device: str) -> "Slow":
+    """What the workers of the next tests load."""
+    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32"))
+
+
+class Slow:
+    """An encoder that takes the longer, the earlier its texts are, and dies of one text."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, texts: list[str], **options: Any) -> Encoded:
+        if "die" in texts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3 / (1 + MANY.index(texts[0])))
+        return self.encoder.encode(texts, **options)
+
+
+@pytest.mark.slow
+def test_three_workers_give_blocks_in_order_and_one_that_dies_ends_the_stream_with_an_error(
+    encoder: Encoder, folder: Path, tmp_path: Path, calls: list[int]
+) -> None:
+    blocks = [MANY[i : i + 4] for i in range(0, len(MANY), 4)]
+    with deadline(120), WorkerPool(partial(load_slow, folder), ["cpu"] * 3) as pool:
+        parts = list(encode_blocks_ahead(iter(blocks), pool, {}, None))
+        assert calls == [], "all of it was done by the workers"
+        twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
+        store = Store(tmp_path, {})
+        stream = encode_blocks_ahead(iter([*blocks[:3], ["die"], *blocks[3:]]), pool, {}, store)
+        with pytest.raises(WorkerError, match="a worker process died"):
+            list(stream)
+    # What was given out before is on the disk; nothing after the block that failed is.
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{i:08d}.safetensors" for i in range(3)}
+
+
+def test_workers_on_the_processor_share_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert _threads_each(["cpu", "cpu", "cpu"]) == 2
+    assert _threads_each(["cpu", "cuda:0", "cuda:1"]) == 8
+    assert _threads_each(["cpu"] * 20) == 1
+    assert _threads_each(["cuda:0"]) == 8
+
+
+def test_a_worker_for_a_gpu_makes_it_its_own_before_it_loads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a second GPU: what the worker of "cuda:1" says to torch, and in which order."""
+    said: list[tuple[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.append(("set_device", device)))
+    monkeypatch.setattr(
+        Encoder, "from_pretrained", lambda _, **options: said.append(("load", options["device"]))
+    )
+    _load_on(folder, "bfloat16", {}, 4, "cuda:1")
+    assert said == [("set_device", torch.device("cuda:1")), ("load", "cuda:1")]

@@ -64,7 +64,7 @@ def weights(out: Path, name: str = "final") -> dict[str, torch.Tensor]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    times = ("seconds", "remaining", "tokens_per_second")
+    times = ("seconds", "remaining", "tokens_per_second", "waiting")
     return [{key: value for key, value in line.items() if key not in times} for line in lines]
 
 
@@ -261,6 +261,17 @@ def test_the_evaluation_that_is_logged_is_that_of_the_model_that_is_kept(place, 
     assert again.evaluations[0] == pytest.approx(outcome.evaluations[outcome.best_step], abs=1e-6)
 
 
+def test_an_evaluation_leaves_what_every_query_got(place, tmp_path):
+    outcome = go(place, tmp_path / "run", "train", f"evaluation={{data: {place / 'dev'}, every: 8}}")
+    for step, means in outcome.evaluations.items():
+        kept = json.loads((tmp_path / "run" / "evaluations" / f"{step}.json").read_text())
+        queries = kept.pop("queries")
+        assert kept.keys() == means.keys()
+        for name, values in kept.items():
+            assert len(values) == len(queries) == len(set(queries))
+            assert sum(values) / len(values) == pytest.approx(means[name], abs=1e-5)
+
+
 def test_the_last_checkpoints_can_be_averaged_and_mixed_with_the_start(place, tmp_path):
     more = ["saving={every: 1, keep: 2, average: 2, merge_start: 0.25}"]
     go(place, tmp_path / "a", "train", *more)
@@ -324,8 +335,8 @@ def test_a_gradient_that_is_not_a_number_ends_the_run_before_it_harms_the_weight
 
     whole = pairs.pair_losses
 
-    def broken(objective, reps, batch, keys, step):
-        found = whole(objective, reps, batch, keys, step)
+    def broken(objective, reps, batch, step):
+        found = whole(objective, reps, batch, step)
         return {**found, "loss": found["loss"] * (float("nan") if step == 3 else 1.0)}
 
     monkeypatch.setattr(pairs, "pair_losses", broken)

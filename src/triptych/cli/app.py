@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import convert, data, demo, encode, index, info, score, search, synthesize, train
+from triptych.cli import (
+    convert,
+    data,
+    demo,
+    encode,
+    index,
+    info,
+    merge,
+    mine,
+    score,
+    search,
+    synthesize,
+    train,
+)
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -52,6 +65,8 @@ data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
+app.command()(merge.merge)
+app.command()(mine.mine_negatives)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy import sparse
 
+from triptych.encode.batching import Progress
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError
 from triptych.files import write_atomically
@@ -113,6 +114,16 @@ def encode_blocks_ahead(
             return
         number, texts, work = waiting.popleft()
         yield work if isinstance(work, Encoded) else _kept(number, texts, pool.result(work), store)
+
+
+def counted(parts: Iterable[Encoded], progress: Progress | None) -> Iterator[Encoded]:
+    """Gives parts out as they come, and tells `progress` how many texts that makes."""
+    done = 0
+    for part in parts:
+        done += len(part)
+        if progress is not None:
+            progress(done, None)
+        yield part
 
 
 def _kept(number: int, texts: list[str], encoded: Encoded, store: Store | None) -> Encoded:

@@ -17,19 +17,21 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.data.beir import load_beir
 from triptych.errors import InputError, MissingExtra
-from triptych.files import write_atomically
+from triptych.files import write_atomically, write_json
 from triptych.model.layouts import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.device import EVALUATION_TOKENS, autocast, best_device
+from triptych.train.device import EVALUATION_TOKENS, autocast, best_device, compile_layers
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
@@ -124,7 +126,9 @@ class _Run:
         self.task: Any = task(recipe, start.model, start.tokenizer, watcher.preparing)
         self.validation = _validation(recipe, start)
         module = self._module(stage).to(device)
-        replica = Replica(module, recipe.compute.parallel, compiled=recipe.compute.compile)
+        if recipe.compute.compile:
+            compile_layers(start.model, device)
+        replica = Replica(module, recipe.compute.parallel)
         self.runner = Runner(replica, device, partial(autocast, recipe.compute.dtype, device))
         self.optimiser = optimizer(module, recipe.optimisation)
         ema = recipe.optimisation.ema
@@ -230,19 +234,30 @@ class _Run:
                 return self.encoder(batch, heads)
 
         with self._averaged(), runner.replica.gathered():
-            found = validation(
+            each = validation(
                 encode,
                 heads,
                 self.recipe.objective.score_weights,
                 device=runner.device,
                 budget=EVALUATION_TOKENS[runner.device.type],
             )
-        mean = distributed.mean(
-            {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
-        )
-        found = mean if distributed.size() > 1 else found
+        found = {name: float(values.mean()) for name, values in each.items()}
+        if distributed.size() > 1:
+            found = distributed.mean(
+                {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
+            )
         self.evaluations[step] = found
+        self._keep_each(step, each)
         return found
+
+    def _keep_each(self, step: int, each: Mapping[str, NDArray[np.float64]]) -> None:
+        """Writes what every query got, so that runs can be compared query by query."""
+        if not self.first:
+            return
+        folder = self.output / "evaluations"
+        folder.mkdir(exist_ok=True)
+        values = {name: [round(float(value), 6) for value in got] for name, got in each.items()}
+        write_json(folder / f"{step}.json", {"queries": cast(Validation, self.validation).ids, **values})
 
     @contextmanager
     def _averaged(self) -> Generator[None]:
@@ -292,7 +307,7 @@ class _Run:
             return
         folder, new = self.output / name, self.output / f".{name}.new"
         shutil.rmtree(new, ignore_errors=True)
-        export(finished(self.recipe, self.heads, _of_encoder(weights)), new)
+        export(self.recipe, finished(self.recipe, self.heads, _of_encoder(weights)), new)
         write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
