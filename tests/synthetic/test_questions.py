@@ -132,6 +132,20 @@ def test_what_is_wrong_is_named(answer: str, expected: str) -> None:
     assert expected in PROBLEMS
 
 
+@pytest.mark.parametrize(
+    ("question", "language"),
+    [
+        ("Who is the author of The Trial?", "en"),
+        ("Which section of the railway opened first near Bled?", "en"),
+        ("Wer ist der Autor des Romans Der Prozess?", "de"),
+        ("Qui est l'auteur du roman Le Procès ?", "fr"),
+        ("¿Quién es el autor de la novela El proceso?", "es"),
+    ],
+)
+def test_a_question_about_an_author_does_not_speak_of_the_text(question: str, language: str) -> None:
+    assert problem(question, language) is None
+
+
 def test_a_copy_is_told_where_words_are_not_separated() -> None:
     passage = "一五一二年，始于面包房的大火烧毁了阿尔维卡的四十座房屋，其中包括织工们存放工具的作坊。"
     copied = "始于面包房的大火烧毁了阿尔维卡的四十座房屋吗？"

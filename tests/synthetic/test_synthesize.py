@@ -304,6 +304,7 @@ def test_the_plan_asks_nobody_and_bounds_the_cost(
     with s.serving(good()) as model:
         planned: Report = plan(work(model, documents, hasty), answers)
         assert model.requests == []
+        assert not answers.exists()
         report = synthesize(
             work(model, documents, hasty), out, answers, Budget(tokens=planned.budget.on_way.total)
         )

@@ -216,7 +216,7 @@ def plan(work: Synthesis, answers: Path) -> Report:
     """
     report = Report()
     ranks = None if work.recipe.language else language_ranks()
-    with Answers(answers) as known:
+    with Answers(answers if answers.exists() else Path(":memory:")) as known:
         for request in _unknown(work, ranks, known, report):
             report.budget.on_way = report.budget.on_way.plus(work.endpoint.most(request.messages))
     return report
