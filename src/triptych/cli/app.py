@@ -11,18 +11,12 @@ import typer
 
 from triptych import __version__
 from triptych.cli import (
-<<<<<<< HEAD
     compare,
-=======
->>>>>>> label
     convert,
     data,
     demo,
     encode,
-<<<<<<< HEAD
     evaluate,
-=======
->>>>>>> label
     index,
     info,
     merge,
