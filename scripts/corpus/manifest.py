@@ -64,4 +64,6 @@ def describe(path: Path) -> dict[str, Any]:
 
 def languages(files: Mapping[str, Any], part: str) -> int:
     """How many languages a part has."""
-    return len({lang for name, file in files.items() if name.startswith(part) for lang in file.get("lang", {})})
+    return len(
+        {lang for name, file in files.items() if name.startswith(part) for lang in file.get("lang", {})}
+    )

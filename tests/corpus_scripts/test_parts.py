@@ -20,7 +20,19 @@ from triptych.data.mined.pairs import Pair
 from triptych.data.mined.structured import Block, StructuredDocument, Translations
 from triptych.errors import DataError
 
-WORDS = "river stone window garden letter music winter yellow carpet silver forest engine harbour bottle market".split()
+WORDS = (
+    "river",
+    "stone",
+    "window",
+    "garden",
+    "letter",
+    "music",
+    "winter",
+    "silver",
+    "forest",
+    "harbour",
+    "market",
+)
 
 
 def sentence(seed: int, words: int = 14) -> str:
@@ -145,7 +157,13 @@ def test_numbers_of_chapters_go_and_other_numbers_stay(heading: str, plain: str)
     ("text", "lang", "latin", "heading", "english"),
     [
         ("The pinning priorities are shown and you can change them in this file.", "de", True, False, True),
-        ("Die Prioritäten werden angezeigt und lassen sich in dieser Datei ändern.", "de", True, False, False),
+        (
+            "Die Prioritäten werden angezeigt und lassen sich in dieser Datei ändern.",
+            "de",
+            True,
+            False,
+            False,
+        ),
         ("Kies in het menu de knop om het venster te openen.", "nl", True, False, False),
         ("The same text in English.", "en", True, False, False),
         ("apt-get install debian-handbook xterm", "ru", False, False, False),
@@ -178,7 +196,14 @@ def folder(path: Path, **files: list[dict[str, object]]) -> Path:
 def test_ready_documents_lose_what_is_no_translation(tmp_path: Path) -> None:
     both = [0, "", "This paragraph was left in English by the translators of the page."]
     records: list[dict[str, object]] = [
-        {"s": "lo", "k": "a", "l": "en", "t": "Insert Table", "kw": ["tables,insert"], "p": [both, [1, "", "Choose it."]]},
+        {
+            "s": "lo",
+            "k": "a",
+            "l": "en",
+            "t": "Insert Table",
+            "kw": ["tables,insert"],
+            "p": [both, [1, "", "Choose it."]],
+        },
         {
             "s": "lo",
             "k": "a",
@@ -190,7 +215,10 @@ def test_ready_documents_lose_what_is_no_translation(tmp_path: Path) -> None:
         {"s": "lo", "k": "b", "l": "de", "t": "Leer", "p": [[0, "h1", "Leer"]]},
     ]
     found = list(ready.documents(folder(tmp_path, docs=records)))
-    assert [(d.key, d.lang, d.title) for d in found] == [("a", "en", "Insert Table"), ("a", "de", "Tabelle einfügen")]
+    assert [(d.key, d.lang, d.title) for d in found] == [
+        ("a", "en", "Insert Table"),
+        ("a", "de", "Tabelle einfügen"),
+    ]
     assert [block.text for block in found[1].blocks] == ["Wählen Sie sie aus."]
     assert found[1].keywords == ("Tabellen,einfügen", "Tabellen")
     assert found[1].licence == "MPL-2.0"
@@ -198,7 +226,13 @@ def test_ready_documents_lose_what_is_no_translation(tmp_path: Path) -> None:
 
 def test_paragraphs_of_a_book_meet_only_if_their_sections_have_as_many(tmp_path: Path) -> None:
     def book(lang: str, lines: str) -> dict[str, object]:
-        return {"s": "dref", "k": "c", "l": lang, "t": "T", "p": [[0, "h1", "T"], [0, "", lines], [1, "", "z z z"]]}
+        return {
+            "s": "dref",
+            "k": "c",
+            "l": lang,
+            "t": "T",
+            "p": [[0, "h1", "T"], [0, "", lines], [1, "", "z z z"]],
+        }
 
     records = [book("en", "a a\nb b"), book("de", "c c\nd d"), book("fr", "e e\nf f\ng g")]
     numbers = {d.lang: [b.number for b in d.blocks] for d in ready.documents(folder(tmp_path, docs=records))}
@@ -235,7 +269,12 @@ def test_a_folder_may_lack_files(tmp_path: Path) -> None:
 
 
 def passage(number: int, **fields: object) -> Passage:
-    values: dict[str, object] = {"source": "arcd", "lang": "en", "article": f"a{number}", "text": sentence(number, 40)}
+    values: dict[str, object] = {
+        "source": "arcd",
+        "lang": "en",
+        "article": f"a{number}",
+        "text": sentence(number, 40),
+    }
     return Passage(**values | fields)  # type: ignore[arg-type]
 
 
@@ -243,11 +282,14 @@ def test_an_article_is_on_one_side_in_all_its_languages() -> None:
     documents = [document(lang, f"k{i}") for i in range(60) for lang in ("de", "en", "ja")]
     parts = split.cut(documents, [passage(i) for i in range(60)], [])
     train, dev = ({d.key for d in side} for side in (parts.train, parts.dev))
-    assert train and dev and not train & dev
+    assert train
+    assert dev
+    assert not train & dev
     assert len(parts.train) + len(parts.dev) == 180
     assert all(split.is_development("lo", key) for key in dev)
     articles = {p.article for p in parts.train_passages} & {p.article for p in parts.dev_passages}
-    assert parts.dev_passages and not articles
+    assert parts.dev_passages
+    assert not articles
 
 
 def test_what_repeats_an_evaluation_set_is_left_out_and_counted() -> None:
@@ -271,7 +313,10 @@ def test_training_never_repeats_a_development_passage() -> None:
 
 
 def test_the_same_passage_twice_is_one_with_all_questions() -> None:
-    given = [passage(3, questions=(Question("First one?", "en"),)), passage(3, questions=(Question("Second?", "en"),))]
+    given = [
+        passage(3, questions=(Question("First one?", "en"),)),
+        passage(3, questions=(Question("Second?", "en"),)),
+    ]
     parts = split.cut([], given, [])
     (found,) = (*parts.train_passages, *parts.dev_passages)
     assert [question.text for question in found.questions] == ["First one?", "Second?"]
@@ -292,7 +337,9 @@ def test_passages_hold_all_text_once_and_no_heading_they_are_found_by() -> None:
 
 def test_a_question_on_two_passages_is_left_out() -> None:
     asked = (Question("What is it called?", "en"),)
-    given = as_chunks([passage(1, questions=asked), passage(2, questions=(*asked, Question("And when was it?", "en")))])
+    given = as_chunks(
+        [passage(1, questions=asked), passage(2, questions=(*asked, Question("And when was it?", "en")))]
+    )
     assert [each.query for each in human(given)] == ["And when was it?"]
 
 
@@ -317,7 +364,9 @@ def test_derived_queries_are_marked_and_their_passage_is_of_the_same_article() -
 def test_headings_that_recur_ask_for_nothing() -> None:
     documents = [document("en", f"k{i}") for i in range(3)]
     same = [
-        StructuredDocument("lo", d.key, "en", d.title, (Block(0, "h2", "See also these pages"), *d.blocks[1:]))
+        StructuredDocument(
+            "lo", d.key, "en", d.title, (Block(0, "h2", "See also these pages"), *d.blocks[1:])
+        )
         for d in documents
     ]
     assert recurring(same)
@@ -329,7 +378,9 @@ def test_headings_that_recur_ask_for_nothing() -> None:
 
 def test_weak_pairs_keep_the_caps_and_count_everything() -> None:
     documents = [document(lang, f"k{i}") for i in range(12) for lang in ("de", "en", "fr", "it")]
-    words = [Translations("iso", f"t{i}", "term", {"de": (f"Wort{i}",), "en": (f"word{i}",)}) for i in range(9)]
+    words = [
+        Translations("iso", f"t{i}", "term", {"de": (f"Wort{i}",), "en": (f"word{i}",)}) for i in range(9)
+    ]
     mined = mine(documents, words, seed=1)
     again = mine(documents, words, seed=1)
     assert mined.pairs == again.pairs
