@@ -159,8 +159,9 @@ def candidates(
                 if pair.kind != "paragraph-translation" or alike(pair):
                     yield pair
     all_pairs = Limits(language_pairs=200, seed=seed)
-    for each in translations:
-        yield from mine_translations(each, all_pairs)
+    rendered = [kind for kind in ("sentence-translation", "term-translation") if kind in kinds]
+    for each in translations if rendered else ():
+        yield from mine_translations(each, all_pairs, rendered)
 
 
 def _described(document: StructuredDocument) -> int:
