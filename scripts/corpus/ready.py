@@ -61,7 +61,7 @@ _SEE_ALSO = re.compile(
 )
 _ASKED_AGAIN = re.compile(r"^[^.?!]{5,200}\?\s+")
 _MARKS = re.compile(r"\s*\?[\s?]*$")
-_PLACEHOLDER = re.compile(r"\{\{(?!\[).*?\}\}")
+_PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 
 def documents(folder: Path) -> Iterator[StructuredDocument]:
