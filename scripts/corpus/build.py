@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corpus import dev, long, manifest, pairs, questions, ready, split, store, texts
+from corpus import dev, long, manifest, pack, pairs, questions, ready, split, store, texts
 from corpus.chunks import Chunk, chunks
 from corpus.debian import rebuild
 from corpus.draw import Draw
@@ -49,6 +49,7 @@ FILES = {  # those of a file share their passages, so that it packs well
     "terms": ("term-translation",),
 }
 """Files of stage 2 with the kinds of pairs in each."""
+PACKED = ("stage-1", "stage-2", "stage-3")
 OTHERS = 1800
 """Passages of a language that answer no question of stage 3, beside those that do, to mine negatives from."""
 
@@ -56,8 +57,10 @@ OTHERS = 1800
 def main() -> None:
     """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("step", choices=("rebuild", "gather", "make"))
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/corpus.yaml"), help="for rebuild: the packages")
+    parser.add_argument("step", choices=("rebuild", "gather", "make", "unpack"))
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("recipes/corpus.yaml"), help="for rebuild: the packages"
+    )
     parser.add_argument("--ready", type=Path, nargs="+", default=[], help="for gather: folders of ready data")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
     parser.add_argument("--only", nargs="+", default=[], help="some parts of the recipe, or some stages")
@@ -80,7 +83,9 @@ def gather(arguments: argparse.Namespace) -> None:
     if not arguments.ready:
         raise InputError("gather: no folder of ready data; expected --ready FOLDER")
     folders = [Path(folder) for folder in arguments.ready]
-    parts = split.cut(_all(ready.documents, folders), _all(ready.passages, folders), _all(ready.evaluation, folders))
+    parts = split.cut(
+        _all(ready.documents, folders), _all(ready.passages, folders), _all(ready.evaluation, folders)
+    )
     store.save(arguments.out / "work", parts, _all(ready.translations, folders))
 
 
@@ -103,7 +108,9 @@ def _all(reader: Callable[[Path], Iterator[Value]], folders: Iterable[Path]) -> 
 
 def stage_1(work: Path, out: Path, seed: int) -> None:
     """Raw text."""
-    made = texts.texts(store.documents(work, "train"), store.translations(work), store.passages(work, "train"))
+    made = texts.texts(
+        store.documents(work, "train"), store.translations(work), store.passages(work, "train")
+    )
     _save(out, "stage-1/texts", list(made))
 
 
@@ -157,6 +164,21 @@ def development(work: Path, out: Path, seed: int) -> None:
     print("development (queries, passages):", sizes)
 
 
+def pack_(work: Path, out: Path, seed: int) -> None:
+    """One file of each stage, to travel; `unpack` brings back what it was made of."""
+    for stage in PACKED:
+        size = pack.pack(out / stage, out / "packed" / f"{stage}.jsonl.zst")
+        print(f"packed/{stage}.jsonl.zst: {size / 1e6:.2f} MB", flush=True)
+
+
+def unpack(arguments: argparse.Namespace) -> None:
+    """The files of the stages, from those that travelled."""
+    for path in sorted((arguments.out / "packed").glob("*.jsonl.zst")):
+        name = path.name.removesuffix(".jsonl.zst")
+        if not arguments.only or name in arguments.only:
+            print(name, pack.unpack(path, arguments.out / name))
+
+
 def describe(work: Path, out: Path, seed: int) -> None:
     """The manifest of all of it."""
     write_json(out / "manifest.json", manifest.manifest(out))
@@ -165,7 +187,13 @@ def describe(work: Path, out: Path, seed: int) -> None:
 def _file(asked: questions.Asked) -> str:
     if asked.kind == "human":
         return f"human-{asked.lang}"
-    return "human-cross" if asked.kind == "human-cross" else "cross" if asked.kind.endswith("-cross") else "derived"
+    return (
+        "human-cross"
+        if asked.kind == "human-cross"
+        else "cross"
+        if asked.kind.endswith("-cross")
+        else "derived"
+    )
 
 
 def _save(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -180,10 +208,16 @@ STAGES: Mapping[str, Callable[[Path, Path, int], None]] = {
     "long": stage_long,
     "stage-1": stage_1,
     "stage-2": stage_2,
+    "pack": pack_,
     "manifest": describe,
 }
 
-STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {"rebuild": rebuild_, "gather": gather, "make": make}
+STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "rebuild": rebuild_,
+    "gather": gather,
+    "make": make,
+    "unpack": unpack,
+}
 
 if __name__ == "__main__":
     main()

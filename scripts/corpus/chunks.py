@@ -82,4 +82,6 @@ def can_ask(text: str, language: str) -> bool:
     """Whether a heading or an index entry says enough to be searched for."""
     if "\\" in text or text.endswith(":"):
         return False
-    return 9 <= weight(text, language) <= 160 and (is_question(text) or sum(map(str.isalpha, text)) > 0.6 * len(text))
+    return 9 <= weight(text, language) <= 160 and (
+        is_question(text) or sum(map(str.isalpha, text)) > 0.6 * len(text)
+    )

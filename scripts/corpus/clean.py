@@ -6,11 +6,20 @@ import re
 import unicodedata
 
 _ENGLISH = frozenset(
-    "the and you that this with are from which can by it not be your have has if when will was were may "
-    "should would there their these those its been into more than other such also any all use used using "
-    "for of to or an as at on in is click press select choose open start typing specifies enter type".split()
+    re.findall(
+        r"\w+",
+        "the and you that this with are from which can by it not be your have has if when will "
+        "was were may should would there their these those its been into more than other such "
+        "also any all use used using for of to or an as at on in is click press select choose "
+        "open start typing specifies enter type",
+    )
 )
-_FOREIGN = frozenset("de la le et un une der die das und en el los las il che per een het van och att det som di da al i".split())
+_FOREIGN = frozenset(
+    re.findall(
+        r"\w+",
+        "de la le et un une der die das und en el los las il che per een het van och att det som di da al i",
+    )
+)
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBERING = re.compile(
     r"(?:(?:Kapitel|Chapter|Anhang|Appendix|Capítulo|Capitolo|Chapitre|Annexe|Apéndice|Appendice|Apèndix|Capítol|"
@@ -54,10 +63,16 @@ def is_english(text: str, language: str, latin: bool, heading: bool = False) -> 
     english = sum(word in _ENGLISH for word in words)
     if not latin:
         return english >= 0.15 * len(words)
-    return len(words) > 5 and english >= 0.25 * len(words) and english > 2 * sum(word in _FOREIGN for word in words)
+    return (
+        len(words) > 5
+        and english >= 0.25 * len(words)
+        and english > 2 * sum(word in _FOREIGN for word in words)
+    )
 
 
 def is_latin(text: str) -> bool:
     """Whether the letters of a text are mostly Latin."""
     letters = [c for c in text[:4000] if c.isalpha()]
-    return sum(ord(c) < 0x250 or unicodedata.name(c, "").startswith("LATIN") for c in letters) > 0.5 * len(letters)
+    return sum(ord(c) < 0x250 or unicodedata.name(c, "").startswith("LATIN") for c in letters) > 0.5 * len(
+        letters
+    )

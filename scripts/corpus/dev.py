@@ -1,10 +1,10 @@
 """Development sets as BEIR folders, from the articles that are set aside: small, so that a GPU judges them in seconds.
 
-    dev-qa      people's questions on passages, in the passage's language
-    dev-cross   questions of people in African languages, and headings and titles of translations, on passages in
-                another language; of each passage one language is there
-    dev-help    headings, index entries and descriptions in languages without people's questions
-    dev-long    headings, titles and index entries on whole long documents
+dev-qa      people's questions on passages, in the passage's language
+dev-cross   questions of people in African languages, and headings and titles of translations, on passages in
+            another language; of each passage one language is there
+dev-help    headings, index entries and descriptions in languages without people's questions
+dev-long    headings, titles and index entries on whole long documents
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _one_language(documents: Sequence[StructuredDocument], seed: int) -> dict[st
     """The passages of every document in one of its languages: a translation would answer as well."""
     found: dict[str, Chunk] = {}
     for group in groups(documents):
-        best = min(group, key=lambda document: digest(str(seed), document.source, document.key, document.lang))
+        best = min(
+            group, key=lambda document: digest(str(seed), document.source, document.key, document.lang)
+        )
         found |= {chunk.id: chunk for chunk in chunks(best)}
     return found
 

@@ -1,7 +1,7 @@
 """Long documents with queries: a heading, an index entry, the title, or one of these from a translation.
 
-There is no language model here that could ask a question on a passage: the queries are what the books' own authors wrote
-to find a place by, and ``kind`` says so.
+There is no language model here that could ask a question on a passage: the queries are what the books' own authors
+wrote to find a place by, and ``kind`` says so.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def _queries(
     text: str,
 ) -> Iterator[tuple[str, str, str]]:
     own = [(query, document.lang, kind) for query, kind in _topics(document, common) if fold(query) in text]
-    own += [(keyword, document.lang, "long-keyword") for keyword in document.keywords if can_ask(keyword, document.lang)]
+    own += [
+        (keyword, document.lang, "long-keyword")
+        for keyword in document.keywords
+        if can_ask(keyword, document.lang)
+    ]
     names = {block.number for block in document.blocks if block.level is not None}
     others = [
         (query, other.lang, f"{kind}-cross")
@@ -110,12 +114,16 @@ def _queries(
 def _topics(
     document: StructuredDocument, common: frozenset[int], numbers: set[int] | None = None
 ) -> Iterator[tuple[str, str]]:
-    if can_ask(document.title, document.lang):
+    recurs = digest(document.source, document.lang, fold(document.title)) in common
+    if can_ask(document.title, document.lang) and not recurs:
         yield document.title, "long-title"
     for block in document.blocks:
         if block.level is None or not can_ask(block.text, document.lang):
             continue
         if numbers is not None and block.number not in numbers:
             continue
-        if digest(document.source, document.lang, fold(block.text)) not in common and document.source != "man":
+        if (
+            digest(document.source, document.lang, fold(block.text)) not in common
+            and document.source != "man"
+        ):
             yield block.text, "long-heading"

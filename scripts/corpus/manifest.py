@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from corpus.ready import LICENCES
 from corpus.records import read
 from triptych.data.mined.words import digest
 
-PARTS = ("stage-1", "stage-2", "stage-3", "dev")
+PARTS = ("packed", "stage-1", "stage-2", "stage-3", "dev")
 _SAMPLED = 300
 """Texts of a file whose tokens are counted; those with the smallest digests."""
 
@@ -27,7 +27,29 @@ def manifest(out: Path) -> dict[str, Any]:
     return {
         "bytes": sizes,
         "licences": {source: LICENCES[source] for source in sorted(sources)},
+        "left_out": json.loads((out / "work" / "left-out.json").read_text(encoding="utf-8")),
+        "filters": {path.stem: filters(path) for path in sorted((out / "report").glob("*.json"))},
         "files": files,
+    }
+
+
+def filters(path: Path) -> dict[str, Any]:
+    """Of a file of pairs: how many there were, were drawn, and which filter dropped how many of what."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    dropped: dict[str, dict[str, Counter[str]]] = {}
+    for cell in report["cells"]:
+        for name, count in cell["dropped"].items():
+            kinds = dropped.setdefault(name, {"source": Counter(), "lang": Counter()})
+            kinds["source"][cell["source"]] += count
+            kinds["lang"][cell["languages"].partition(">")[0]] += count
+    return {
+        "offered": report["offered"],
+        "drawn": sum(cell["made"] for cell in report["cells"]),
+        "kept": sum(cell["kept"] for cell in report["cells"]),
+        "dropped": {
+            name: {"all": kinds["source"].total(), **{by: dict(c.most_common()) for by, c in kinds.items()}}
+            for name, kinds in dropped.items()
+        },
     }
 
 
@@ -35,7 +57,7 @@ def describe(path: Path) -> dict[str, Any]:
     """Size, checksum and, of JSON Lines, what they hold."""
     content = path.read_bytes()
     found: dict[str, Any] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
-    if ".jsonl" not in path.suffixes and not path.name.endswith(".jsonl.zst"):
+    if not path.name.endswith(".jsonl.zst") or path.parent.name == "packed":
         return found
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("kind", "source", "lang")}
     pairs: Counter[str] = Counter()
@@ -60,8 +82,3 @@ def describe(path: Path) -> dict[str, Any]:
     if lengths:
         found["tokens"] = {"median": lengths[len(lengths) // 2], "90 %": lengths[len(lengths) * 9 // 10]}
     return found
-
-
-def languages(files: Mapping[str, Any], part: str) -> int:
-    """How many languages a part has."""
-    return len({lang for name, file in files.items() if name.startswith(part) for lang in file.get("lang", {})})

@@ -41,7 +41,9 @@ class Overlap:
             self._exact.add(plain)
             n = COMPACT if language in DENSE else LATIN
             rows[n].append(stretches(plain, n))
-        self._known = {n: np.unique(np.concatenate([np.zeros(0, np.uint64), *row])) for n, row in rows.items()}
+        self._known = {
+            n: np.unique(np.concatenate([np.zeros(0, np.uint64), *row])) for n, row in rows.items()
+        }
         self._sieve = {n: np.zeros(1 << _SIEVE, dtype=np.bool_) for n in rows}
         for n, known in self._known.items():
             self._sieve[n][known >> np.uint64(64 - _SIEVE)] = True

@@ -7,8 +7,9 @@ in another language. What is drawn is filtered; every pair that a filter drops i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
 from typing import Any
@@ -135,14 +136,20 @@ def candidates(
     common = recurring(documents)
     wide = Limits(passage_chars=PASSAGE, document_chars=PASSAGE, language_pairs=32, seed=seed)
     narrow = Limits(passage_chars=DENSE_PASSAGE, seed=seed)
+    described = Counter(_described(document) for document in documents if document.description)
     for group in groups(documents):
+        group = [
+            replace(document, description="") if described[_described(document)] > 1 else document
+            for document in group
+        ]
         for document in group if single else ():
-            kinds_here = [kind for kind in single if kind != "neighbour" or document.source not in LISTS]
+            if single == ["neighbour"] and document.source in LISTS:
+                continue
             limits = narrow if document.lang in DENSE else wide
             yield from mine_group(
                 [document],
                 limits,
-                kinds_here,
+                single,
                 common=lambda heading, doc: digest(doc.source, doc.lang, fold(heading)) in common,
             )
         if len(group) > 1 and crossing:
@@ -152,8 +159,13 @@ def candidates(
                 if pair.kind != "paragraph-translation" or alike(pair):
                     yield pair
     all_pairs = Limits(language_pairs=200, seed=seed)
-    for each in translations:
-        yield from mine_translations(each, all_pairs)
+    rendered = [kind for kind in ("sentence-translation", "term-translation") if kind in kinds]
+    for each in translations if rendered else ():
+        yield from mine_translations(each, all_pairs, rendered)
+
+
+def _described(document: StructuredDocument) -> int:
+    return digest(document.source, document.lang, fold(document.description))
 
 
 def alike(pair: Pair) -> bool:
@@ -216,10 +228,11 @@ def sections(document: StructuredDocument) -> dict[tuple[int, str], tuple[str, s
 
 
 def recurring(documents: Iterable[StructuredDocument], least: int = 3) -> frozenset[int]:
-    """Digests of headings that occur in so many documents of a source and language, such as "See also"."""
+    """Digests of headings and titles that so many documents of a source and language have, such as "See also"."""
     counts: dict[int, int] = {}
     for document in documents:
         headings = {fold(block.text) for block in document.blocks if block.level is not None}
+        headings |= {fold(document.title)} - {""}
         for heading in headings:
             name = digest(document.source, document.lang, heading)
             counts[name] = counts.get(name, 0) + 1

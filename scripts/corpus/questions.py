@@ -157,8 +157,9 @@ def _crossed(
             kind = _heading_kind(chunk, common)
             if kind and chunk.name in named:
                 yield Asked(chunk.heading, here.lang, f"{kind}-cross", named[chunk.name])
-    if here.title and can_ask(here.title, here.lang) and here.source != "tldr":
-        if here.source != "ddtp" and fold(here.title) != fold(there.title):
+    if can_ask(here.title, here.lang) and here.source not in ("tldr", "ddtp"):
+        recurs = digest(here.source, here.lang, fold(here.title)) in common
+        if not recurs and fold(here.title) != fold(there.title):
             yield Asked(here.title, here.lang, "title-cross", others[0])
     for kind, query in _on_whole(here, frequent):
         yield Asked(query, here.lang, f"{kind}-cross", others[0])
@@ -181,9 +182,8 @@ def _heading_kind(chunk: Chunk, common: frozenset[int]) -> str:
 
 def _on_whole(document: StructuredDocument, frequent: frozenset[int]) -> Iterator[tuple[str, str]]:
     """What asks for a document as a whole, without repeating a line of its first passage."""
-    if document.source in ("ddtp", "man") and can_ask(document.title, document.lang):
-        if document.source == "ddtp":
-            yield "synopsis", document.title
+    if document.source == "ddtp" and can_ask(document.title, document.lang):
+        yield "synopsis", document.title
     if document.source == "gnome" and can_ask(document.description, document.lang):
         yield "description", document.description
     for keyword in document.keywords[:6]:

@@ -59,6 +59,8 @@ _SEE_ALSO = re.compile(
     r"[,;(] ?(?:see |siehe |se även|se også|viz |voir |ver |véase|vegeu|vedi |zie |zobacz|см\. |див\. |lásd |ks\. |"
     r"katso |bkz|pozri |δείτε |βλ|lihat |xem |参见|请参阅|另见|請參閱|参照|참조|も参照).*"
 )
+_ASKED_AGAIN = re.compile(r"^[^.?!]{5,200}\?\s+")
+_MARKS = re.compile(r"\s*\?[\s?]*$")
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 
@@ -147,7 +149,9 @@ def _document(record: Mapping[str, Any]) -> StructuredDocument:
         and not clean.is_english(block.text, lang, latin, bool(block.kind))
     ]
     title = _title(source, clean.unnumbered(title) if source in BOOKS else title, blocks)
-    if clean.is_english(title, lang, latin, heading=True) or (not latin and title.isascii() and source in ("man", "ddtp")):
+    if clean.is_english(title, lang, latin, heading=True) or (
+        not latin and title.isascii() and source in ("man", "ddtp")
+    ):
         title = ""
     return StructuredDocument(
         source,
@@ -155,8 +159,12 @@ def _document(record: Mapping[str, Any]) -> StructuredDocument:
         lang,
         title,
         tuple(_without_repeats(blocks, title)),
-        tuple(dict.fromkeys(_SEE_ALSO.sub("", clean.tidy(each)).strip(" ,;") for each in record.get("kw", ()))),
-        "" if clean.is_english(record.get("d") or "", lang, latin, heading=True) else clean.tidy(record.get("d") or ""),
+        tuple(
+            dict.fromkeys(_SEE_ALSO.sub("", clean.tidy(each)).strip(" ,;") for each in record.get("kw", ()))
+        ),
+        ""
+        if clean.is_english(record.get("d") or "", lang, latin, heading=True)
+        else clean.tidy(record.get("d") or ""),
         licence=LICENCES[source],
         aligned=source not in UNALIGNED,
     )
@@ -219,7 +227,9 @@ def _translations(record: Mapping[str, Any]) -> Translations:
             texts[canonical(code)] = each[:1] if source == "cldr" else each
         if "en" in record:
             texts.setdefault("en", _texts(record["en"]))
-    return Translations(source, str(record["k"]), kind, {k: v for k, v in texts.items() if v}, LICENCES[source])
+    return Translations(
+        source, str(record["k"]), kind, {k: v for k, v in texts.items() if v}, LICENCES[source]
+    )
 
 
 def _texts(given: str | list[str]) -> tuple[str, ...]:
@@ -232,11 +242,17 @@ def _passage(record: Mapping[str, Any]) -> Passage:
     asked: list[Question] = []
     for each in record["q"]:
         if isinstance(each, str):
-            asked.append(Question(clean.tidy(each).replace("\n", " "), lang))
+            asked.append(Question(_question(each), lang))
         else:
-            asked += [Question(clean.tidy(each[1]), canonical(each[0])), Question(clean.tidy(each[2]), lang)]
-    article = (record["a"] or "").strip()
-    for question in asked:  # medquad's answers begin with the question
-        text = text.removeprefix(question.text).strip() or text
+            asked += [Question(_question(each[1]), canonical(each[0])), Question(_question(each[2]), lang)]
+    if record["s"] == "medquad":  # its answers begin with the question, in these words or others
+        text = _ASKED_AGAIN.sub("", text, count=1) or text
     questions = tuple(dict.fromkeys(q for q in asked if len(q.text) > 4))
-    return Passage(record["s"], lang, article, text, questions, LICENCES.get(record["s"], ""))
+    licence = LICENCES.get(record["s"], "")
+    return Passage(record["s"], lang, (record["a"] or "").strip(), text, questions, licence)
+
+
+def _question(text: str) -> str:
+    """A question on one line, without what its collection put around it."""
+    text = clean.tidy(text).replace("\n", " ").replace("What is (are) ", "What is ")
+    return _MARKS.sub("?", text)

@@ -20,7 +20,19 @@ from triptych.data.mined.pairs import Pair
 from triptych.data.mined.structured import Block, StructuredDocument, Translations
 from triptych.errors import DataError
 
-WORDS = "river stone window garden letter music winter yellow carpet silver forest engine harbour bottle market".split()
+WORDS = (
+    "river",
+    "stone",
+    "window",
+    "garden",
+    "letter",
+    "music",
+    "winter",
+    "silver",
+    "forest",
+    "harbour",
+    "market",
+)
 
 
 def sentence(seed: int, words: int = 14) -> str:
@@ -270,11 +282,14 @@ def test_an_article_is_on_one_side_in_all_its_languages() -> None:
     documents = [document(lang, f"k{i}") for i in range(60) for lang in ("de", "en", "ja")]
     parts = split.cut(documents, [passage(i) for i in range(60)], [])
     train, dev = ({d.key for d in side} for side in (parts.train, parts.dev))
-    assert train and dev and not train & dev
+    assert train
+    assert dev
+    assert not train & dev
     assert len(parts.train) + len(parts.dev) == 180
     assert all(split.is_development("lo", key) for key in dev)
     articles = {p.article for p in parts.train_passages} & {p.article for p in parts.dev_passages}
-    assert parts.dev_passages and not articles
+    assert parts.dev_passages
+    assert not articles
 
 
 def test_what_repeats_an_evaluation_set_is_left_out_and_counted() -> None:

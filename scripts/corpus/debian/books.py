@@ -13,9 +13,18 @@ from corpus.clean import tidy
 
 Record = dict[str, Any]
 _BLOCK = frozenset(
-    "p li dd dt td th pre h1 h2 h3 h4 h5 h6 blockquote div ul ol dl table tr body section article tbody br".split()
+    re.findall(
+        r"\w+",
+        "p li dd dt td th pre h1 h2 h3 h4 h5 h6 blockquote div ul ol dl table tr body section "
+        "article tbody br",
+    )
 )
-_SKIPPED = frozenset("script style head nav header footer".split())
+_SKIPPED = frozenset(
+    re.findall(
+        r"\w+",
+        "script style head nav header footer",
+    )
+)
 _NAVIGATION = re.compile(r"nav(?:header|footer)|toc\b|docnav|titlepage-hide|index")
 _HEADING = re.compile(r"h[1-6]")
 _LEAST = 80  # characters of a page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,21 +35,29 @@ def fetch(folder: Path, languages: Iterable[str]) -> None:
     names = "; ".join(f'"{language}"' for language in languages)
     configuration = folder / "apt.conf"
     configuration.write_text(
-        f'#clear Acquire::Languages;\nAcquire::Languages {{ {names}; }};\nDir::State::Lists "{lists}";\nDir::Cache "{folder}/cache";\n'
+        f"#clear Acquire::Languages;\nAcquire::Languages {{ {names}; }};\n"
+        f'Dir::State::Lists "{lists}";\nDir::Cache "{folder}/cache";\n'
     )
     (folder / "cache").mkdir(exist_ok=True)
     run(["apt-get", "-qq", "-c", str(configuration), "update"], folder)
 
 
 def descriptions(folder: Path) -> Iterator[Record]:
-    """A record for each description and language, of those that several languages have."""
-    found: dict[str, dict[str, _Described]] = {}
+    """A record for each description and language that apt fetched, of those that several languages have."""
+    texts: dict[str, str] = {}
     for path in sorted((folder / "lists").glob("*_i18n_Translation-*")):
         match = _LANGUAGE.search(path.name)
-        if match is None:
-            continue
-        language = match[1].replace("%5f", "_").replace("_", "-")
-        text = run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], folder).decode("utf-8", "replace")
+        if match is not None:
+            language = match[1].replace("%5f", "_").replace("_", "-")
+            shown = run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], folder)
+            texts[language] = texts.get(language, "") + shown.decode("utf-8", "replace")
+    return records(texts)
+
+
+def records(indexes: Mapping[str, str]) -> Iterator[Record]:
+    """The records of apt's indexes of descriptions, by language."""
+    found: dict[str, dict[str, _Described]] = {}
+    for language, text in indexes.items():
         for entry in _ENTRY.finditer(text):
             described = _Described(tidy(entry["short"]), _paragraphs(entry["long"]))
             found.setdefault(entry["digest"], {}).setdefault(language, described)

@@ -50,7 +50,9 @@ def _page(mandoc: Path, path: Path, lang: str, key: str) -> Record | None:
         source = Path(name) / "page"
         source.write_bytes(gzip.decompress(path.read_bytes()))
         shown = run([str(mandoc), "-K", "utf-8", "-T", "html", "-O", "fragment", str(source)], Path(name))
-    found = [section for section in sections(_FRAME.sub("", shown.decode("utf-8", "replace")))[1] if section[2]]
+    found = [
+        section for section in sections(_FRAME.sub("", shown.decode("utf-8", "replace")))[1] if section[2]
+    ]
     if not found or sum(len(line) for _, _, lines in found[1:] for line in lines) < _LEAST:
         return None
     first = found[0][2][0]

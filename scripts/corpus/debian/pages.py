@@ -26,7 +26,9 @@ def libreoffice(roots: Iterable[Path]) -> Iterator[Record]:
                     key = path.relative_to(folder).with_suffix("").as_posix()
                     pages.setdefault(key, {})[folder.parent.name] = page
     for key, languages in sorted(pages.items()):
-        order = _order([page[2] for _, page in sorted(languages.items(), key=lambda each: each[0] != "en-US")])
+        order = _order(
+            [page[2] for _, page in sorted(languages.items(), key=lambda each: each[0] != "en-US")]
+        )
         english = {name: text for name, (_, text) in languages.get("en-US", ("", [], {}))[2].items()}
         for lang, (title, keywords, paragraphs) in sorted(languages.items()):
             blocks = [

@@ -51,7 +51,8 @@ def _messages(path: Path, least: int) -> Iterator[tuple[str, str]]:
         except UnicodeDecodeError:  # its header is in another encoding than it says: one of 1,218 files
             return
     entries: dict[Any, str] = getattr(catalogue, "_catalog")  # noqa: B009 - the only way to list a catalogue
-    for english, text in entries.items():
+    for name, text in entries.items():
+        english = name[0] if isinstance(name, tuple) and name[1] == 0 else name  # the singular of a plural
         if isinstance(english, str) and len(english) >= least and text and text != english:
             yield _line(english.rpartition("\x04")[2]), _line(text)
 
