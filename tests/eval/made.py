@@ -77,12 +77,12 @@ class WordCount:
 
     name = "words"
     fingerprint = "words"
-    facts: Mapping[str, object] = {}  # noqa: RUF012
+    facts: Mapping[str, object] = {}
 
     def __init__(self) -> None:
         self.languages: list[str] = []
 
-    def rank(self, corpus, queries, languages, k, progress=None):  # noqa: ANN001, ANN201
+    def rank(self, corpus, queries, languages, k, progress=None):
         self.languages = list(languages)
         documents = [(document.id, set(document.text.split())) for document in corpus]
         return [
@@ -105,14 +105,15 @@ def collection(
     excluded: int = 0,
     corpus: MemoryCorpus | None = None,
     split: str = "test",
+    words: Sequence[int] = (1, 2, 4),
 ) -> Collection:
-    """Random texts and judgements; ids are in no order. Queries have 1, 2 or 4 words."""
+    """Random texts and judgements; ids are in no order. Queries have 1, 2 or 4 words, or as many as is said."""
     rng = np.random.default_rng(seed)
     if corpus is None:
         names = [f"d{number}" for number in rng.permutation(documents)]
         corpus = MemoryCorpus.of(dict(zip(names, texts(rng, documents, [0, 1, 2, 3, 5, 8]), strict=True)))
     ids = [document.id for document in corpus]
-    asked = {f"q{seed}-{number}": text for number, text in enumerate(texts(rng, queries, [1, 2, 4]))}
+    asked = {f"q{seed}-{number}": text for number, text in enumerate(texts(rng, queries, words))}
     qrels = {
         query: {str(name): int(rng.integers(1, 4)) for name in rng.choice(ids, 4, replace=False)}
         for query in asked

@@ -208,7 +208,7 @@ def _run(
 
 
 def _triple(weights: HeadWeights | None) -> tuple[float, float, float] | None:
-    return None if weights is None else (weights.dense, weights.lexical, weights.multi)
+    return None if weights is None else (float(weights.dense), float(weights.lexical), float(weights.multi))
 
 
 def _modes(

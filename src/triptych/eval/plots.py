@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def lengths(result: Evaluation, dataset: str, bins: int = 6) -> str | None:
     if len(edges) < 4:
         return None
     place = np.clip(np.searchsorted(edges, characters, side="right") - 1, 0, len(edges) - 2)
-    groups = [known & (place == number) for number in range(len(edges) - 1)]
+    every = [(pair, known & (place == number)) for number, pair in enumerate(pairwise(edges))]
+    bounds, groups = zip(*((pair, group) for pair, group in every if group.any()), strict=True)
     with _drawing() as draw:
         figure, axes = draw(6.5, 3.6)
         for system in _main(result, dataset):
@@ -87,8 +89,8 @@ def lengths(result: Evaluation, dataset: str, bins: int = 6) -> str | None:
             line = [100 * values[group].mean() for group in groups]
             axes.plot(range(len(groups)), line, lw=1.4, ms=5, label=system, **_look(result, system))
         names = [
-            f"{edges[i]:,.0f}–{edges[i + 1]:,.0f}\n{int(group.sum())} queries"
-            for i, group in enumerate(groups)
+            f"{low:,.0f}–{high:,.0f}\n{int(group.sum())} queries"
+            for (low, high), group in zip(bounds, groups, strict=True)
         ]
         axes.set_xticks(range(len(groups)), names, fontsize=8)
         axes.set_xlabel("characters of the (longest) relevant document")
@@ -128,7 +130,7 @@ def compression(result: Evaluation, dataset: str) -> str | None:
                 axes.annotate(
                     one.form, at, (3, -9), textcoords="offset points", fontsize=6.5, color="#555555"
                 )
-        axes.set_xscale("log")
+        _logarithmic(axes)
         axes.set_xlabel("KiB of token vectors a document")
         axes.set_ylabel("nDCG@10 × 100, candidates re-ranked")
         _legend(axes)
@@ -149,7 +151,7 @@ def latency(result: Evaluation, dataset: str) -> str | None:
         for system, milliseconds, value in points:
             axes.plot([milliseconds], [value], ls="", ms=8, **_look(result, system))
             axes.annotate(system, (milliseconds, value), (6, 4), textcoords="offset points", fontsize=8)
-        axes.set_xscale("log")
+        _logarithmic(axes)
         axes.margins(x=0.25, y=0.12)
         axes.set_xlabel("ms a query (encoding and comparing, in batches)")
         axes.set_ylabel(f"{result.of(dataset)[0].primary} × 100")
@@ -175,7 +177,7 @@ def _pairs(result: Evaluation, subsets: Sequence[Subset]) -> str:
     with _drawing() as draw:
         figure, axes = draw(1.6 + 0.52 * len(columns), 1.4 + 0.36 * len(rows))
         axes.grid(visible=False)
-        shown = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=float(np.nanmin(field)) - 5)
+        shown = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=max(0.0, float(np.nanmin(field)) - 5))
         middle = (float(np.nanmin(field)) + float(np.nanmax(field))) / 2
         for (row, column), value in np.ndenumerate(field):
             if np.isfinite(value):
@@ -217,6 +219,16 @@ def _front(points: Sequence[tuple[float, float, str]]) -> tuple[list[float], lis
             xs.append(x)
             ys.append(y)
     return xs, ys
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:

@@ -57,7 +57,7 @@ def tuned_modes(
         found = exact(scope, model.modes, _DEVELOPMENT_DEPTH, candidates=options.candidates, work=work)
         assert found.scanned is not None  # the exact protocol has lists
         pool = pool_of(found.scanned, scope, work=work)
-        parts.append(Development.of(pool, _places(group, group.collections)))
+        parts.append(Development.of(pool, _places(group, group.collections), group.survey.ranks))
     joined = Development.join(parts)
     labels = [collection.label for group in development for collection in group.collections]
     modes: dict[str, HeadWeights] = {}
@@ -136,7 +136,8 @@ def compressed(group: Group, model: VectorModel, run: ModelRun, tools: Tools) ->
             changed[-1][multi] = new
         for dataset in names:
             members = [collection for collection in group.collections if collection.name == dataset]
-            part = Development.of(Pool(pool.rows, changed), _places(group, members))
+            places = _places(group, members)
+            part = Development.of(Pool(pool.rows, changed), places, group.survey.ranks)
             ndcg = {name: part.ndcg(weights) for name, weights in modes.items()}
             found.append(Compressed(dataset, model.name, form.name, bytes_each, ndcg))
     return found

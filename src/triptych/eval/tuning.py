@@ -33,7 +33,10 @@ class Development:
 
     @classmethod
     def of(
-        cls, pool: Pool, places: Sequence[tuple[int, Mapping[int, int], NDArray[np.int64]]]
+        cls,
+        pool: Pool,
+        places: Sequence[tuple[int, Mapping[int, int], NDArray[np.int64]]],
+        ranks: NDArray[np.int64],
     ) -> Development:
         """Takes candidates and judgements.
 
@@ -41,14 +44,16 @@ class Development:
             pool: Candidates of distinct queries.
             places: For each judged query its number in the pool, {row: relevance} (rows that the corpus lacks are
                 negative numbers), and the rows that are left out.
+            ranks: Of all documents; equal sums are ordered by it.
         """
         width = max((len(pool.rows[number]) for number, _, _ in places), default=0)
         scores = np.zeros((len(HEADS), len(places), width), dtype=np.float32)
         gains = np.full((len(places), width), -1, dtype=np.float32)
         ideal = np.zeros(len(places))
         for i, (number, judged, excluded) in enumerate(places):
-            rows = pool.rows[number]
-            scores[:, i, : len(rows)] = pool.scores[number]
+            order = np.argsort(ranks[pool.rows[number]])
+            rows = pool.rows[number][order]
+            scores[:, i, : len(rows)] = pool.scores[number][:, order]
             known = np.asarray([max(0, judged.get(int(row), 0)) for row in rows], dtype=np.float32)
             gains[i, : len(rows)] = np.where(np.isin(rows, excluded), -1, known)
             best = sorted((value for value in judged.values() if value > 0), reverse=True)[:_K]
@@ -70,9 +75,8 @@ class Development:
         total = np.tensordot(np.asarray(weights, np.float32), self.scores, 1)
         total[self.gains < 0] = -np.inf
         k = min(_K, total.shape[1])
-        first = np.argpartition(-total, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(total, first, 1), axis=1, kind="stable")
-        gains = np.take_along_axis(self.gains, np.take_along_axis(first, order, 1), 1).clip(0)
+        order = np.argsort(-total, axis=1, kind="stable")[:, :k]
+        gains = np.take_along_axis(self.gains, order, 1).clip(0)
         found = (gains / np.log2(np.arange(2, k + 2))).sum(axis=1)
         return float(np.mean(np.divide(found, self.ideal, out=np.zeros_like(found), where=self.ideal > 0)))
 
