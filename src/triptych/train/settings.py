@@ -176,7 +176,7 @@ class Compute(Settings):
             where the device computes in it, otherwise float32.
         sub_batch_tokens: Encode so many tokens at a time (GradCache); None: the whole batch at once.
         checkpoint_layers: Compute each layer again in the backward pass instead of keeping its activations.
-        compile: Use torch.compile.
+        compile: Use torch.compile, on a GPU: the layers, once for all lengths. A minute at the start.
         parallel: With many processes, `ddp`: each holds all weights; `fsdp`: they share the optimiser's state and
             the gradients.
         prefetch: Batches that are made ahead.
