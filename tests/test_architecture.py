@@ -15,6 +15,7 @@ ROOT = Path(triptych.__file__).parent
 LAYERS = (
     ("cli",),
     ("compat", "mine", "serve", "testing"),
+    ("contenders",),
     ("retrieval", "explain", "demo"),
     ("encode", "train", "index", "eval"),
     ("model", "data"),

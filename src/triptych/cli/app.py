@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, index, info, mine, score, search, train
+from triptych.cli import compare, data, demo, encode, evaluate, index, info, mine, score, search, train
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -51,6 +51,8 @@ app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(mine.mine_negatives)
+app.command("eval")(evaluate.evaluate)
+app.command()(compare.compare)
 
 
 def main() -> None:

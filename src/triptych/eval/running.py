@@ -1,0 +1,271 @@
+"""From a contender and a group of collections to runs, one for each collection and mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import InputError
+from triptych.eval.collection import Collection
+from triptych.eval.contender import Ranked, Ranker, Run, Scoring, VectorModel
+from triptych.eval.fusion import reciprocal_ranks
+from triptych.eval.groups import Group
+from triptych.eval.modes import FUSED
+from triptych.eval.protocols import Found, Ranking, Scope, Work, exact, paper
+from triptych.eval.scan import numpy_scoring
+from triptych.eval.vectors import BLOCK, TokenType, Vectors, encode_queries
+from triptych.types import Encoded, Head, HeadWeights
+
+Method: TypeAlias = Callable[[Scope, Mapping[str, HeadWeights], int, Work], Found]
+"""A protocol: from (what is compared, modes, depth, how) to rankings."""
+
+Watch: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with (what is going on, done, total or None)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to evaluate.
+
+    Attributes:
+        protocol: See `triptych.eval.protocols`; "index" searches through an index.
+        depth: Documents that a run has for each query; metrics may ask for more, and get it.
+        candidates: Modes with token vectors rank only so many candidates of each first stage; None: everything.
+        metrics: Instead of those that each collection names; None: those.
+        rrf: Whether reciprocal-rank fusion is evaluated beside the sums.
+        test: Of significance.
+        reference: The system with which the others are compared on each subset; None: the first contender's last
+            mode.
+        compression: Whether smaller token vectors are tried.
+        cache: Folder of encoded texts; None: nothing is kept.
+        tokens: Form of the cached token vectors.
+        block: Documents that are encoded, kept and compared at once.
+    """
+
+    protocol: Literal["exact", "paper", "index"] = "exact"
+    depth: int = 100
+    candidates: int | None = None
+    metrics: tuple[str, ...] | None = None
+    rrf: bool = True
+    test: Literal["t", "randomisation"] = "t"
+    reference: str | None = None
+    compression: bool = False
+    cache: Path | None = None
+    tokens: TokenType = "float32"
+    block: int = BLOCK
+
+    def checked(self) -> Options:
+        """These options.
+
+        Raises:
+            InputError: For numbers below 1, or candidates where the protocol has its own.
+        """
+        for name, number in (("depth", self.depth), ("candidates", self.candidates), ("block", self.block)):
+            if number is not None and number < 1:
+                raise InputError(f"evaluate: got {name}={number}; expected at least 1")
+        if self.candidates is not None and self.protocol != "exact":
+            raise InputError(
+                f"evaluate: got candidates={self.candidates} with the protocol {self.protocol!r}; expected it with "
+                "'exact' (the paper's protocol re-ranks 200, an index its own candidates)"
+            )
+        return self
+
+
+def _silent(_stage: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What comes from the layers above.
+
+    Attributes:
+        scoring: How blocks are compared.
+        index: The protocol "index"; None: it is not to be had.
+        watch: Whom to tell how far it is.
+    """
+
+    scoring: Scoring = numpy_scoring
+    index: Method | None = None
+    watch: Watch = _silent
+
+    def work(self, stage: str) -> Work:
+        """For one pass over a corpus."""
+        return Work(self.scoring, partial(self.watch, stage))
+
+
+@dataclass(slots=True)
+class Cost:
+    """Seconds and bytes of one contender on one corpus; None where they were not measured.
+
+    Attributes:
+        queries: How many were encoded and ranked.
+        documents: How many there are.
+        encode_queries: Seconds.
+        encode_documents: Seconds for `encoded` documents.
+        encoded: Documents that were not in the cache.
+        rank: Seconds of each mode.
+        bytes: Of each head.
+    """
+
+    queries: int = 0
+    documents: int = 0
+    encode_queries: float | None = None
+    encode_documents: float = 0.0
+    encoded: int = 0
+    rank: Mapping[str, float] = field(default_factory=dict[str, float])
+    bytes: Mapping[Head, int] = field(default_factory=dict[Head, int])
+
+
+class ModelRun(NamedTuple):
+    """What a vector model gave for a group.
+
+    Attributes:
+        runs: (collection, mode, run); made one after the other, since all of them would be large.
+        found: Behind them.
+        scope: Documents and queries.
+        cost: What it took.
+    """
+
+    runs: Iterator[tuple[Collection, str, Run]]
+    found: Found
+    scope: Scope
+    cost: Cost
+
+
+class _Timed:
+    """A vector model with a watch on it."""
+
+    def __init__(self, model: VectorModel, cost: Cost) -> None:
+        self._model, self._cost = model, cost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        began = time.perf_counter()
+        encoded = self._model.encode_queries(texts)
+        self._cost.encode_queries = time.perf_counter() - began
+        return encoded
+
+    def encode_documents(self, texts: Iterable[str], block: int) -> Iterator[Encoded]:
+        began = time.perf_counter()
+        for part in self._model.encode_documents(texts, block):
+            self._cost.encode_documents += time.perf_counter() - began
+            self._cost.encoded += len(part)
+            yield part
+            began = time.perf_counter()
+
+
+def run_model(
+    group: Group, model: VectorModel, modes: Mapping[str, HeadWeights], options: Options, tools: Tools
+) -> ModelRun:
+    """Encodes a group's texts and ranks them in all modes.
+
+    Args:
+        group: Collections over one corpus.
+        model: What encodes.
+        modes: Names and weights.
+        options: How.
+        tools: With what.
+    """
+    cost = Cost(queries=len(group.texts), documents=len(group.survey))
+    scope = scope_of(group, model, options, cost)
+    depth = options.depth
+    work = tools.work(f"{model.name}: {group.label}")
+    found = _method(options, tools)(scope, modes, depth, work)
+    cost.rank, cost.bytes = found.seconds, found.bytes
+    fused = {name: parts for name, parts in FUSED.items() if options.rrf and set(parts) <= set(modes)}
+
+    def ranking(mode: str, place: int, excluded: NDArray[np.int64]) -> Ranking:
+        if mode in fused:
+            parts = [found.rankings.of(part, place, excluded) for part in fused[mode]]
+            both = reciprocal_ranks(parts, group.survey.ranks)
+            return Ranking(both.rows[:depth], both.totals[:depth])
+        return found.rankings.of(mode, place, excluded)
+
+    def runs() -> Iterator[tuple[Collection, str, Run]]:
+        for collection in group.collections:
+            for mode in (*modes, *fused):
+                run = {
+                    query: _named(
+                        ranking(mode, group.place(collection, query), group.excluded(collection, query)),
+                        group.survey.ids,
+                    )
+                    for query in collection.queries
+                }
+                yield collection, mode, run
+
+    return ModelRun(runs(), found, scope, cost)
+
+
+def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> Scope:
+    """The documents (not encoded yet) and the queries (encoded) of a group."""
+    timed: Any = _Timed(model, cost)
+    queries = encode_queries(timed, group.texts, options.cache)
+    vectors = Vectors.of(
+        timed, group.corpus, len(group.survey), options.cache, tokens=options.tokens, block=options.block
+    )
+    return Scope(vectors, group.survey, queries, group.spare)
+
+
+def run_ranker(
+    group: Group, ranker: Ranker, options: Options, tools: Tools
+) -> tuple[Iterator[tuple[Collection, Run]], Cost]:
+    """Lets a contender rank with its own scoring; runs as `run_model` gives them."""
+    began = time.perf_counter()
+    stage = f"{ranker.name}: {group.label}"
+    ranked = ranker.rank(
+        group.corpus,
+        group.texts,
+        group.languages,
+        options.depth + group.spare,
+        lambda done, total: tools.watch(stage, done, total),
+    )
+    if len(ranked) != len(group.texts):
+        raise InputError(f"{ranker.name}: gave {len(ranked)} rankings; expected {len(group.texts)}")
+    seconds = time.perf_counter() - began
+    cost = Cost(queries=len(group.texts), documents=len(group.survey), rank={"": seconds})
+
+    def runs() -> Iterator[tuple[Collection, Run]]:
+        for collection in group.collections:
+            yield (
+                collection,
+                {
+                    query: _without(
+                        ranked[group.place(collection, query)],
+                        collection.excluded.get(query, frozenset()),
+                        options.depth,
+                    )
+                    for query in collection.queries
+                },
+            )
+
+    return runs(), cost
+
+
+def _method(options: Options, tools: Tools) -> Method:
+    if options.protocol == "index":
+        if tools.index is None:
+            raise InputError("evaluate: got the protocol 'index' without an index; expected Tools(index=…)")
+        return tools.index
+    chosen = paper if options.protocol == "paper" else partial(exact, candidates=options.candidates)
+    return lambda scope, modes, depth, work: chosen(scope, modes, depth, work=work)
+
+
+def _named(ranking: Ranking, ids: Sequence[str]) -> Ranked:
+    return Ranked(tuple(ids[int(row)] for row in ranking.rows), ranking.totals)
+
+
+def _without(ranked: Ranked, excluded: frozenset[str], depth: int) -> Ranked:
+    if not excluded:
+        return Ranked(ranked.documents[:depth], ranked.scores[:depth])
+    kept = [i for i, name in enumerate(ranked.documents) if name not in excluded][:depth]
+    return Ranked(tuple(ranked.documents[i] for i in kept), ranked.scores[kept])

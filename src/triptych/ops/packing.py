@@ -1,0 +1,38 @@
+"""An `Encoded` as named arrays, the form in which it is written to files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from triptych.types import Encoded, Ragged
+
+
+def pack(encoded: Encoded) -> dict[str, NDArray[Any]]:
+    """An `Encoded` as named arrays."""
+    arrays: dict[str, NDArray[Any]] = {}
+    if encoded.dense is not None:
+        arrays["dense"] = encoded.dense
+    if encoded.lexical is not None:
+        csr = encoded.lexical
+        arrays |= {"lexical.data": csr.data, "lexical.indices": csr.indices, "lexical.indptr": csr.indptr}
+        arrays["lexical.shape"] = np.array(csr.shape)
+    if encoded.multi is not None:
+        arrays |= {"multi.values": encoded.multi.values, "multi.offsets": encoded.multi.offsets}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> Encoded:
+    """The inverse of `pack`."""
+    lexical = multi = None
+    if "lexical.data" in arrays:
+        parts = tuple(arrays[f"lexical.{name}"] for name in ("data", "indices", "indptr"))
+        rows, columns = arrays["lexical.shape"].tolist()
+        lexical = sparse.csr_array(parts, shape=(rows, columns))
+    if "multi.values" in arrays:
+        multi = Ragged(arrays["multi.values"], arrays["multi.offsets"])
+    return Encoded(arrays.get("dense"), lexical, multi)

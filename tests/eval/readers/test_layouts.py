@@ -1,0 +1,220 @@
+"""Each published layout gives the collection that it holds, and is told by its files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.eval.readers import made
+
+from triptych.eval.collection import Collection
+from triptych.eval.readers.base import Wanted
+from triptych.eval.readers.catalogue import READERS, check, guess, read_collections
+
+LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "beir": ("beir", made.beir),
+    "miracl": ("miracl", made.miracl),
+    "mrtydi": ("mrtydi", made.mrtydi),
+    "mrtydi of the hub": ("mrtydi", made.mrtydi_hub),
+    "mldr": ("mldr", made.mldr),
+    "mkqa": ("mkqa", made.mkqa),
+    "mkqa with DPR's passages": ("mkqa", lambda path: made.mkqa(path, "dpr")),
+    "narrativeqa of the hub": ("narrativeqa", made.narrativeqa_hub),
+    "narrativeqa of the repository": ("narrativeqa", made.narrativeqa_github),
+    "narrativeqa of longembed": ("narrativeqa", made.longembed),
+    "longembed": ("longembed", lambda path: made.longembed(path / "passkey").parent),
+    "msmarco": ("msmarco", made.msmarco),
+    "cmteb": ("cmteb", made.cmteb),
+    "cmteb of mteb 2": ("cmteb", made.cmteb_new),
+    "trec": ("trec", made.trec),
+    "training": ("training", made.training),
+}
+
+
+def read(made_by: Callable[..., Path], folder: Path, **wanted: Any) -> list[Collection]:
+    return read_collections(made_by(folder), Wanted(**wanted))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_is_told_by_its_files_and_every_judged_document_is_there(
+    layout: str, tmp_path: Path
+) -> None:
+    name, make = LAYOUTS[layout]
+    path = make(tmp_path / "folder")
+    assert guess(path) == name
+    by_name, by_files = (
+        read_collections(source, Wanted(warn=lambda _: None)) for source in (f"{name}:{path}", path)
+    )
+    assert [each.label for each in by_name] == [each.label for each in by_files]
+    warnings: list[str] = []
+    check(by_files, warnings.append)
+    assert not warnings
+    for collection in by_files:
+        assert list(collection.corpus) == list(collection.corpus)  # it can be read again
+        assert collection.queries
+        assert collection.answers or set(collection.qrels) == set(collection.queries)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_digest_is_that_of_the_content(layout: str, tmp_path: Path) -> None:
+    _, make = LAYOUTS[layout]
+    one, other = (
+        read_collections(make(tmp_path / name / "folder"), Wanted(warn=lambda _: None))
+        for name in ("one", "other")
+    )
+    assert [each.corpus.digest for each in one] == [each.corpus.digest for each in other]
+
+
+def test_every_reader_has_a_layout_here() -> None:
+    assert {name for name, _ in LAYOUTS.values()} == set(READERS)
+
+
+def test_beir_puts_the_title_in_front_and_leaves_out_the_querys_own_document(tmp_path: Path) -> None:
+    [collection] = read(made.beir, tmp_path / "set")
+    assert collection.label == "set"
+    assert [tuple(doc) for doc in collection.corpus][:2] == [
+        ("d1", "Moka\nbrews coffee"),
+        ("d2", "a volcano"),
+    ]
+    assert collection.queries == {"q1": "moka pot"}  # q2 is of another split
+    assert collection.qrels == {"q1": {"d1": 2, "d2": 0}}
+    assert dict(collection.excluded) == {"q1": frozenset({"q1"})}
+
+
+def test_beir_takes_the_only_split_and_files_of_excluded_documents(tmp_path: Path) -> None:
+    folder = made.beir(tmp_path / "set", "validation")
+    made.write(folder / "excluded" / "validation.tsv", "query-id\tcorpus-id\nq1\td1\nq1\td2\n")
+    [collection] = read_collections(folder)
+    assert collection.split == "validation"
+    assert collection.excluded["q1"] == {"q1", "d2"}  # d1 is relevant
+
+
+def test_a_folder_of_beir_folders_has_a_subset_for_each(tmp_path: Path) -> None:
+    for name in ("android", "english"):
+        made.beir(tmp_path / "cqadupstack" / name)
+    path = tmp_path / "cqadupstack"
+    assert [each.label for each in read_collections(path)] == ["cqadupstack/android", "cqadupstack/english"]
+    assert [each.subset for each in read_collections(path, Wanted(("eng*",)))] == ["english"]
+
+
+def test_miracl_reads_the_parts_of_a_corpus_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    made.miracl(tmp_path, "fi")
+    [fi, sw] = read(made.miracl, tmp_path)
+    assert (fi.label, sw.label, sw.split) == ("miracl/fi", "miracl/sw", "dev")
+    assert [tuple(doc) for doc in sw.corpus] == [
+        ("7#0", "Moka\nChombo"),
+        ("7#1", "Moka ni"),  # the text begins with the title
+        ("12#0", "Mlima\nVolkeno"),
+    ]
+    assert sw.qrels == {"3": {"7#0": 1, "12#0": 0}, "4": {"12#0": 1}}
+    assert [each.subset for each in read(made.miracl, tmp_path, subsets=("sw",))] == ["sw"]
+
+
+def test_miracl_of_one_language_finds_the_corpus_beside_it(tmp_path: Path) -> None:
+    made.miracl(tmp_path)
+    [collection] = read_collections(tmp_path / "miracl-v1.0-sw")
+    assert len(list(collection.corpus)) == 3
+
+
+def test_mrtydi_has_both_of_its_layouts(tmp_path: Path) -> None:
+    [collection] = read(made.mrtydi, tmp_path / "tar")
+    assert collection.subset == "sw"
+    assert [doc.text for doc in collection.corpus] == ["Moka\n\nChombo", "Mlima\n\nVolkeno"]
+    assert collection.queries == {"3": "Moka ni nini?"}
+    [collection] = read(made.mrtydi_hub, tmp_path / "hub")
+    assert (collection.subset, collection.qrels) == ("th", {"3": {"7#0": 1}})
+
+
+def test_mldr_takes_positives_and_negatives_and_tells_of_queries_without_a_positive(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    [collection] = read(made.mldr, tmp_path, warn=warnings.append)
+    assert collection.qrels == {"q-es-8": {"doc-es-64": 1, "doc-es-65": 0}}
+    assert len(warnings) == 1
+    assert "1 of 2 queries have no relevant document" in warnings[0]
+
+
+def test_mkqa_is_judged_by_answers_in_passages_made_plain(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    en, zh = read(made.mkqa, tmp_path, warn=warnings.append)
+    assert (en.subset, zh.subset) == ("en", "zh_cn-en")
+    assert en.corpus.digest == zh.corpus.digest
+    assert [tuple(doc) for doc in zh.corpus] == [("doc0", 'the tower\n"built" by éiffel - in paris...')]
+    assert zh.queries == {"1": "谁建的?"}
+    assert zh.answers == {"1": ("Éiffel", "Gustave Éiffel")}
+    assert zh.metrics == ("AnswerRecall@20", "AnswerRecall@100")
+    assert all("1 of 2 questions have no answer" in warning for warning in warnings)
+
+
+def test_dprs_passages_are_unquoted(tmp_path: Path) -> None:
+    made.mkqa(tmp_path, "dpr")
+    collection = read_collections(tmp_path, Wanted(("en",)))[0]
+    assert [doc.text for doc in collection.corpus] == ['the tower\nbuilt by "gustave" éiffel', "rome\nother"]
+
+
+@pytest.mark.parametrize("make", [made.narrativeqa_hub, made.narrativeqa_github], ids=["hub", "repository"])
+def test_narrativeqa_has_each_story_once_and_every_question(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    [collection] = read(make, tmp_path)
+    assert [doc.id for doc in collection.corpus] == ["s1", "s2"]
+    assert [doc.text.strip() for doc in collection.corpus] == ["Call me.", "Fade in."]
+    assert next(iter(collection.qrels.values())) == {"s1": 1}
+    assert list(collection.qrels.values())[-1] == {"s2": 1}
+
+
+def test_msmarco_has_the_development_queries_and_the_tracks(tmp_path: Path) -> None:
+    [small] = read(made.msmarco, tmp_path)
+    assert small.queries == {"10": "what is it"}
+    assert next(iter(small.corpus)) == ("0", 'The presence of "communication"')
+    assert small.metrics[0] == "RR@10"
+    [track] = read_collections(tmp_path, Wanted(split="dl19"))
+    assert track.qrels == {"20": {"0": 0, "2": 3}}
+    assert "RR(rel=2)@10" in track.metrics
+
+
+def test_cmteb_has_both_of_its_layouts(tmp_path: Path) -> None:
+    [old] = read(made.cmteb, tmp_path / "old")
+    assert (old.label, old.qrels, next(iter(old.corpus)).text) == (
+        "T2Retrieval/zh",
+        {"q1": {"p1": 1}},
+        "胆碱",
+    )
+    [new] = read(made.cmteb_new, tmp_path / "new")
+    assert (new.label, new.qrels, next(iter(new.corpus)).text) == (
+        "DuRetrieval/zh",
+        {"q1": {"p1": 1}},
+        "题\n文",
+    )
+
+
+def test_trec_documents_lose_their_tags_and_topics_are_their_titles(tmp_path: Path) -> None:
+    [collection] = read(made.trec, tmp_path / "robust")
+    assert [tuple(doc) for doc in collection.corpus] == [
+        ("FT911-3", "Moka & pot\nBrews\ncoffee."),
+        ("FT911-4", "Lava"),
+    ]
+    assert collection.queries == {"301": "Moka pots"}
+
+
+def test_trec_topics_may_be_xml(tmp_path: Path) -> None:
+    made.trec(tmp_path)
+    (tmp_path / "topics.301.txt").unlink()
+    made.write(
+        tmp_path / "topics.301.xml",
+        '<topics task="x"><topic number="301">\n<query>moka pots</query>\n<question>What?</question></topic></topics>',
+    )
+    assert read_collections(tmp_path)[0].queries == {"301": "moka pots"}
+
+
+def test_training_data_makes_one_document_of_each_text_and_one_query_of_each_wording(tmp_path: Path) -> None:
+    [collection] = read(made.training, tmp_path)
+    documents = {doc.text: doc.id for doc in collection.corpus}
+    assert list(documents) == ["brews coffee", "lava", "a tower", "a coffee maker"]
+    first, second = collection.qrels.values()
+    assert first == {
+        documents["brews coffee"]: 1,
+        documents["lava"]: 0,
+        documents["a tower"]: 0,
+        documents["a coffee maker"]: 1,
+    }
+    assert second == {documents["lava"]: 1, documents["brews coffee"]: 0}
