@@ -67,6 +67,17 @@ def test_the_lexical_scores_for_a_gpu_are_those_for_a_processor():
     assert not on_gpu.scores(nothing).any()
 
 
+@pytest.mark.usefixtures("parts")
+def test_the_token_scores_for_a_gpu_are_those_for_a_processor():
+    documents, queries = encoded(40, 3, empty=(5,)), encoded(6, 4, empty=(2,))
+    tokens = exact._Tokens.of([torch.from_numpy(documents.multi.values)], [documents.multi.lengths], CPU)
+    draw = torch.Generator().manual_seed(0)
+    query, rows = torch.randint(6, (200,), generator=draw), torch.randint(40, (200,), generator=draw)
+    expected = tokens.pair_scores(queries.multi, query, rows)
+    torch.testing.assert_close(tokens.in_batches(queries.multi, query, rows), expected, rtol=0, atol=1e-6)
+    assert (expected != 0).sum() > 100
+
+
 def test_token_vectors_in_float16_change_scores_by_rounding_alone():
     draw = np.random.default_rng(0)
     documents, queries = encoded(30, 6), encoded(4, 7)

@@ -224,6 +224,29 @@ class _Tokens:
 
     def pair_scores(self, queries: Ragged, query: Tensor, rows: Tensor) -> Tensor:
         """MaxSim (arXiv 2402.03216v4, section 3.2) of query ``query[i]`` with passage ``rows[i]``, float32."""
+        if self.device.type == "cpu":
+            scores = self._by_passage(queries, query.numpy(), rows.numpy())
+            return torch.from_numpy(scores)
+        return self.in_batches(queries, query, rows)
+
+    def _by_passage(self, queries: Ragged, query: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+        """One product for each passage with all its queries: its vectors are read once, where they stand."""
+        offsets = self.offsets.numpy()
+        scores = np.zeros(len(rows), dtype=np.float32)
+        filled = np.flatnonzero((queries.lengths[query] > 0) & (np.diff(offsets)[rows] > 0))
+        order = filled[np.argsort(rows[filled], kind="stable")]
+        spans = [np.arange(*queries.offsets[i : i + 2]) for i in range(len(queries))]
+        for some in np.split(order, np.flatnonzero(np.diff(rows[order])) + 1) if len(order) else []:
+            first, last = offsets[rows[some[0]]], offsets[rows[some[0]] + 1]
+            chosen = [spans[i] for i in query[some]]
+            similarity = queries.values[np.concatenate(chosen)] @ self.values[first:last].float().numpy().T
+            lengths = queries.lengths[query[some]]
+            starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            scores[some] = np.add.reduceat(similarity.max(axis=1), starts) / lengths
+        return scores
+
+    def in_batches(self, queries: Ragged, query: Tensor, rows: Tensor) -> Tensor:
+        """The same for a GPU, which wants many pairs of about the same height at once."""
         padded, lengths = _padded_queries(queries, self.device)
         heights = self.offsets.diff()[rows]
         scores = torch.zeros(len(rows), device=self.device)
