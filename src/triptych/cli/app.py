@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-<<<<<<< HEAD
 from triptych.cli import (
     compare,
     convert,
@@ -27,9 +26,6 @@ from triptych.cli import (
     synthesize,
     train,
 )
-=======
-from triptych.cli import compare, data, demo, encode, evaluate, index, info, mine, score, search, train
->>>>>>> negatives
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -71,10 +67,7 @@ data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
-<<<<<<< HEAD
 app.command()(merge.merge)
-=======
->>>>>>> negatives
 app.command()(mine.mine_negatives)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)
