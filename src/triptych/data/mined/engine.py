@@ -106,7 +106,10 @@ class Ray:
         started = not ray.is_initialized()
         if started:
             own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
+            except Exception as error:  # Ray has no class of its own for this
+                raise WorkerError(f"Ray could not start: {error}") from error
         try:
             with _quiet(ray.data):
                 yield _ray_data
