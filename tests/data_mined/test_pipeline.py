@@ -25,7 +25,7 @@ from triptych.data.mined.structured import Block, Link, StructuredDocument, Tran
 from triptych.data.mined.tally import Tally
 from triptych.data.rows import files_of, parsed, places_of
 from triptych.data.training import read_examples
-from triptych.errors import DataError, InputError, WorkerError
+from triptych.errors import DataError, InputError, MissingExtra, WorkerError
 
 VOCABULARIES = {
     "en": "the water coffee pot steam boils lower upper part filter ground cup morning kitchen slowly",
@@ -313,6 +313,15 @@ def test_a_broken_line_stops_the_run_with_its_place(workers: int, source: Path, 
 
 def dies(_item: int) -> None:
     os._exit(3)
+
+
+def lacks(_item: int) -> None:
+    raise MissingExtra("this", "data")  # cannot be copied to another process
+
+
+def test_an_error_that_cannot_be_copied_arrives_with_its_message() -> None:
+    with pytest.raises(WorkerError, match=r"triptych\[data\]"), Local(2).start() as run:
+        run(lacks, [1, 2], lambda: None)
 
 
 def doubles(folder: Path, item: int) -> None:

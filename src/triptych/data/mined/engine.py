@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -106,14 +107,14 @@ class Ray:
         started = not ray.is_initialized()
         if started:
             own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
+            except Exception as error:  # Ray has no class of its own for this
+                raise WorkerError(f"Ray could not start: {error}") from error
         try:
             with _quiet(ray.data):
                 yield _ray_data
         except ray.exceptions.RayError as error:
-            cause = _own_error(error)
-            if cause is not None:
-                raise cause from error
             raise WorkerError(f"Ray: {error}; what was finished is kept: run again") from error
         finally:
             if started:
@@ -137,11 +138,12 @@ def _quiet(data: Any) -> Generator[None]:
             log.setLevel(level)
 
 
-def _own_error(error: BaseException | None) -> TriptychError | None:
-    """The error of ours that Ray wrapped, if that is what happened."""
-    while error is not None and not isinstance(error, TriptychError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+def _portable(error: TriptychError) -> TriptychError:
+    """The error as another process can have it: itself, if a copy can be made of it, or else its message."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return WorkerError(str(error))
 
 
 def _one_by_one(function: Callable[[_T], None], items: Sequence[_T], done: Callable[[], None]) -> None:
@@ -161,7 +163,7 @@ def _spread(
     waiting: set[Future[None]] = set()
     while True:
         for item in left:
-            waiting.add(pool.submit(function, item))
+            waiting.add(pool.submit(_by_item, function, item))
             if len(waiting) >= _AHEAD * workers:
                 break
         if not waiting:
@@ -179,10 +181,23 @@ def _ray_data(function: Callable[[_T], None], items: Sequence[_T], done: Callabl
         return
     numbers = [{"number": number} for number in range(len(items))]
     rows: Any = ray.data.from_items(numbers, override_num_blocks=len(items))
-    for _ in rows.map(partial(_apply, function, items)).iter_rows():
+    for row in rows.map(partial(_by_row, function, items)).iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
         done()
 
 
-def _apply(function: Callable[[_T], None], items: Sequence[_T], row: dict[str, Any]) -> dict[str, Any]:
-    function(items[row["number"]])
-    return row
+def _by_row(function: Callable[[_T], None], items: Sequence[_T], row: dict[str, Any]) -> dict[str, Any]:
+    """Our own errors are values: raised, they would arrive as text among Ray's."""
+    try:
+        function(items[row["number"]])
+    except TriptychError as error:
+        return {"error": pickle.dumps(_portable(error))}
+    return {"error": b""}
+
+
+def _by_item(function: Callable[[_T], None], item: _T) -> None:
+    try:
+        function(item)
+    except TriptychError as error:
+        raise _portable(error) from None
