@@ -12,7 +12,7 @@ _ISO3 = (
     "tam ta, tel te, tgl tl, tha th, tur tr, ukr uk, urd ur, vie vi, "
     "bem bem, fon fon, hau ha, ibo ig, kin rw, twi tw, yor yo, zul zu"
 )
-_SAME = {
+_SAME: dict[str, str] = {
     "zh-CN": "zh",
     "zh-Hans": "zh",
     "zh-Hant": "zh-TW",
@@ -20,7 +20,7 @@ _SAME = {
     "en-US": "en",
     "C": "en",
     "no": "nb",
-    **dict(pair.split() for pair in _ISO3.split(", ")),
+    **{pair.partition(" ")[0]: pair.partition(" ")[2] for pair in _ISO3.split(", ")},
 }
 
 

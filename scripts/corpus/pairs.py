@@ -111,10 +111,11 @@ def mine(
         offered[kind] = offered.get(kind, 0) + count
     tally = Tally()
     check = LanguageCheck(cache(ranker()))
-    filters = [
-        *pair_filters(("length", "symbols", "copy"), Thresholds()),
-        Filter("language", lambda pair: pair.source in CHECKED or in_its_language(pair, check)),
-    ]
+
+    def in_language(pair: Pair) -> bool:
+        return pair.source in CHECKED or in_its_language(pair, check)
+
+    filters = [*pair_filters(("length", "symbols", "copy"), Thresholds()), Filter("language", in_language)]
     drawn = (pair for _, pair in draw.items())
     found = sorted(
         counted(filtered(drawn, filters, tally), tally),

@@ -10,7 +10,7 @@ from corpus.debian.books import books
 from corpus.debian.fetch import unpack
 from corpus.debian.manuals import manuals
 from corpus.debian.pages import gnome, libreoffice
-from corpus.debian.words import annotations, catalogues, dictionaries
+from corpus.debian.words import catalogues, characters, dictionaries
 
 from triptych.errors import DataError
 
@@ -193,7 +193,7 @@ def test_annotations_give_name_and_keywords(tmp_path: Path) -> None:
     one = f"<ldml><annotations>{both}</annotations></ldml>"
     put(folder / "en.xml", one.format("exclamation mark"))
     put(folder / "de.xml", one.format("Ausrufezeichen"))
-    (record,) = annotations([tmp_path])
+    (record,) = characters([tmp_path])
     assert record == {
         "s": "cldr",
         "k": "!",

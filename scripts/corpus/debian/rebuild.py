@@ -23,7 +23,7 @@ READERS: Mapping[str, tuple[str, Reader]] = {
     "sky": ("docs", books.books),
     "man": ("docs", manuals.manuals),
     "strings": ("parallel", words.catalogues),
-    "cldr": ("lexicon", words.annotations),
+    "cldr": ("lexicon", words.characters),
     "fd": ("lexicon", words.dictionaries),
 }
 """Of each part of the recipe, the file that it goes to and what reads its packages."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
 from corpus.clean import tidy
 
@@ -61,7 +61,7 @@ def _line(text: str) -> str:
     return " ".join(tidy(text).split())
 
 
-def annotations(roots: Iterable[Path]) -> Iterator[Record]:
+def characters(roots: Iterable[Path]) -> Iterator[Record]:
     """Names and keywords of characters (unicode-cldr-core)."""
     found: dict[str, dict[str, list[str]]] = {}
     for root in roots:
