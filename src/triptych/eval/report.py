@@ -108,7 +108,7 @@ def _pictures(result: Evaluation, dataset: str) -> Iterator[dict[str, str]]:
     if (svg := plots.compression(result, dataset)) is not None:
         note = (
             "Each point is a form of the documents' token vectors; the lines join those that no smaller one beats. The "
-            "first 50 of every list of the evaluation are ranked again; queries keep their full precision. "
+            "first 20 of every list of the evaluation are ranked again; queries keep their full precision. "
             "PCA: principal components of this corpus."
         )
         yield {"title": "Smaller token vectors", "svg": svg, "note": note}
