@@ -114,7 +114,8 @@ def _pictures(result: Evaluation, dataset: str) -> Iterator[dict[str, str]]:
         yield {"title": "Smaller token vectors", "svg": svg, "note": note}
     if (svg := plots.latency(result, dataset)) is not None:
         note = "Queries that were read from the cache have no encoding in their time."
-        cached = any(one.encode_seconds_per_query is None for one in result.contenders.values())
+        models = {one.contender for one in result.systems.values() if one.weights}
+        cached = any(result.contenders[name].encode_seconds_per_query is None for name in models)
         yield {"title": "Time and quality", "svg": svg, "note": note if cached else ""}
 
 
