@@ -11,9 +11,9 @@ from triptych.errors import IndexForeign, InputError
 from triptych.index.documents import check_ids, check_text, read_documents
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions, Payload
-from triptych.index.search import Protocol, hybrid_search, make_plan
+from triptych.index.search import Plan, Protocol, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.types import Head, HeadWeights, Hit, TextEncoder
+from triptych.types import Encoded, Head, HeadWeights, Hit, TextEncoder
 
 Progress = Callable[[int, int | None], None]
 
@@ -210,14 +210,46 @@ class Index:
         Raises:
             InputError: For an empty question, or an option that the index cannot follow.
         """
+        plan = self._plan(k, options)
+        texts = _queries(query)
+        if not texts:
+            return []
+        engine = self._store.engine
+        found = hybrid_search(engine, self.encoder.encode_query(texts, outputs=engine.layout.heads), plan)
+        return found[0] if isinstance(query, str) else found
+
+    def search_encoded(
+        self, queries: Encoded, k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
+        """Searches for queries that are encoded already, such as with prompts of their own.
+
+        Args:
+            queries: Q queries with all heads of the index, by its own model.
+            k: As for `search`.
+            **options: As for `search`.
+
+        Returns:
+            For each query its hits.
+
+        Raises:
+            InputError: As `search`, and for vectors that do not fit the index.
+        """
+        return hybrid_search(self._store.engine, queries, self._plan(k, options))
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The representations that the index holds."""
+        self._store.check_open()
+        return self._store.engine.layout.heads
+
+    def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
         unknown = [name for name in options if name not in SearchOptions.__annotations__]
         if unknown:
             known = ", ".join(SearchOptions.__annotations__)
             raise InputError(f"search: got the options {unknown}; expected some of {known}")
-        engine = self._store.engine
-        plan = make_plan(
-            engine,
+        return make_plan(
+            self._store.engine,
             k,
             options.get("weights"),
             options.get("routes"),
@@ -225,11 +257,6 @@ class Index:
             candidates=options.get("candidates", 200),
             protocol=options.get("protocol", "exact"),
         )
-        texts = _queries(query)
-        if not texts:
-            return []
-        found = hybrid_search(engine, self.encoder.encode_query(texts, outputs=engine.layout.heads), plan)
-        return found[0] if isinstance(query, str) else found
 
     def get(self, ids: Sequence[str]) -> list[Payload | None]:
         """Documents as they were added (id, text, metadata), in the order of `ids`; None for one not there."""

@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import compare, data, demo, encode, evaluate, index, info, score, search, train
+from triptych.cli import (
+    compare,
+    convert,
+    data,
+    demo,
+    encode,
+    evaluate,
+    index,
+    info,
+    merge,
+    mine,
+    score,
+    search,
+    synthesize,
+    train,
+)
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -47,9 +62,13 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 for command in (demo.demo, index.index, search.search, encode.encode, score.score, info.info):
     app.command()(command)
+data.app.command()(convert.convert)
+data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
+app.command()(merge.merge)
+app.command()(mine.mine_negatives)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from triptych.data.beir import beir_files, is_beir, read_beir
 from triptych.data.examples import LANGUAGE, Example, Judged, join_judged, parse_record
@@ -34,12 +34,15 @@ class Reading:
         positive_from: The least label or score of a positive, where passages are judged one by one.
         on_error: Called with each record that cannot be used; reading goes on after it. None: it is raised.
         on_skip: Called with the place of each query that has no positive.
+        on_record: Called with each record of JSON Lines and Parquet of which an example can be made: for fields
+            that an example does not have.
     """
 
     split: str = "train"
     positive_from: float = 0.5
     on_error: Callable[[DataError], None] | None = None
     on_skip: Callable[[Place], None] | None = None
+    on_record: Callable[[Place, Mapping[str, Any]], None] | None = None
 
 
 def read_examples(
@@ -131,12 +134,15 @@ def _read_file(file: Path, how: Reading) -> Iterator[tuple[Place, Example | None
     start = Place(str(file))
     for place, raw in places_of(file):
         try:
-            made = parse_record(parsed(raw, place), place)
+            record = parsed(raw, place)
+            made = parse_record(record, place)
         except DataError as error:
             if how.on_error is None:
                 raise
             how.on_error(error)
             continue
+        if how.on_record:
+            how.on_record(place, record)
         if isinstance(made, Example):
             yield from _joined(waiting, start, how)
             waiting = []

@@ -1,0 +1,232 @@
+"""What to mine, how to search for it, and what counts as a false negative."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from triptych.errors import InputError
+from triptych.types import HEADS, Head, HeadWeights, check_heads
+
+Ranking: TypeAlias = Literal["dense", "lexical", "multi", "hybrid"]
+Judge: TypeAlias = Literal["ranking", "combined"]
+Choice: TypeAlias = Literal["sample", "top"]
+Reference: TypeAlias = Literal["best", "least"]
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How near a negative's score may come to the positive's.
+
+    **Math** a candidate of score s is kept if ``s ≤ s⁺ − (1 − relative)·|s⁺|`` and ``s ≤ s⁺ − absolute``. For
+    ``s⁺ > 0`` the first is ``s ≤ relative·s⁺``: "TopK-PercPos" of NV-Retriever (arXiv 2407.15831, section 4),
+    which found 0.95 best; the second is its "TopK-MarginPos".
+
+    Attributes:
+        relative: Share of the positive's score, above 0; None: no such limit.
+        absolute: Distance to the positive's score, ≥ 0; None: no such limit.
+
+    Raises:
+        InputError: For numbers out of these ranges.
+    """
+
+    relative: float | None = 0.95
+    absolute: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.relative is not None and not 0 < self.relative < math.inf:
+            raise InputError(
+                f"margin: got the share {self.relative}; expected a number above 0, such as 0.95"
+            )
+        if self.absolute is not None and not 0 <= self.absolute < math.inf:
+            raise InputError(f"margin: got the distance {self.absolute}; expected a number ≥ 0, such as 0.05")
+
+    def limit(self, positive: float) -> float:
+        """The highest score that a negative may have beside a positive of this score; inf without a limit."""
+        limit = math.inf
+        if self.relative is not None:
+            limit = positive - (1 - self.relative) * abs(positive)
+        return limit if self.absolute is None else min(limit, positive - self.absolute)
+
+    @classmethod
+    def parse(cls, text: str) -> Margin:
+        """Reads "95%", "0.05", "95%,0.05" or "none".
+
+        Raises:
+            InputError: For anything else.
+        """
+        values: dict[str, float | None] = {"relative": None, "absolute": None}
+        try:
+            for part in [] if text.strip() == "none" else text.split(","):
+                name = "relative" if part.strip().endswith("%") else "absolute"
+                number = float(part.strip().removesuffix("%"))
+                values[name] = number / 100 if name == "relative" else number
+        except ValueError:
+            raise InputError(
+                f"margin: got {text!r}; expected a share of the positive's score (95%), a distance to it (0.05), "
+                "both (95%,0.05), or none"
+            ) from None
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How candidates are found and ranked.
+
+    Attributes:
+        ranking: By which score: one head's, or the weighted sum of all ("hybrid").
+        weights: Of the sum; None: (1, 0.3, 1) for the heads that the model has.
+        routes: Heads that recall candidates. None: the head itself; for "multi" and "hybrid" dense and lexical,
+            whose union gets its exact scores, as far as the model has them.
+        candidates: Documents that each route recalls; at least the last rank that is mined.
+        query_length: Most tokens of a query; None: what the model reads.
+        passage_length: Most tokens of a passage; None: what the model reads.
+    """
+
+    ranking: Ranking = "hybrid"
+    weights: HeadWeights | None = None
+    routes: tuple[Head, ...] | None = None
+    candidates: int = 200
+    query_length: int | None = None
+    passage_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ranking not in RANKINGS:
+            raise InputError(f"search: got {self.ranking!r}; expected one of {', '.join(RANKINGS)}")
+        if self.candidates < 1:
+            raise InputError(f"candidates: got {self.candidates}; expected at least 1")
+        if self.routes is not None:
+            check_heads(self.routes, "routes")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which candidates are taken for false negatives.
+
+    A passage with the normalised text of a positive, of the query, or of a better candidate never is a negative.
+
+    Attributes:
+        margin: Distance to the positive's score.
+        reference: Which positive's score counts where there are several: the best one's or the least one's.
+        article: Drop passages of an article from which a positive comes.
+        translation: Drop passages with a positive's article in another language.
+        rerank_margin: Distance to the positive's score by the re-ranker.
+        rerank_pool: Candidates a query that a re-ranker reads, at least as many as are kept.
+    """
+
+    margin: Margin = field(default_factory=Margin)
+    reference: Reference = "best"
+    article: bool = True
+    translation: bool = True
+    rerank_margin: Margin = field(default_factory=Margin)
+    rerank_pool: int = 50
+
+    def __post_init__(self) -> None:
+        if self.reference not in get_args(Reference):
+            raise InputError(f"reference: got {self.reference!r}; expected best or least")
+        if self.rerank_pool < 1:
+            raise InputError(f"rerank_pool: got {self.rerank_pool}; expected at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that decides which negatives a query gets.
+
+    Attributes:
+        search: How candidates are found.
+        filters: Which of them are dropped.
+        ranks: First and last rank that is mined, from 1; the positives count in the ranking. The paper takes 2 to
+            200 (arXiv 2402.03216v4, section 3.1, "ANCE").
+        keep: Most negatives a query.
+        choose: "sample": drawn evenly from what the filters leave; "top": the best ranked.
+        judge: Whose scores the margin compares and the output holds: those of the ranking, or the weighted sum
+            of all heads ("combined"). A re-ranker's take the place of either in the output.
+        existing: Keep the negatives that an example brings, and add mined ones up to `keep`.
+        seed: Of the drawing; a query's draw depends on it and on the query's number alone.
+        block: Queries that are searched and written at once.
+
+    Raises:
+        InputError: For values that make no sense.
+    """
+
+    search: Search = field(default_factory=Search)
+    filters: Filters = field(default_factory=Filters)
+    ranks: tuple[int, int] = (2, 200)
+    keep: int = 15
+    choose: Choice = "sample"
+    judge: Judge = "ranking"
+    existing: bool = False
+    seed: int = 0
+    block: int = 512
+
+    def __post_init__(self) -> None:
+        first, last = self.ranks
+        if not 1 <= first <= last:
+            raise InputError(f"ranks: got {first}:{last}; expected FIRST:LAST with 1 ≤ FIRST ≤ LAST")
+        for name, value in (("keep", self.keep), ("block", self.block)):
+            if value < 1:
+                raise InputError(f"{name}: got {value}; expected at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed: got {self.seed}; expected a number ≥ 0")
+        if self.choose not in get_args(Choice):
+            raise InputError(f"choose: got {self.choose!r}; expected sample or top")
+        if self.judge not in get_args(Judge):
+            raise InputError(f"judge: got {self.judge!r}; expected ranking or combined")
+
+    @property
+    def candidates(self) -> int:
+        """Documents that each route recalls."""
+        return max(self.search.candidates, self.ranks[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, as JSON has them."""
+        return asdict(self)
+
+
+class Scoring(NamedTuple):
+    """The scores of a search, with a given model.
+
+    Attributes:
+        rank: Weights of the score that ranks.
+        judge: Weights of the score that is compared and written.
+        routes: Heads that recall.
+        candidates: Documents that each route recalls.
+    """
+
+    rank: HeadWeights
+    judge: HeadWeights
+    routes: tuple[Head, ...]
+    candidates: int
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """All heads that are needed."""
+        used = {*self.rank.heads, *self.judge.heads, *self.routes}
+        return tuple(head for head in HEADS if head in used)
+
+
+def scoring_of(options: Options, heads: Sequence[Head]) -> Scoring:
+    """How a model with these heads searches.
+
+    Raises:
+        InputError: If a head is asked for that the model lacks.
+    """
+    search, default = options.search, HeadWeights()._asdict()
+    summed = search.weights or HeadWeights.of({head: default[head] for head in heads})
+    rank = summed if search.ranking == "hybrid" else HeadWeights.of({search.ranking: 1.0})
+    judge = rank if options.judge == "ranking" else summed
+    routes = search.routes
+    if routes is None:
+        recalling = [head for head in ("dense", "lexical") if head in heads]
+        routes = (search.ranking,) if search.ranking in recalling else tuple(recalling) or ("multi",)
+    scoring = Scoring(rank, judge, check_heads(routes, "routes"), options.candidates)
+    if lacking := [head for head in scoring.heads if head not in heads]:
+        raise InputError(
+            f"search: got {search.ranking!r} with weights {tuple(summed)} and routes {list(routes)}, which need "
+            f"{' and '.join(lacking)}; this model has {', '.join(heads)}"
+        )
+    return scoring
