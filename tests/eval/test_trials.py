@@ -168,7 +168,7 @@ def test_names_of_forms_are_distinct_and_the_whole_form_changes_nothing() -> Non
 
 
 def test_compression_of_nothing_has_the_quality_of_the_evaluation() -> None:
-    one = made.collection(documents=40)  # the first 50 of each list are the whole corpus
+    one = made.collection(documents=20)  # the first 20 of each list are the whole corpus
     result = evaluate([one], [made.Toy()], Options(block=16, compression=True))
     whole = next(found for found in result.compressed if found.form == "32 bits")
     for mode in ("multi", "all"):

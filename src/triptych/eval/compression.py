@@ -36,7 +36,7 @@ class Form(NamedTuple):
         """Such as ``pca 96, 4 bits``."""
         parts = [f"{self.basis} {self.dims} dimensions"] if self.dims else []
         parts += [f"{self.pooled} tokens a vector"] if self.pooled > 1 else []
-        parts += [f"{self.bits} bits"] if self.bits < 32 or not parts else []
+        parts += [f"{self.bits} bit{'s' if self.bits > 1 else ''}"] if self.bits < 32 or not parts else []
         return ", ".join(parts)
 
 

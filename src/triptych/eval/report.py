@@ -108,12 +108,15 @@ def _pictures(result: Evaluation, dataset: str) -> Iterator[dict[str, str]]:
     if (svg := plots.compression(result, dataset)) is not None:
         note = (
             "Each point is a form of the documents' token vectors; the lines join those that no smaller one beats. The "
-            "first 50 of every list of the evaluation are ranked again; queries keep their full precision. "
+            "first 20 of every list of the evaluation are ranked again; queries keep their full precision. "
             "PCA: principal components of this corpus."
         )
         yield {"title": "Smaller token vectors", "svg": svg, "note": note}
     if (svg := plots.latency(result, dataset)) is not None:
-        yield {"title": "Time and quality", "svg": svg, "note": ""}
+        note = "Queries that were read from the cache have no encoding in their time."
+        models = {one.contender for one in result.systems.values() if one.weights}
+        cached = any(result.contenders[name].encode_seconds_per_query is None for name in models)
+        yield {"title": "Time and quality", "svg": svg, "note": note if cached else ""}
 
 
 def _rows(

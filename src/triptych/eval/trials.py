@@ -24,8 +24,8 @@ from triptych.types import HEADS, HeadWeights
 TUNABLE = ("dense+lexical", "all")
 """The modes whose weights can be chosen."""
 
-_DEVELOPMENT_DEPTH, _COMPRESSION_DEPTH = 200, 50
-_COMPRESSION_QUERIES = 500
+_DEVELOPMENT_DEPTH, _COMPRESSION_DEPTH = 200, 20
+_COMPRESSION_QUERIES = 300
 """Most queries for which smaller token vectors are tried, spread evenly over all."""
 
 _ABSENT = -1
