@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,14 +34,16 @@ def test_the_commands_of_the_readme_exist_with_their_options() -> None:
 
     from triptych.cli.app import app
 
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     text = (ROOT / "README.md").read_text("utf-8")
     lines = re.findall(
-        r"\btriptych (\w+) (.*)", "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S))
+        r"\btriptych ([\w-]+) (.*)", "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S))
     )
     assert {name for name, _ in lines} >= {"index", "search", "encode", "score", "info"}
     for name, rest in lines:
-        known = {option for parameter in commands[name].params for option in parameter.opts}
+        inner = getattr(commands[name], "commands", {})  # `triptych data pairs`
+        command = inner[rest.split()[0]] if inner else commands[name]
+        known = {option for parameter in command.params for option in parameter.opts}
         used = set(re.findall(r"(?<!\S)(--?[a-z][\w-]*)", rest.split(" # ")[0].split("      ")[0]))
         assert used <= known, f"triptych {name}: {used - known}"
 

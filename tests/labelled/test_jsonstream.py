@@ -105,6 +105,9 @@ def test_a_long_line_is_never_held_whole(tmp_path: Path) -> None:
         file.write("[")
         file.write(", ".join(json.dumps({"i": i, "text": "x" * 200}) for i in range(20_000)))
         file.write("]")
+    few = tmp_path / "few.json"
+    few.write_text('[{"i": 1}]')
+    assert len(list(entries(few))) == 1  # what is imported at the first use is not counted
     tracemalloc.start()
     total = sum(entry.value["i"] for entry in entries(path))
     peak = tracemalloc.get_traced_memory()[1]
