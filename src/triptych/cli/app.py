@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import compare, data, demo, encode, evaluate, index, info, mine, score, search, train
+from triptych.cli import (
+    ablate,
+    compare,
+    data,
+    demo,
+    encode,
+    evaluate,
+    index,
+    info,
+    mine,
+    score,
+    search,
+    train,
+)
 from triptych.cli.failures import Commands
 
 app = typer.Typer(
@@ -53,6 +66,7 @@ app.command()(train.pretrain)
 app.command()(mine.mine_negatives)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(ablate.ablate)
 
 
 def main() -> None:
