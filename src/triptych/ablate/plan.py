@@ -206,7 +206,8 @@ def _check(plan: Plan, where: str) -> None:
     """What the types do not say."""
     stages = [stage.name for stage in plan.stages]
     names = [BASE, *(variant.name for variant in plan.variants)]
-    for what, given in (("stages", stages), ("variants", names), ("seeds", list(plan.seeds))):
+    every: dict[str, list[Any]] = {"stages": stages, "variants": names, "seeds": list(plan.seeds)}
+    for what, given in every.items():
         twice = [each for each in given if given.count(each) > 1]
         if twice:
             raise InputError(f"{where}: {what}: got {twice[0]!r} twice; expected different ones")
