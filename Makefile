@@ -19,7 +19,8 @@ quick: $(VENV)/.ready
 # Everything that has to hold before a change goes in: what CI runs.
 check: lint types test
 
-# A minute of training on two cores, and nDCG@10 of each head before and after; RUN= is where it goes.
+# A minute of training on two cores, and nDCG@10 of each head before and after (about three minutes in all); RUN= is
+# where it goes.
 RUN ?= build/smoke-train
 smoke-train: $(VENV)/.ready
 	rm -rf $(RUN)

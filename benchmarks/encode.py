@@ -1,4 +1,4 @@
-"""Encoding side by side: ours, FlagEmbedding, sentence-transformers, on a processor.
+"""Encoding side by side on a processor: ours, FlagEmbedding, sentence-transformers, and others where installed.
 
     python benchmarks/encode.py [--shape m3] [--rounds 3] [--scale 1] [--systems ...] [--workloads ...]
 
@@ -17,10 +17,11 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,13 @@ SYSTEMS = [
     "flagembedding",
     "flagembedding-bfloat16",
     "sentence-transformers",
+    "onnxruntime",
+    "openvino",
+    "openvino-int8",
+    "bge-m3-lite",
 ]
 # Batch sizes that the other libraries may choose from; ours has its token budget.
-BATCHES = (4, 16, 64)
+BATCHES = (1, 4, 16, 64)
 
 
 def serve(name: str, folder: Path, tokens: int, threads: int, pipe: Connection) -> None:
@@ -47,7 +52,7 @@ def serve(name: str, folder: Path, tokens: int, threads: int, pipe: Connection) 
     from systems import load, one_by_one
 
     torch.set_num_threads(threads)
-    encode = load(name, folder, tokens)
+    encode = load(name, folder, tokens, threads)
     pipe.send(encode.settings)
     while (order := pipe.recv()) is not None:
         texts, batch, single = order
@@ -122,14 +127,36 @@ def machine() -> dict[str, Any]:
     flags = next((line for line in lines if line.startswith("flags")), "")
     features = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
     packages = ("torch", "transformers", "sentence-transformers", "FlagEmbedding", "triptych")
+    peers = [name for name in ("onnxruntime", "openvino", "nncf", "bge-m3-lite") if _installed(name)]
     return {
         "cpu": f"{names[0] if names else platform.processor()} (family {' model '.join(family)})",
         "cores": os.cpu_count(),
         "features": [f for f in features if f" {f}" in flags],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version(name) for name in (*packages, *peers)},
         "threads": torch.get_num_threads(),
     }
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
+
+
+def present(names: list[str], folder: Path, hidden: int) -> list[str]:
+    """The systems that can be measured here, with the graphs that they need written; says which cannot, and why."""
+    import peers
+
+    why = {name: peers.missing(name, hidden) for name in names}
+    for name, problem in why.items():
+        if problem:
+            print(f"{name} is left out: {problem}", flush=True)
+    kept = [name for name in names if not why[name]]
+    # In a process of its own, so that the memory which this takes is gone before anything is measured.
+    subprocess.run([sys.executable, peers.__file__, str(folder), *kept], check=True)
+    return kept
 
 
 def summary(
@@ -138,11 +165,7 @@ def summary(
     """One line of results: medians over the rounds."""
     wall = statistics.median(run["wall"] for run in runs)
     processor = statistics.median(run["processor"] for run in runs)
-    all_heads = system.name.startswith("flag") or system.name in (
-        "triptych",
-        "triptych-int8",
-        "triptych-float32",
-    )
+    all_heads = not system.name.startswith("sentence-transformers") and not system.name.endswith("-dense")
     flops = shape.flops(work.lengths, all_heads)
     line: dict[str, Any] = {
         "system": system.name,
@@ -195,7 +218,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 
     shape = SHAPES[arguments.shape]
     works = [w for w in workloads(shape, folder, arguments.scale) if w.name in arguments.workloads]
-    names = ["limit", *arguments.systems]
+    names = ["limit", *present(arguments.systems, folder, shape.hidden)]
     systems = [System(name, folder, shape.max_tokens, arguments.threads) for name in names]
     probe, *rest = systems
     facts = {"run": time.strftime("%Y-%m-%dT%H:%M:%S"), "shape": shape.name, "machine": machine()}

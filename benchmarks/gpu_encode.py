@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_encode.py [--shape m3] [--rounds 3] [--scale 1] [--out FILE]
     python benchmarks/gpu_encode.py --device cpu --shape tiny --scale 0.01     # a dry run anywhere
+    python benchmarks/gpu_encode.py --parts forward throughput query --workloads mix long --ways triptych-compiled
 
-Ours (packed, plain and compiled, CUDA graphs for single texts) against FlagEmbedding in float16 and
+Ours (as it is, that is with CUDA graphs for single texts; without them; compiled) against FlagEmbedding in float16 and
 sentence-transformers in bfloat16 with torch's attention. The systems take turns; the figures are medians of the
 time from texts to arrays on the processor. Beside them the forward pass alone, as a share of the measured limit
 of the matrix products. Appends JSON lines; every part that fails says so and the others go on.
@@ -33,6 +34,8 @@ import systems
 from workloads import SHAPES, Shape, Texts, Workload, make_checkpoint, mixed_lengths
 
 RESULTS = Path(__file__).parent / "results" / "encode.jsonl"
+PARTS = ("check", "training", "forward", "throughput", "query", "scores")
+WAYS = ("triptych", "triptych-eager", "triptych-compiled")
 Line = dict[str, Any]
 
 
@@ -57,7 +60,7 @@ class Bench:
             file.write(json.dumps(self.lines[-1]) + "\n")
         print(f"[{time.perf_counter() - self.begin:5.0f} s]", json.dumps(line), flush=True)
 
-    def part(self, name: str, run: Callable[[], None]) -> None:
+    def part(self, name: str, run: Callable[[], Any]) -> None:
         """Runs a part; one that fails does not stop the others."""
         try:
             run()
@@ -181,11 +184,13 @@ def ours(bench: Bench, folder: Path) -> dict[str, Way]:
     """Ours in its ways, each with its token budget (None: by device)."""
     kind = "bfloat16"
     ways: dict[str, Way] = {}
-    for name in ("triptych", "triptych-graphs", "triptych-compiled"):
+    for name in bench.options.ways:
         encode = systems.triptych(folder, kind, device=str(bench.device))
         engine = encode.encoder._model.engine
-        if name != "triptych" and bench.device.type == "cuda":
-            engine.accelerate(compile=name == "triptych-compiled", graphs=True)
+        if name == "triptych-eager":
+            engine.graphs = None
+        elif name == "triptych-compiled" and bench.device.type == "cuda":
+            engine.accelerate(compile=True)
         ways[name] = (encode, None)
     return ways
 
@@ -195,19 +200,21 @@ def others(bench: Bench, folder: Path, works: dict[str, Workload]) -> dict[str, 
     tokens, device = bench.shape.max_tokens, str(bench.device)
     half = "float16" if bench.device.type == "cuda" else "float32"
     makes = {
-        "flagembedding": lambda: systems.flag_embedding(folder, half, device, tokens),
-        "sentence-transformers": lambda: systems.sentence_transformers(folder, "bfloat16", device, tokens),
+        "flagembedding": ((32, 64), lambda: systems.flag_embedding(folder, half, device, tokens)),
+        "sentence-transformers": (
+            (64, 128),
+            lambda: systems.sentence_transformers(folder, "bfloat16", device, tokens),
+        ),
     }
     ways: dict[str, Way] = {}
-    part = works["mix"].texts[::4]
-    for name, make in makes.items():
+    part = works["mix"].texts[::8]
+    for name, (sizes, make) in makes.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 encode = make()
-            cost = {
-                batch: bench.seconds(lambda e=encode, b=batch: e(part, b), 1, 1) for batch in (32, 128, 256)
-            }
+            encode(part[:64], sizes[0])  # warm
+            cost = {batch: bench.seconds(lambda e=encode, b=batch: e(part, b), 1, 0) for batch in sizes}
             ways[name] = (encode, min(cost, key=lambda batch: cost[batch]))
             bench.add(part="tuning", system=name, seconds=cost)
         except Exception:
@@ -218,13 +225,19 @@ def others(bench: Bench, folder: Path, works: dict[str, Workload]) -> dict[str, 
 
 def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], limit: float) -> None:
     """Texts to arrays, the systems in turns."""
-    encoder = ways["triptych"][0].encoder
+    encoder = next(iter(ways.values()))[0].encoder
 
     def dense(texts: list[str], budget: int | None) -> np.ndarray:
         return encoder.encode(texts, outputs="dense", token_budget=budget).dense
 
-    every = {**ways, "triptych-dense": (dense, None)}
-    for name in ("short", "mix", "long"):
+    def streamed(texts: list[str], budget: int | None) -> np.ndarray:
+        """Four blocks: the next one is tokenised while one is computed."""
+        block = -(-len(texts) // 4)
+        options: dict[str, Any] = {"outputs": "dense", "prefix": "", "token_budget": budget}
+        return np.concatenate([part.dense for part in encoder.encode_stream(texts, block=block, **options)])
+
+    every = {**ways, "triptych-dense": (dense, None), "triptych-stream-dense": (streamed, None)}
+    for name in bench.options.workloads:
         work, times, peaks = works[name], dict[str, list[float]](), dict[str, float]()
         for _ in range(bench.options.rounds + 1):  # the first is a warm-up
             for system, (encode, batch) in every.items():
@@ -238,7 +251,7 @@ def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], l
                 )
         for system, all_seconds in times.items():
             seconds = statistics.median(all_seconds[1:])
-            flops = bench.shape.flops(work.lengths, system not in ("triptych-dense", "sentence-transformers"))
+            flops = bench.shape.flops(work.lengths, not system.endswith(("-dense", "sentence-transformers")))
             bench.add(
                 part="throughput",
                 system=system,
@@ -257,7 +270,7 @@ def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], l
 
 def forward_alone(bench: Bench, work: Workload, ways: dict[str, Way], limit: float) -> None:
     """The pass itself on batches that are on the device: what of the limit the kernels reach."""
-    from triptych.encode.encoder import batches
+    from triptych.encode.batching import batches
     from triptych.model.packed import Packed
 
     for name, (encode, _) in ways.items():
@@ -267,7 +280,7 @@ def forward_alone(bench: Bench, work: Workload, ways: dict[str, Way], limit: flo
         ids = encoder.tokenizer.encode(work.texts, max_length=bench.shape.max_tokens).ids
         lengths = np.array([len(text) for text in ids])
         order = np.argsort(-lengths, kind="stable")
-        for budget in (16384, 65536, 131072):
+        for budget in bench.options.budgets:
             cuts = batches(lengths[order], budget, padded=False)
             packed = [Packed.of([ids[i] for i in order[cut]], bench.device) for cut in cuts]
 
@@ -343,6 +356,12 @@ def main() -> None:
     parser.add_argument(
         "--plain", action="store_true", help="a tokenizer of numbered words (see workloads.py)"
     )
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="ways of ours")
+    parser.add_argument("--workloads", nargs="+", default=["short", "mix", "long"], help="of the throughput")
+    parser.add_argument(
+        "--budgets", nargs="+", type=int, default=[16384, 65536, 131072], help="of the pass alone"
+    )
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -354,15 +373,23 @@ def main() -> None:
         bench.shape, options.checkpoints / name, device=options.device, plain=options.plain
     )
     works = works_of(bench, folder)
-    bench.part("check", lambda: check(bench, folder, works))
-    bench.part("training", lambda: check_training(bench, folder))
-    ways = ours(bench, folder)
-    for name in ("mix", "long"):
-        bench.part("forward", lambda n=name: forward_alone(bench, works[n], ways, limit))
-    ways |= others(bench, folder, works)
-    bench.part("throughput", lambda: throughput(bench, works, ways, limit))
-    bench.part("query", lambda: queries(bench, works["query"], ways))
-    bench.part("scores", lambda: scores(bench))
+    ways: dict[str, Way] = {}
+    steps: list[tuple[str, Callable[[], Any]]] = [
+        ("check", lambda: check(bench, folder, works)),
+        ("training", lambda: check_training(bench, folder)),
+        ("forward", lambda: [forward_alone(bench, works[name], ways, limit) for name in ("mix", "long")]),
+        ("throughput", lambda: throughput(bench, works, ways, limit)),
+        ("query", lambda: queries(bench, works["query"], ways)),
+        ("scores", lambda: scores(bench)),
+    ]
+    for name, run in steps:
+        if name not in options.parts:
+            continue
+        if name in ("forward", "throughput", "query") and not ways:
+            ways |= ours(bench, folder)
+        if name in ("throughput", "query") and not {"flagembedding", "sentence-transformers"} & set(ways):
+            ways |= others(bench, folder, works)
+        bench.part(name, run)
     print(f"done in {time.perf_counter() - bench.begin:.0f} s")
 
 

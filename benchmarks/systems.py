@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import peers
 from triptych.types import Floats
 
 Encode = Callable[[list[str]], Floats]
@@ -52,6 +53,7 @@ def flag_embedding(folder: Path, dtype: str = "float32", device: str = "cpu", to
     )
     if dtype == "bfloat16" and device == "cpu":
         model.model.to(torch.bfloat16)
+        model.model.float = lambda: model.model  # it converts its model at each call on a processor
         model._convert_to_numpy = lambda part, device=None: (
             part.float() if part.is_floating_point() else part
         ).numpy()
@@ -159,13 +161,19 @@ SYSTEMS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "flagembedding-bfloat16": (flag_embedding, {"dtype": "bfloat16"}),
     "sentence-transformers": (sentence_transformers, {}),
     "sentence-transformers-float32": (sentence_transformers, {"dtype": "float32"}),
+    "openvino": (peers.openvino, {}),
+    "openvino-int8": (peers.openvino, {"precision": "int8"}),
+    "bge-m3-lite": (peers.bge_m3_lite, {}),
+    "onnxruntime": (peers.onnxruntime, {}),
     "limit": (limit, {}),
 }
 
 
-def load(name: str, folder: Path, tokens: int) -> Any:
+def load(name: str, folder: Path, tokens: int, threads: int = 1) -> Any:
     """One of `SYSTEMS` with its model."""
     make, options = SYSTEMS[name]
+    if name in peers.NEEDS:
+        options = {**options, "tokens": tokens, "threads": threads}
     if make in (flag_embedding, sentence_transformers):
         options = {**options, "tokens": tokens}
     with warnings.catch_warnings():

@@ -20,10 +20,9 @@ import torch
 from train_unified import SHAPES, Ours, texts
 
 WAYS = {
-    "whole": {"checkpointing": False, "sub_batch_tokens": None},
-    "layer by layer": {"checkpointing": True, "sub_batch_tokens": None},
-    "gradcache": {"checkpointing": False, "sub_batch_tokens": 1},
-    "gradcache, layer by layer": {"checkpointing": True, "sub_batch_tokens": 4},
+    "whole": {"checkpointing": False, "sub_batch_tokens": None, "from": 4},
+    "gradcache": {"checkpointing": False, "sub_batch_tokens": 2, "from": 64},
+    "layer by layer": {"checkpointing": True, "sub_batch_tokens": None, "from": 16},
 }
 
 
@@ -67,13 +66,14 @@ def main() -> None:
             shortest=given.longest,
             longest=given.longest,
             checkpointing=way["checkpointing"],
+            compile=False,
             sub_batch_tokens=None if budget is None else budget * given.longest,
         )
         system = Ours(options)
         system.model.to(given.device).train()
         # Room for AdamW's two moments, as in a real step.
         moments = [torch.zeros(2, *p.shape, device=given.device) for p in system.model.parameters()]
-        most, seconds, gigabytes, pairs = 0, 0.0, 0.0, 1
+        most, seconds, gigabytes, pairs = 0, 0.0, 0.0, way["from"]
         while seconds < given.patience and (found := fits(system, options, pairs)) is not None:
             most, (seconds, gigabytes) = pairs, found
             pairs *= 2

@@ -59,7 +59,8 @@ def backbone(options: argparse.Namespace) -> nn.Module:
         **SHAPES[options.shape],
     )
     torch.manual_seed(0)
-    return XLMRobertaModel(config, add_pooling_layer=False)
+    with torch.device(options.device):
+        return XLMRobertaModel(config, add_pooling_layer=False)
 
 
 def heads(width: int) -> tuple[nn.Linear, nn.Linear]:
@@ -85,12 +86,15 @@ class Ours:
         from triptych.config import M3Config
         from triptych.model.m3 import M3Model
         from triptych.model.packed import SpecialIds
+        from triptych.model.packed_forward import run_layer
 
         inner: Any = backbone(options)
         if options.checkpointing:
             getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
         self.model = M3Model(inner, M3Config(multi_dim=inner.config.hidden_size), SpecialIds(0, 2, 1, 3))
         self.model.lexical_head, self.model.multi_head = heads(inner.config.hidden_size)
+        if options.compile:
+            self.model.run_layer = torch.compile(run_layer, dynamic=True)
         self.options = options
 
     def step(self, queries: list[list[int]], passages: list[list[int]]) -> torch.Tensor:
@@ -98,21 +102,16 @@ class Ours:
         from triptych.train import gradcache
         from triptych.train.batches import PairBatch
         from triptych.train.objective import Objective
-        from triptych.train.pairs import joint, pair_losses
-        from triptych.train.reps import text_keys
+        from triptych.train.pairs import encode, pair_losses
+        from triptych.types import HEADS
 
         device = torch.device(self.options.device)
         batch = PairBatch(Packed.of(queries), Packed.of(passages), self.options.group)
-        keys = text_keys(batch.passages.lengths, batch.passages.ids).to(device)
-        batch = batch.to(device)
-
-        def encode(packed: Packed) -> Any:
-            with autocast(self.options):
-                return self.model(packed)
-
-        parts = gradcache.split(joint(batch.queries, batch.passages), self.options.sub_batch_tokens)
+        parts = [part.to(device) for part in gradcache.split(batch.joint(), self.options.sub_batch_tokens)]
         found = gradcache.backward(
-            encode, parts, lambda reps: pair_losses(Objective(drop_duplicates=False), reps, batch, keys, 0)
+            lambda packed: encode(self.model, lambda: autocast(self.options), packed, HEADS),
+            parts,
+            lambda reps: pair_losses(Objective(drop_duplicates=False), reps, batch, 0),
         )
         return found["loss"]
 
@@ -210,6 +209,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=128)
     parser.add_argument("--sub-batch-tokens", type=int, help="GradCache, ours alone")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, both")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, ours alone")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)

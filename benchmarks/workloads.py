@@ -95,14 +95,17 @@ def make_checkpoint(shape: Shape, folder: Path, *, device: str = "cpu", plain: b
 
 
 def _plain_tokenizer(folder: Path) -> None:
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     words = {word: i for i, word in enumerate([*special, *(f"w{i}" for i in range(PLAIN_WORDS))])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    names = dict(zip(("bos", "pad", "eos", "unk"), special, strict=True)) | {"cls": "<s>", "sep": "</s>"}
+    names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True)) | {
+        "cls": "<s>",
+        "sep": "</s>",
+    }
     PreTrainedTokenizerFast(
         tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
     ).save_pretrained(folder)

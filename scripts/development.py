@@ -50,15 +50,19 @@ def pool(passages: Sequence[Passage], passages_each: int = 250, questions_each: 
     )
 
 
-def ndcg10(scores: NDArray[Any], pool: Pool) -> dict[str, float]:
-    """nDCG@10 of every set, and their mean under "mean".
+def gains(scores: NDArray[Any], pool: Pool) -> NDArray[np.float64]:
+    """nDCG@10 of every question, ``[Q]``.
 
     **Math** With one relevant passage at rank r, nDCG@10 is ``1 / log2(r + 1)`` for r ≤ 10, else 0. A passage
     with the same score as the answer counts as ranked before it: ties win nothing.
     """
     own = scores[np.arange(len(scores)), pool.answers][:, None]
     ranks = (scores >= own).sum(axis=1)
-    gains = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0)
-    names = np.array(pool.sets)
-    figures = {str(name): float(gains[names == name].mean()) for name in np.unique(names)}
+    return np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0)
+
+
+def ndcg10(scores: NDArray[Any], pool: Pool) -> dict[str, float]:
+    """nDCG@10 of every set, and their mean under "mean"."""
+    each, names = gains(scores, pool), np.array(pool.sets)
+    figures = {str(name): float(each[names == name].mean()) for name in np.unique(names)}
     return {"mean": float(np.mean(list(figures.values()))), **figures}

@@ -26,13 +26,13 @@ from triptych.data.rows import parsed, places_of
 from triptych.files import write_json
 
 
-def main() -> None:
-    """Makes the folders and prints what is in them."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Makes the folders and prints what is in them; `given` takes the place of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("ready", type=Path, help="folder of the text")
     parser.add_argument("out", type=Path, help="folder of the sets")
     parser.add_argument("--questions", type=int, help="most questions of a set; all by default")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     ready, out, most = arguments.ready, arguments.out, arguments.questions
     evaluation = eval_short.pool(records(ready / "qa-eval.jsonl.zst"))
     training = eval_short.pool(r for r in records(ready / "qa-train.jsonl.zst") if set_aside(r))

@@ -10,6 +10,7 @@ from scipy import sparse
 import reference
 from triptych.errors import InputError
 from triptych.ops import scores, torch_scores
+from triptych.ops import torch_maxsim as blocks
 from triptych.types import HeadWeights, Ragged
 
 SMALL = settings(max_examples=40, deadline=None)
@@ -55,15 +56,17 @@ def test_maxsim_equals_the_loops_also_with_empty_texts_and_small_blocks(
         for block in (1, 10, 10**6):
             patch.setattr(scores, "_BLOCK", block)
             np.testing.assert_allclose(scores.maxsim_scores(queries, documents), expected, atol=1e-5)
-            patch.setattr(torch_scores, "_BLOCK", block)
-            np.testing.assert_allclose(torch_maxsim(queries, documents), expected, atol=1e-5)
+            patch.setattr(blocks, "_BLOCK", block)
+            for products in (False, True):
+                got = torch_maxsim(queries, documents, products=products)
+                np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def torch_maxsim(queries: Ragged, documents: Ragged) -> np.ndarray:
+def torch_maxsim(queries: Ragged, documents: Ragged, *, products: bool) -> np.ndarray:
     q, qo, d, do = (
         torch.from_numpy(a) for a in (queries.values, queries.offsets, documents.values, documents.offsets)
     )
-    return torch_scores.maxsim_scores(q, qo, d, do).numpy()
+    return blocks.MaxSim.apply(q, qo, d, do, products).numpy()  # type: ignore[attr-defined]
 
 
 @SMALL
@@ -92,7 +95,12 @@ def test_dense_scores_equal_the_loops() -> None:
     np.testing.assert_allclose(both.numpy(), expected, atol=1e-5)
 
 
-def test_gradient_of_maxsim_equals_that_of_the_plain_formula() -> None:
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("block", [1, 12, 10**6])
+def test_gradient_of_maxsim_equals_that_of_the_plain_formula(
+    monkeypatch: pytest.MonkeyPatch, block: int, products: bool
+) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK", block)
     rng = np.random.default_rng(1)
     q, d = random_ragged(rng, [3, 0, 2], 4), random_ragged(rng, [2, 5, 0, 1], 4)
     weight = torch.from_numpy(rng.standard_normal((3, 4)).astype(np.float32))
@@ -110,9 +118,8 @@ def test_gradient_of_maxsim_equals_that_of_the_plain_formula() -> None:
     for fast in (True, False):
         a, b = torch.tensor(q.values, requires_grad=True), torch.tensor(d.values, requires_grad=True)
         if fast:
-            matrix = torch_scores.maxsim_scores(
-                a, torch.from_numpy(q.offsets), b, torch.from_numpy(d.offsets)
-            )
+            bounds = torch.from_numpy(q.offsets), torch.from_numpy(d.offsets)
+            matrix = blocks.MaxSim.apply(a, bounds[0], b, bounds[1], products)
             (matrix * weight).sum().backward()
         else:
             plain(a, b).backward()
@@ -166,3 +173,9 @@ def test_different_widths_are_an_error_that_names_both(function: object) -> None
 
     with pytest.raises(InputError, match=r"3.*4"):
         function(make(3), make(4))  # type: ignore[operator]
+
+
+def test_a_score_that_is_missing_or_has_the_weight_0_does_not_count_in_torch_either() -> None:
+    dense, broken = torch.full((1, 2), 2.0), torch.full((1, 2), torch.nan)
+    assert torch_scores.combine(dense, None, dense, (1.0, 0.3, 2.0)).tolist() == [[6, 6]]
+    assert torch_scores.combine(dense, broken, dense, (1.0, 0.0, 2.0)).tolist() == [[6, 6]]

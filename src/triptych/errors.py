@@ -78,3 +78,7 @@ class MissingExtra(TriptychError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: pip install 'triptych[{extra}]'")
         self.extra = extra
+
+
+class EndpointError(TriptychError):
+    """A model's server refuses all requests, or gives no answer however often it is asked."""

@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 
 from triptych.data.arrow import INFO_FILE, ROWS_FILE
 from triptych.data.cache import default_cache
-from triptych.data.datasets import PairDataset, PairLimits, open_pairs
-from triptych.data.examples import Example
+from triptych.data.datasets import PairDataset, PairLimits, PairRow, open_pairs
 from triptych.data.joined import Datasets
 from triptych.data.texts import open_texts
 from triptych.data.training import Reading, read_examples
 from triptych.errors import DataError, InputError, StorageError
 from triptych.model.tokenizer import TextTokenizer
 
-from .words import WordTokenizer, ids_of
+from .words import Words, WordTokenizer, ids_of, text_of
 
 ROWS: list[dict[str, Any]] = [
     {"query": "a b", "pos": ["one two three"], "neg": ["x", "four five six seven"], "lang": "de"},
@@ -48,9 +47,33 @@ def opened(file: Path, tokenizer: WordTokenizer | None = None, **options: Any) -
     return open_pairs(file, tokenizer or WordTokenizer(), limits, cache=file.parent / "cache", **options)
 
 
+def plain(row: PairRow) -> tuple[str, list[str]]:
+    """The texts of a row as words."""
+    return text_of(row.query), [text_of(passage) for passage in row.passages]
+
+
+def test_teacher_scores_stand_beside_the_passages_and_may_be_missing(tmp_path: Path) -> None:
+    scored = {"query": "q", "pos": ["a", "b"], "neg": ["c"], "pos_scores": [3, 2.5], "neg_scores": [-1]}
+    bare = {"query": "q", "pos": ["a"]}
+    data = opened(write(tmp_path / "a.jsonl", [bare, scored, bare, scored]))
+    found = [row.scores for row in (data[i] for i in range(4))]
+    assert [None if each is None else each.tolist() for each in found] == [
+        None,
+        [3, 2.5, -1],
+        None,
+        [3, 2.5, -1],
+    ]
+
+
 def test_rows_are_the_examples_of_the_file_in_their_order(file: Path) -> None:
     data = opened(file)
-    assert [data[i] for i in range(len(data))] == [example for _, example in read_examples(file)]
+    for i, (_, example) in enumerate(read_examples(file)):
+        query, passages = plain(data[i])
+        prompt = "query: " if example.prompt is None else example.prompt
+        assert query == " ".join((prompt + example.query).split()[:10])
+        assert passages == [" ".join(text.split()[:18]) for text in example.passages]
+        assert data[i].positives == len(example.pos)
+        assert (data.id(i), data.languages()[i]) == (example.id, example.language)
     assert (data.name, data.max_negatives, data.scored, data.skipped) == ("a.jsonl", 2, False, 0)
     with pytest.raises(IndexError):
         data[3]
@@ -94,7 +117,7 @@ def test_a_second_opening_reads_and_tokenises_nothing(file: Path) -> None:
     after = opened(file, second)
     assert first.seen > 0
     assert second.seen == 0
-    assert [after[i] for i in range(3)] == [before[i] for i in range(3)]
+    assert [plain(after[i]) for i in range(3)] == [plain(before[i]) for i in range(3)]
 
 
 @pytest.mark.parametrize("change", ["file", "tokenizer", "limits", "reading"])
@@ -147,7 +170,7 @@ def test_two_processes_may_open_a_new_data_set_at_once(file: Path) -> None:
         "import sys; from pathlib import Path; from data_train.words import WordTokenizer;"
         "from triptych.data.datasets import *;"
         "d = open_pairs(Path(sys.argv[1]), WordTokenizer(), PairLimits(), cache=Path(sys.argv[2]));"
-        "print(len(d), d[1199].id)"
+        "print(len(d), d.id(1199))"
     )
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-c", code, str(file), str(file.parent / "cache")]
@@ -166,14 +189,15 @@ def test_a_large_file_is_never_held_in_memory(tmp_path: Path) -> None:
 
     class Cheap(WordTokenizer):
         def encode(self, texts: Sequence[str], **_options: Any) -> Any:
-            return super().encode(["w"] * len(texts), max_length=9)
+            return Words([np.arange(2000) for _ in texts], 0)
 
     tracemalloc.start()
     data = opened(file, Cheap())
-    text = data[1500].pos[0]
+    passages = data[1500].passages
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (len(data), text) == (2001, "word " * 2000)
+    assert (len(data), [len(passage) for passage in passages]) == (2001, [2000] * 4)
+    assert (passages[3] == np.arange(2000)).all()
     assert peak < 40e6
 
 
@@ -225,13 +249,14 @@ def test_joined_data_sets_have_rows_that_run_through_all(tmp_path: Path) -> None
     parts = [opened(write(tmp_path / f"{name}.jsonl", rows)) for name, rows in [("a", ROWS), ("b", ROWS[:1])]]
     both = Datasets(parts)
     assert len(both) == 4
-    assert [both[i] for i in range(4)] == [parts[0][0], parts[0][1], parts[0][2], parts[1][0]]
+    wanted = [parts[0][0], parts[0][1], parts[0][2], parts[1][0]]
+    assert [plain(both[i]) for i in range(4)] == [plain(row) for row in wanted]
     assert [both.part_of(i) for i in range(4)] == [0, 0, 0, 1]
     assert both.lengths.tolist() == [6, 10, 20, 6]
     with pytest.raises(IndexError):
         both[4]
     with pytest.raises(InputError, match="no data set"):
-        Datasets[Example]([])
+        Datasets[PairRow]([])
 
 
 def test_sources_can_be_cut_by_language_and_weighted(tmp_path: Path) -> None:
@@ -253,15 +278,16 @@ def test_sources_can_be_cut_by_language_and_weighted(tmp_path: Path) -> None:
         both.sources(weights=[1])
 
 
-def test_the_models_own_tokenizer_measures_what_it_will_encode(file: Path, folder: Path) -> None:
+def test_rows_are_what_the_models_own_tokenizer_makes(file: Path, folder: Path) -> None:
     tokenizer = TextTokenizer.load(folder)
     limits = PairLimits(query_max=16, passage_max=24, query_prefix="query: ", document_prefix="passage: ")
     data = open_pairs(file, tokenizer, limits, cache=file.parent / "cache")
-    for row, length in enumerate(data.lengths):
-        example = data[row]
+    for row, (_, example) in zip(range(len(data)), read_examples(file), strict=True):
         queries = tokenizer.encode([limits.query(example)], max_length=16).ids
         passages = tokenizer.encode(list(example.passages), prefix="passage: ", max_length=24).ids
-        assert length == max(map(len, [*queries, *passages]))
+        assert data[row].query.tolist() == queries[0].tolist()
+        assert [each.tolist() for each in data[row].passages] == [each.tolist() for each in passages]
+        assert data.lengths[row] == max(map(len, [*queries, *passages]))
     raw = write(file.parent / "raw.jsonl", [{"text": "bge m3 is a model of text " * 9}])
     texts = open_texts(raw, tokenizer, 20, cache=file.parent / "cache")
     whole = tokenizer.encode(["bge m3 is a model of text " * 9], max_length=9999).ids[0]

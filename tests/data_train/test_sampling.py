@@ -142,6 +142,15 @@ def test_with_weights_no_batch_has_a_row_twice_and_all_rows_get_their_turn(
         assert max(seen) - min(seen) <= epochs  # a row is never more than one pass an epoch ahead of another
 
 
+@given(LENGTHS, st.floats(1, 4), st.integers(0, 4))
+@settings(max_examples=150, deadline=None)
+def test_any_temperature_plans_every_epoch(lengths: list[list[int]], temperature: float, epoch: int) -> None:
+    """A source that is drawn once and a little more, where the little rounds to nothing, is no exception."""
+    sampler = Sampler(sources_of(lengths), TABLE, temperature=temperature)
+    drawn = sum(len(step.rows) for step in epoch_of(sampler, epoch))
+    assert abs(drawn - sum(sampler.shares)) <= len(TABLE.sizes) * len(lengths)
+
+
 def test_a_source_of_weight_zero_is_left_out() -> None:
     steps = epoch_of(Sampler(sources_of([[5] * 8, [5] * 8], [1.0, 0.0]), TABLE), 0)
     assert {step.source for step in steps} == {0}

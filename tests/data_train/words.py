@@ -1,4 +1,4 @@
-"""A tokenizer that a reader can follow: a word is a token, its id is made of its letters."""
+"""A tokenizer that a reader can follow: a word is a token, its id says which word it was to come."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLS, EOS = 0, 2
+_WORDS: dict[str, int] = {}
+_FIRST = 10
 
 
 class Words(NamedTuple):
@@ -36,7 +38,13 @@ class WordTokenizer:
 
 
 def word_id(word: str) -> int:
-    return 10 + int.from_bytes(word.encode()[:6], "little")
+    return _WORDS.setdefault(word, _FIRST + len(_WORDS))
+
+
+def text_of(ids: NDArray[np.integer]) -> str:
+    """The words between [CLS] and [EOS]."""
+    words = list(_WORDS)
+    return " ".join(words[int(token) - _FIRST] for token in ids[1:-1])
 
 
 def ids_of(text: str) -> list[int]:

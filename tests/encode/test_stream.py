@@ -5,17 +5,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
-from triptych.encode.stream import Store, pack, unpack
+from triptych.encode.encoder import _load_on, _threads_each
+from triptych.encode.stream import Store, encode_blocks_ahead, encode_blocks_prepared, pack, unpack
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError, StorageError, WorkerError
 
@@ -193,6 +199,53 @@ list(encoder.encode_stream(texts, block=8, folder=sys.argv[2]))
 """
 
 
+@pytest.mark.parametrize("block", [1, 7, 40, 1000])
+def test_preparing_the_next_block_in_a_thread_changes_nothing(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """What runs where there is a GPU."""
+    plain = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "plain"))
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    prepared = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "prepared"))
+    for left, right in zip(plain, prepared, strict=True):
+        twin.assert_same(left, right, 0)
+    assert list(encoder.encode_stream([], block=block)) == []
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("plain", "prepared")]
+    assert names[0] == names[1]
+    again = list(encoder.encode_stream(MANY, block=block, folder=tmp_path / "plain"))
+    twin.assert_same(Encoded.concat(again), Encoded.concat(plain), 0)
+
+
+def test_the_next_block_is_prepared_while_one_is_computed() -> None:
+    """Computing the first block waits until the second has been prepared."""
+    second, done = threading.Event(), list[str]()
+
+    def prepare(texts: list[str]) -> Callable[[], Encoded]:
+        done.append(f"prepare {texts[0]}")
+        if texts == ["b"]:
+            second.set()
+
+        def compute() -> Encoded:
+            assert second.wait(20)
+            done.append(f"compute {texts[0]}")
+            return Encoded(np.zeros((1, 2), np.float32), None, None)
+
+        return compute
+
+    assert len(list(encode_blocks_prepared([["a"], ["b"], ["c"]], prepare, None))) == 3
+    assert [event for event in done if event[0] == "c"] == ["compute a", "compute b", "compute c"]
+
+
+def test_an_error_in_preparing_comes_out_after_the_blocks_before_it(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    stream = encoder.encode_stream(["fine", "half \ud800 of a pair"], block=1)
+    assert len(next(stream)) == 1
+    with pytest.raises(InputError, match="expected Unicode text"):
+        next(stream)
+
+
 @pytest.mark.slow
 def test_after_a_kill_in_the_middle_of_writing_it_goes_on(
     encoder: Encoder, folder: Path, tmp_path: Path, calls: list[int]
@@ -264,9 +317,67 @@ def test_workers_need_a_folder_and_a_list_of_devices(folder: Path, encoder: Enco
     for devices in ("cpu", []):
         with pytest.raises(InputError, match="devices: got"):
             encoder.workers(devices)
+    with pytest.raises(InputError, match="device: got 'gpu'"):
+        encoder.workers(["cpu", "gpu"])
 
 
 def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> None:
     seen: list[tuple[int, int | None]] = []
     list(encoder.encode_stream(TEXTS[:5], block=2, progress=lambda done, total: seen.append((done, total))))
     assert seen == [(2, None), (4, None), (5, None)]
+
+
+def load_slow(folder: Path, device: str) -> "Slow":
+    """What the workers of the next tests load."""
+    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32"))
+
+
+class Slow:
+    """An encoder that takes the longer, the earlier its texts are, and dies of one text."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, texts: list[str], **options: Any) -> Encoded:
+        if "die" in texts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3 / (1 + MANY.index(texts[0])))
+        return self.encoder.encode(texts, **options)
+
+
+@pytest.mark.slow
+def test_three_workers_give_blocks_in_order_and_one_that_dies_ends_the_stream_with_an_error(
+    encoder: Encoder, folder: Path, tmp_path: Path, calls: list[int]
+) -> None:
+    blocks = [MANY[i : i + 4] for i in range(0, len(MANY), 4)]
+    with deadline(120), WorkerPool(partial(load_slow, folder), ["cpu"] * 3) as pool:
+        parts = list(encode_blocks_ahead(iter(blocks), pool, {}, None))
+        assert calls == [], "all of it was done by the workers"
+        twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
+        store = Store(tmp_path, {})
+        stream = encode_blocks_ahead(iter([*blocks[:3], ["die"], *blocks[3:]]), pool, {}, store)
+        with pytest.raises(WorkerError, match="a worker process died"):
+            list(stream)
+    # What was given out before is on the disk; nothing after the block that failed is.
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{i:08d}.safetensors" for i in range(3)}
+
+
+def test_workers_on_the_processor_share_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert _threads_each(["cpu", "cpu", "cpu"]) == 2
+    assert _threads_each(["cpu", "cuda:0", "cuda:1"]) == 8
+    assert _threads_each(["cpu"] * 20) == 1
+    assert _threads_each(["cuda:0"]) == 8
+
+
+def test_a_worker_for_a_gpu_makes_it_its_own_before_it_loads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a second GPU: what the worker of "cuda:1" says to torch, and in which order."""
+    said: list[tuple[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.append(("set_device", device)))
+    monkeypatch.setattr(
+        Encoder, "from_pretrained", lambda _, **options: said.append(("load", options["device"]))
+    )
+    _load_on(folder, "bfloat16", {}, 4, "cuda:1")
+    assert said == [("set_device", torch.device("cuda:1")), ("load", "cuda:1")]

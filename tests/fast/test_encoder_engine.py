@@ -10,7 +10,7 @@ import checkpoints
 import twin
 from checkpoints import TEXTS
 from triptych import Encoder
-from triptych.encode.encoder import batches
+from triptych.encode.batching import batches
 from triptych.model.layouts import load
 
 

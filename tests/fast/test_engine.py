@@ -176,3 +176,30 @@ def test_a_batch_that_is_known_on_the_processor_too_gives_the_same(heads: tuple[
             got = model(Packed(plain.ids, plain.offsets, plain.lengths, plain), heads)
         for name in (*heads, "offsets", "multi_offsets"):
             assert torch.equal(getattr(got, name), getattr(expected, name)), (pooling, name)
+
+
+def test_a_text_with_junk_behind_it_up_to_a_fixed_size_gets_the_same_states() -> None:
+    """What a CUDA graph is recorded of: one size for texts of several lengths."""
+    _, engine = engine_of("xlm-roberta", TorchKernels(torch.float32))
+    text, size = batch([9]), 16
+    ids = torch.randint(5, 20, (size,), generator=torch.Generator().manual_seed(0))
+    ids[:9] = text.ids
+    places = torch.arange(2, 2 + size)
+    shape = Shape((9, size - 9), torch.tensor([0, 9, size], dtype=torch.int32), size)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine._graphed(ids, places, shape)[:9], engine(text))
+
+
+def test_graphs_are_recorded_only_where_attention_takes_texts_of_unequal_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, _ = Engine.of(make("bert"), CPU, torch.float32)
+    assert engine is not None
+    assert engine.graphs is None
+    monkeypatch.setattr("triptych.model.engine.flash_usable", lambda *_: True)
+    engine.accelerate()
+    assert engine.graphs is not None
+    with torch.inference_mode():
+        engine(batch([5]))  # on a processor they take nothing
+    engine.give_back()
+    assert engine.graphs is None

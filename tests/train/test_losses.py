@@ -164,6 +164,11 @@ def test_false_negatives_are_those_above_the_positive_less_the_margin():
     assert losses.false_negatives(scores, target, 0.25, relative=True).tolist() == [[False, True, True, True]]
 
 
+def test_a_candidate_exactly_at_the_limit_stays():
+    scores = torch.tensor([[0.75, 0.5, 0.5625]])
+    assert losses.false_negatives(scores, torch.tensor([0]), 0.25).tolist() == [[False, False, True]]
+
+
 def test_a_relative_margin_lowers_the_limit_for_a_negative_positive_score_too():
     scores = torch.tensor([[-0.5, -0.55, -0.7]])
     assert losses.false_negatives(scores, torch.tensor([0]), 0.2, relative=True).tolist() == [
@@ -180,23 +185,52 @@ def test_duplicates_are_the_columns_with_the_positive_s_text():
 
 
 @pytest.mark.parametrize("places", [0, 1, 5, 8, 13])
-def test_vocabulary_cross_entropy_in_blocks_equals_the_whole_and_so_do_its_gradients(places):
+@pytest.mark.parametrize("block", [None, 4])
+def test_vocabulary_cross_entropy_in_blocks_equals_the_whole_and_so_do_its_gradients(places, block):
     torch.manual_seed(0)
     states = torch.randn(places, 6)
     table, bias, labels = torch.randn(11, 6), torch.randn(11), torch.randint(0, 11, (places,))
     grads = []
     for way in (
-        lambda s, t, b: torch.nn.functional.cross_entropy(s @ t.T + b, labels, reduction="none"),
-        lambda s, t, b: losses.vocabulary_cross_entropy(s, t, b, labels, block=4),
+        lambda s, t, b: torch.nn.functional.cross_entropy(s @ t.T + b, labels, reduction="sum"),
+        lambda s, t, b: losses.vocabulary_cross_entropy(s, t, b, labels, block=block),
     ):
         inputs = [each.clone().requires_grad_() for each in (states, table, bias)]
         value = way(*inputs)
-        assert value.shape == (places,)
-        value.sum().backward()
+        (3 * value).backward()
         grads.append([value.detach(), *(each.grad for each in inputs)])
     for left, right in zip(*grads, strict=True):
         torch.testing.assert_close(left, right)
     with torch.no_grad():
         torch.testing.assert_close(
-            losses.vocabulary_cross_entropy(states, table, bias, labels, block=4), grads[0][0]
+            losses.vocabulary_cross_entropy(states, table, bias, labels, block=block), grads[0][0]
         )
+
+
+def test_vocabulary_cross_entropy_of_a_frozen_table_gives_it_no_gradient():
+    states, table, bias = torch.randn(3, 4, requires_grad=True), torch.randn(7, 4), torch.randn(7)
+    losses.vocabulary_cross_entropy(states, table, bias, torch.tensor([0, 6, 2])).backward()
+    assert table.grad is None
+    assert bias.grad is None
+    assert states.grad.abs().sum() > 0
+
+
+def test_vocabulary_cross_entropy_is_finite_where_the_right_token_has_no_chance():
+    states, table = torch.ones(1, 1, requires_grad=True), torch.tensor([[1000.0], [0.0]])
+    loss = losses.vocabulary_cross_entropy(states, table, torch.zeros(2), torch.tensor([1]))
+    assert loss.item() == 1000
+
+
+def test_vocabulary_cross_entropy_under_autocast_multiplies_in_its_type_and_sums_in_float32():
+    torch.manual_seed(0)
+    states, table, bias = torch.randn(64, 8), torch.randn(32, 8), torch.randn(32)
+    labels = torch.randint(0, 32, (64,))
+    exact = losses.vocabulary_cross_entropy(states, table, bias, labels)
+    states.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = losses.vocabulary_cross_entropy(states, table, bias, labels)
+    rough.backward()
+    assert rough.dtype == torch.float32
+    assert states.grad.dtype == torch.float32
+    assert rough != exact
+    torch.testing.assert_close(rough, exact, rtol=0.01, atol=0)

@@ -102,6 +102,42 @@ def test_false_negatives_are_judged_by_the_integrated_score_for_every_head():
     assert got["lexical"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_equal_passages_and_those_above_the_margin_are_both_left_out():
+    rows = matrices(batch())["dense"]
+    limit = rows[0][0] + 0.2
+    same = max(
+        (j for j in range(QUERIES * GROUP) if j % GROUP and rows[0][j] < limit), key=lambda j: rows[0][j]
+    )
+    keys = torch.arange(QUERIES * GROUP)
+    keys[same] = keys[0]
+    candidates = batch(keys=keys)
+    dropped = [
+        [
+            j != i * GROUP and (value > row[i * GROUP] + 0.2 or (i, j) == (0, same))
+            for j, value in enumerate(row)
+        ]
+        for i, row in enumerate(rows)
+    ]
+    assert sum(map(sum, dropped)) > 1
+    expected = sum(slow.info_nce(rows, [0, 3, 6, 9], 0.02, dropped)) / QUERIES
+    got = of(replace(OBJECTIVES["dense"], false_negative_margin=-0.2), candidates)
+    assert got["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "order"), [("published", "given"), ("ranked", "teacher")])
+def test_the_published_form_of_re_ranker_distillation_goes_by_the_given_order(name, order):
+    teacher = torch.randn(QUERIES, GROUP, generator=torch.Generator().manual_seed(4))
+    candidates = batch(teacher=teacher)
+    rows = matrices(candidates)["dense"]
+    expected = sum(slow.ranked(rows, teacher.tolist(), [0, 3, 6, 9], 0.02, order)) / QUERIES
+    got = of(replace(OBJECTIVES["dense"], reranker=name), candidates)
+    assert got["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_steps_are_counted_from_0_where_none_is_given():
+    assert "dense_distilled" not in losses(Objective(distil_from=1), batch())
+
+
 def test_matryoshka_is_the_mean_over_widths_normalised_anew():
     candidates = batch()
     short = [

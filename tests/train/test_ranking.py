@@ -30,3 +30,16 @@ def test_ndcg_equals_ir_measures(seed, documents, k):
 def test_a_perfect_ranking_is_1_and_a_query_without_relevant_documents_0():
     scores = np.array([[3.0, 2.0, 1.0]] * 2)
     assert ndcg(scores, [{0: 2, 1: 1}, {0: 0}]).tolist() == [1.0, 0.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 12))
+def test_equal_scores_rank_by_column(seed, documents, k):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (4, documents)).astype(np.float32)
+    gains = [{int(column): 1 for column in rng.choice(documents, 1)} for _ in range(4)]
+    for row, (given_scores, known) in enumerate(zip(scores, gains, strict=True)):
+        ranked = sorted(range(documents), key=lambda column: (-given_scores[column], column))
+        rank = ranked.index(next(iter(known))) + 1
+        expected = 1 / np.log2(rank + 1) if rank <= k else 0.0
+        assert ndcg(scores, gains, k)[row] == pytest.approx(expected)

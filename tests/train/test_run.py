@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
+from triptych.model import compact, layouts
 from triptych.train.loop import LexicalCollapse, TrainingFault
 from triptych.train.recipe import read
 from triptych.train.run import Outcome, Watcher, run
@@ -64,7 +66,7 @@ def weights(out: Path, name: str = "final") -> dict[str, torch.Tensor]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    times = ("seconds", "remaining", "tokens_per_second")
+    times = ("seconds", "remaining", "tokens_per_second", "waiting")
     return [{key: value for key, value in line.items() if key not in times} for line in lines]
 
 
@@ -199,6 +201,26 @@ def test_frozen_parts_stay_as_they_are_and_all_others_change(place, tmp_path):
     assert any("layer.1" in name for name in changed)
 
 
+@pytest.mark.parametrize("more", [(), ("lora={rank: 2}",), ("saving.merge_start=0.5",)])
+def test_matrices_in_few_bits_stay_so_if_training_leaves_them_alone_and_are_float32_if_not(
+    place, tmp_path, more
+):
+    words, layer = "embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"
+    start = tmp_path / "start"
+    layouts.save(layouts.load(place / "model"), start, bits={words: 4, layer: 8})
+    go(place, tmp_path / "a", "train", f"model={start}", "freeze=[words]", *more)
+    before, after = (
+        compact.read_stored(folder / layouts.WEIGHTS) for folder in (start, tmp_path / "a" / "final")
+    )
+    assert before[words].bits == after[words].bits == 4
+    assert (before[words].codes == after[words].codes).all()
+    assert (before[words].scales == after[words].scales).all()
+    assert before[layer].bits == 8
+    assert after[layer].dtype == np.float32
+    assert (after[layer] != before[layer].dequantize()).any()
+    Encoder.from_pretrained(tmp_path / "a" / "final").encode(["text"])
+
+
 def test_a_dense_objective_leaves_the_other_heads_alone(place, tmp_path):
     go(place, tmp_path / "a", "train", "objective=dense")
     before, after = load_file(place / "model" / "model.safetensors"), weights(tmp_path / "a")
@@ -259,6 +281,17 @@ def test_the_evaluation_that_is_logged_is_that_of_the_model_that_is_kept(place, 
         tmp_path / "b",
     )
     assert again.evaluations[0] == pytest.approx(outcome.evaluations[outcome.best_step], abs=1e-6)
+
+
+def test_an_evaluation_leaves_what_every_query_got(place, tmp_path):
+    outcome = go(place, tmp_path / "run", "train", f"evaluation={{data: {place / 'dev'}, every: 8}}")
+    for step, means in outcome.evaluations.items():
+        kept = json.loads((tmp_path / "run" / "evaluations" / f"{step}.json").read_text())
+        queries = kept.pop("queries")
+        assert kept.keys() == means.keys()
+        for name, values in kept.items():
+            assert len(values) == len(queries) == len(set(queries))
+            assert sum(values) / len(values) == pytest.approx(means[name], abs=1e-5)
 
 
 def test_the_last_checkpoints_can_be_averaged_and_mixed_with_the_start(place, tmp_path):
@@ -324,8 +357,8 @@ def test_a_gradient_that_is_not_a_number_ends_the_run_before_it_harms_the_weight
 
     whole = pairs.pair_losses
 
-    def broken(objective, reps, batch, keys, step):
-        found = whole(objective, reps, batch, keys, step)
+    def broken(objective, reps, batch, step):
+        found = whole(objective, reps, batch, step)
         return {**found, "loss": found["loss"] * (float("nan") if step == 3 else 1.0)}
 
     monkeypatch.setattr(pairs, "pair_losses", broken)

@@ -13,15 +13,18 @@ from triptych import __version__
 from triptych.cli import (
     ablate,
     compare,
+    convert,
     data,
     demo,
     encode,
     evaluate,
     index,
     info,
+    merge,
     mine,
     score,
     search,
+    synthesize,
     train,
 )
 from triptych.cli.failures import Commands
@@ -60,9 +63,12 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 for command in (demo.demo, index.index, search.search, encode.encode, score.score, info.info):
     app.command()(command)
+data.app.command()(convert.convert)
+data.app.command()(synthesize.synthesize)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.pretrain)
+app.command()(merge.merge)
 app.command()(mine.mine_negatives)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)

@@ -1,4 +1,4 @@
-"""`triptych data`: what is in files of training data."""
+"""`triptych data`: what is in files of training data; the commands that make such data have modules of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triptych.cli import options as o
+from triptych.cli import pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from triptych.data.datasets import PairLimits
     from triptych.data.tokens import Tokenizes
 
-app = typer.Typer(no_args_is_help=True, help="Look at training data.")
+app = typer.Typer(no_args_is_help=True, help="Look at training data, and make it.")
+app.command()(pairs.pairs)
 
 
 @app.callback()
 def _group() -> None:  # pyright: ignore[reportUnusedFunction]
-    """Look at training data."""
+    """Look at training data, and make it."""
 
 
 @app.command()

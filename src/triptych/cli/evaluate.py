@@ -288,6 +288,8 @@ def _tools(
     place: tuple[str | None, Any], engine: Any, watch: Callable[[str, int, int | None], None]
 ) -> Tools:
     """On a GPU the comparison runs there, too."""
+    import torch
+
     from triptych.contenders.through_index import ThroughIndex
     from triptych.eval.running import Tools
     from triptych.eval.scan import numpy_scoring
@@ -295,7 +297,10 @@ def _tools(
     from triptych.ops.device_scores import device_scoring
 
     device = device_of(place[0])
-    scoring = numpy_scoring if device.type == "cpu" else device_scoring(device, dtype_of(place[1], device))
+    dtype = dtype_of(place[1], device)
+    # Of the types of 16 bits, float16 has the finer steps, and vectors of length 1 never leave its range.
+    dtype = dtype if dtype == torch.float32 else torch.float16
+    scoring = numpy_scoring if device.type == "cpu" else device_scoring(device, dtype)
     return Tools(scoring, ThroughIndex(engine), watch)
 
 

@@ -98,9 +98,5 @@ class SentenceModel:
         options = {} if prompt is None else {"prompt": prompt}
         normalize = str(self.model.similarity_fn_name) == "cosine"
         vectors = method(list(texts), normalize_embeddings=normalize, show_progress_bar=False, **options)
-        dense = np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1)
-        return Encoded(dense=dense if len(texts) else np.zeros((0, self._width), np.float32))
-
-    @property
-    def _width(self) -> int:
-        return int(self.model.get_embedding_dimension())
+        width = int(self.model.get_embedding_dimension())
+        return Encoded(dense=np.asarray(vectors, dtype=np.float32).reshape(len(texts), width))

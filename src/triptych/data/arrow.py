@@ -65,6 +65,7 @@ class RowTable:
 
     Attributes:
         folder: The same.
+        batches: Arrow's record batches: views into the mapped file, a few kilobytes each, whatever they hold.
         info: What `build` was told about the rows.
 
     Raises:
@@ -76,11 +77,10 @@ class RowTable:
         try:
             self.info: dict[str, Any] = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
             reader = pa.ipc.open_file(pa.memory_map(str(folder / ROWS_FILE)))
-            # Views into the mapped file: a few kilobytes each, whatever the batch holds.
-            self._batches: list[Any] = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            self.batches: list[Any] = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (OSError, ValueError) as error:  # Arrow's and JSON's errors are ValueErrors
             raise DataError(f"this cache of a data set cannot be read: {error}", folder) from error
-        self._starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in self._batches])]).astype(
+        self._starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in self.batches])]).astype(
             np.int64
         )
 
@@ -93,20 +93,28 @@ class RowTable:
         Raises:
             IndexError: If there is no such row.
         """
+        batch, within = self.place(number)
+        return cast("dict[str, Any]", self.batches[batch].slice(within, 1).to_pylist()[0])
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The record batch that has row `number`, and the row's number in it.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
         batch = int(np.searchsorted(self._starts, number, side="right")) - 1
-        within = number - int(self._starts[batch])
-        return cast("dict[str, Any]", self._batches[batch].slice(within, 1).to_pylist()[0])
+        return batch, number - int(self._starts[batch])
 
     def numbers(self, name: str) -> NDArray[np.int32]:
         """A column of numbers, whole."""
-        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
+        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self.batches]
         return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32, copy=False)
 
     def texts(self, name: str) -> list[str | None]:
         """A column of short texts, whole."""
-        return [text for batch in self._batches for text in batch.column(name).to_pylist()]
+        return [text for batch in self.batches for text in batch.column(name).to_pylist()]
 
 
 def open_or_build(folder: Path, schema: Any, write: Callable[[RowWriter], dict[str, Any]]) -> RowTable:

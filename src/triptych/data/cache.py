@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from triptych.data.tokens import Tokenizes
 from triptych.data.training import source_files
 
-VERSION = 1
+VERSION = 2
 """Of what is stored; another one makes all data sets anew."""
 
 _T = TypeVar("_T")

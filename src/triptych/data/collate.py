@@ -1,4 +1,4 @@
-"""From rows of a training step to lists of token ids: one positive and some negatives a query."""
+"""From rows of a training step to its queries and passages: one positive and some negatives a query."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.data.datasets import PairDataset, PairLimits
-from triptych.data.examples import Example
+from triptych.data.datasets import Ids, PairDataset, PairRow
 from triptych.data.joined import Datasets
-from triptych.data.tokens import Tokenizes
 from triptych.errors import InputError
 from triptych.types import Floats
 
@@ -25,15 +23,15 @@ class PairIds:
     """The tokens of one process's part of a step.
 
     Attributes:
-        queries: Token ids of Q queries, special tokens included.
+        queries: Token ids of Q queries, special tokens included, int32.
         passages: Token ids of Q·G passages; the positive of query i is number i·G, its negatives follow.
         group: G.
         teacher_scores: float32 ``[Q, G]``, a teacher's scores, or None if no row has any. A row that has none is
             all NaN; a passage that was drawn at random has −inf, which is the teacher's probability 0.
     """
 
-    queries: Sequence[NDArray[np.int64]]
-    passages: Sequence[NDArray[np.int64]]
+    queries: Sequence[Ids]
+    passages: Sequence[Ids]
     group: int
     teacher_scores: Floats | None
 
@@ -42,12 +40,12 @@ class PairIds:
 class Group:
     """The passages chosen for a query: a positive and G − 1 negatives, and their teacher's scores if known."""
 
-    passages: tuple[str, ...]
+    passages: tuple[Ids, ...]
     scores: tuple[float, ...] | None
 
 
 class Collator:
-    """Chooses and tokenises the passages of a step's rows.
+    """Chooses the passages of a step's rows.
 
     Of each row one positive is taken at random, and G − 1 negatives without repetition (arXiv 2402.03216v4 and
     the published code). All draws depend on the seed, the step and the row alone, so that it does not matter how
@@ -62,8 +60,6 @@ class Collator:
 
     Args:
         datasets: Where the rows are.
-        tokenizer: Makes the tokens.
-        limits: Lengths and prefixes.
         group: G, passages of a query, at least 1.
         seed: Any whole number ≥ 0.
         fill: What fills a row up.
@@ -75,9 +71,7 @@ class Collator:
 
     def __init__(
         self,
-        datasets: Datasets[Example],
-        tokenizer: Tokenizes,
-        limits: PairLimits,
+        datasets: Datasets[PairRow],
         *,
         group: int = 8,
         seed: int = 0,
@@ -88,7 +82,7 @@ class Collator:
             raise InputError(
                 f"Collator: got group {group}, seed {seed}, fill {fill!r}; expected ≥ 1, ≥ 0, one of {get_args(Fill)}"
             )
-        self.datasets, self.tokenizer, self.limits = datasets, tokenizer, limits
+        self.datasets = datasets
         self.group, self.seed, self.fill, self.mixed = group, seed, fill, mixed
 
     def __call__(self, rows: Sequence[int] | NDArray[np.int64], step: int) -> PairIds:
@@ -100,20 +94,14 @@ class Collator:
         """
         numbers = [int(row) for row in rows]
         size = self.group_size(numbers)
-        examples = [self.datasets[row] for row in numbers]
-        groups = [
-            self.choose(example, row, step, size) for example, row in zip(examples, numbers, strict=True)
-        ]
-        limits = self.limits
-        queries = self.tokenizer.encode(
-            [limits.query(example) for example in examples], max_length=limits.query_max
+        found = [self.datasets[row] for row in numbers]
+        groups = [self.choose(each, row, step, size) for each, row in zip(found, numbers, strict=True)]
+        return PairIds(
+            [each.query for each in found],
+            [passage for group in groups for passage in group.passages],
+            size,
+            _teacher([group.scores for group in groups], size),
         )
-        passages = self.tokenizer.encode(
-            [text for group in groups for text in group.passages],
-            prefix=limits.document_prefix,
-            max_length=limits.passage_max,
-        )
-        return PairIds(queries.ids, passages.ids, size, _teacher([group.scores for group in groups], size))
 
     def group_size(self, rows: Sequence[int]) -> int:
         """G for these rows: a function of their data sets alone, so that all processes agree."""
@@ -124,24 +112,23 @@ class Collator:
         most = max((_max_negatives(part) for part in used), default=0)
         return min(self.group, 1 + most)
 
-    def choose(self, example: Example, row: int, step: int, size: int) -> Group:
+    def choose(self, found: PairRow, row: int, step: int, size: int) -> Group:
         """The passages of one row: the positive first, then `size` − 1 negatives."""
         random = np.random.default_rng([self.seed, step, row])
-        positive = int(random.integers(len(example.pos)))
-        want, have = size - 1, len(example.neg)
+        positive = int(random.integers(found.positives))
+        want, have = size - 1, len(found.passages) - found.positives
         chosen = [int(i) for i in random.permutation(have)[:want]]
-        repeat = have and (self.fill == "repeat" or example.pos_scores is not None)
+        repeat = have and (self.fill == "repeat" or found.scores is not None)
         while repeat and len(chosen) < want:
             chosen += [int(i) for i in random.permutation(have)[: want - len(chosen)]]
-        texts = [example.pos[positive], *(example.neg[i] for i in chosen)]
-        borrowed = self._borrow(example, row, size - len(texts), random)
+        places = [positive, *(found.positives + i for i in chosen)]
+        borrowed = self._borrow(found, row, size - len(places), random)
         scores = None
-        if example.pos_scores is not None and example.neg_scores is not None:
-            own = (example.pos_scores[positive], *(example.neg_scores[i] for i in chosen))
-            scores = own + (-np.inf,) * len(borrowed)
-        return Group((*texts, *borrowed), scores)
+        if found.scores is not None:
+            scores = (*found.scores[places].tolist(), *(-np.inf,) * len(borrowed))
+        return Group((*(found.passages[i] for i in places), *borrowed), scores)
 
-    def _borrow(self, example: Example, row: int, count: int, random: np.random.Generator) -> list[str]:
+    def _borrow(self, found: PairRow, row: int, count: int, random: np.random.Generator) -> list[Ids]:
         """Positives of other rows of the data set, none of them one of the row's own passages if it can be helped.
 
         Rows that are not longer than this one are preferred: the batch size was chosen for its length.
@@ -150,31 +137,33 @@ class Collator:
             return []
         part = self.datasets.part_of(row)
         start, lengths = int(self.datasets.offsets[part]), self.datasets.parts[part].lengths
-        found: list[str] = []
+        taken = {passage.tobytes() for passage in found.passages}
+        lent: list[Ids] = []
         tries = 0
-        while len(found) < count:
+        while len(lent) < count:
             tries += 1
             other = int(random.integers(len(lengths)))
             patient = tries < _TRIES * count
             if patient and lengths[other] > lengths[row - start]:
                 continue
-            others = self.datasets[start + other].pos
-            text = others[int(random.integers(len(others)))]
-            if text in example.passages or text in found:
+            others = self.datasets[start + other]
+            passage = others.passages[int(random.integers(others.positives))]
+            if passage.tobytes() in taken:
                 if tries < 2 * _TRIES * count:
                     continue
-                text = _last_resort(example, len(found))
-            found.append(text)
-        return found
+                passage = _last_resort(found, len(lent), row)
+            lent.append(passage)
+            taken.add(passage.tobytes())
+        return lent
 
 
-def _last_resort(example: Example, number: int) -> str:
+def _last_resort(found: PairRow, number: int, row: int) -> Ids:
     """For a data set whose rows all share their passages."""
-    if example.neg:
-        return example.neg[number % len(example.neg)]
+    if negatives := found.passages[found.positives :]:
+        return negatives[number % len(negatives)]
     raise InputError(
-        f"no passage of another row can serve as a negative of {example.query!r:.60}: the whole data set has the "
-        "same passages; expected negatives, or group=1"
+        f"row {row}: no passage of another row can serve as a negative: the whole data set has the same passages; "
+        "expected negatives, or group=1"
     )
 
 

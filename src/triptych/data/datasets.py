@@ -1,8 +1,8 @@
-"""Data sets of training examples on disk: checked and measured once, then read by row.
+"""Data sets of training examples on disk: checked and tokenised once, then read by row.
 
-The first opening reads the files, counts the tokens of every text and writes an Arrow file into a cache folder
-whose name is a digest of all that it depends on: paths, sizes, times of change, the tokenizer, the limits. Later
-openings map that file into memory. Nothing is ever held whole but one number a row.
+The first opening reads the files, tokenises every text and writes an Arrow file into a cache folder whose name is
+a digest of all that it depends on: paths, sizes, times of change, the tokenizer, the limits. Later openings map that
+file into memory. Nothing is ever held whole but one number a row.
 
 With several processes, let one open the data sets first; otherwise each does the work, with the same result.
 """
@@ -11,35 +11,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from functools import lru_cache
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from triptych.data.arrow import RowTable, RowWriter, open_or_build
 from triptych.data.cache import cache_folder, chunked
-from triptych.data.examples import Example
+from triptych.data.examples import Example, Scores
 from triptych.data.records import Place
 from triptych.data.tokens import Tokenizes
 from triptych.data.training import Reading, read_examples, source_paths
 from triptych.errors import DataError
 
 _CHUNK = 64  # examples that are tokenised together
+_IDS = pa.list_(pa.int32())
 _SCHEMA = pa.schema(
     [
-        ("query", pa.string()),
-        ("pos", pa.list_(pa.string())),
-        ("neg", pa.list_(pa.string())),
-        ("pos_scores", pa.list_(pa.float64())),
-        ("neg_scores", pa.list_(pa.float64())),
-        ("prompt", pa.string()),
+        ("query", _IDS),
+        ("passages", pa.list_(_IDS)),
+        ("positives", pa.int32()),
+        ("scores", pa.list_(pa.float64())),
         ("id", pa.string()),
         ("language", pa.string()),
         ("length", pa.int32()),
     ]
 )
+_VIEWS = 4096  # record batches whose columns are kept at hand; some kilobytes each
 
+Ids = NDArray[np.int32]
 Progress = Callable[[int, int | None], None]
 
 
@@ -64,6 +68,23 @@ class PairLimits:
         return (self.query_prefix if example.prompt is None else example.prompt) + example.query
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairRow:
+    """A training example as token ids, special tokens and prefixes included, cut to the limits.
+
+    Attributes:
+        query: int32.
+        passages: int32 each; the positives first, then the negatives.
+        positives: How many of them answer the query, at least 1.
+        scores: A teacher's score of each passage, or None.
+    """
+
+    query: Ids
+    passages: Sequence[Ids]
+    positives: int
+    scores: NDArray[np.float64] | None
+
+
 class PairDataset:
     """Training examples by row; made by `open_pairs`.
 
@@ -79,6 +100,7 @@ class PairDataset:
 
     def __init__(self, table: RowTable, name: str) -> None:
         self._table = table
+        self._view = lru_cache(_VIEWS)(self._columns)
         self.name = name
         self.lengths = table.numbers("length")
         self.max_negatives = int(table.info["max_negatives"])
@@ -89,16 +111,62 @@ class PairDataset:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, row: int) -> Example:
-        values: dict[str, Any] = self._table.row(row)
-        del values["length"]
-        for name in ("pos", "neg", "pos_scores", "neg_scores"):
-            values[name] = None if values[name] is None else tuple(values[name])
-        return Example(**values)
+    def __getitem__(self, row: int) -> PairRow:
+        batch, within = self._table.place(row)
+        return self._view(batch).row(within)
+
+    def _columns(self, batch: int) -> _View:
+        return _View.of(self._table.batches[batch])
+
+    def id(self, row: int) -> str | None:
+        """What the file calls a row."""
+        return self._table.row(row)["id"]
 
     def languages(self) -> list[str | None]:
         """What the file says of each row's language."""
         return self._table.texts("language")
+
+
+class _View(NamedTuple):
+    """The columns of a record batch as arrays that lie in the mapped file: a row costs slices, no conversion."""
+
+    query: Ids
+    query_bounds: Ids
+    tokens: Ids
+    token_bounds: Ids
+    passage_bounds: Ids
+    positives: Ids
+    scores: NDArray[np.float64]
+    score_bounds: Ids
+    scored: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, batch: Any) -> _View:
+        query, passages, scores = (batch.column(name) for name in ("query", "passages", "scores"))
+        return cls(
+            query.values.to_numpy(),
+            query.offsets.to_numpy(),
+            passages.values.values.to_numpy(),
+            passages.values.offsets.to_numpy(),
+            passages.offsets.to_numpy(),
+            batch.column("positives").to_numpy(),
+            scores.values.to_numpy(),
+            scores.offsets.to_numpy(),
+            scores.is_valid().to_numpy(zero_copy_only=False),
+        )
+
+    def row(self, row: int) -> PairRow:
+        first, last = self.passage_bounds[row], self.passage_bounds[row + 1]
+        bounds = self.token_bounds[first : last + 1].tolist()
+        scores = (
+            self.scores[self.score_bounds[row] : self.score_bounds[row + 1]] if self.scored[row] else None
+        )
+        return PairRow(
+            self.query[self.query_bounds[row] : self.query_bounds[row + 1]],
+            [self.tokens[a:b] for a, b in pairwise(bounds)],
+            int(self.positives[row]),
+            scores,
+        )
 
 
 def open_pairs(
@@ -114,9 +182,9 @@ def open_pairs(
 
     Args:
         source: A file or folder.
-        tokenizer: Counts the tokens.
+        tokenizer: Makes the tokens.
         limits: Lengths and prefixes, as in training.
-        cache: Folder for the measured data sets; by default `default_cache`.
+        cache: Folder for the prepared data sets; by default `default_cache`.
         reading: How files are read; with `on_error`, broken records are left out.
         progress: Called with the number of examples read so far.
 
@@ -148,10 +216,9 @@ def _write_pairs(
     )
     info = {"rows": 0, "max_negatives": 0, "scored": True, "truncated": 0}
     for chunk in chunked((example for _, example in read_examples(source_paths(source), reading)), _CHUNK):
-        lengths, truncated = _lengths(chunk, tokenizer, limits)
-        for example, length in zip(chunk, lengths, strict=True):
-            row = {name: getattr(example, name) for name in Example.__slots__} | {"length": length}
-            writer.add(row, 4 * (len(example.query) + sum(map(len, example.passages))))
+        rows, truncated = _tokenised(chunk, tokenizer, limits)
+        for row in rows:
+            writer.add(row, 4 * (len(row["query"]) + sum(map(len, row["passages"]))))
         info["rows"] += len(chunk)
         info["truncated"] += truncated
         info["max_negatives"] = max(info["max_negatives"], *(len(example.neg) for example in chunk))
@@ -164,17 +231,32 @@ def _write_pairs(
     return {**info, "skipped": len(skipped)}
 
 
-def _lengths(examples: Sequence[Example], tokenizer: Tokenizes, limits: PairLimits) -> tuple[list[int], int]:
-    """Tokens of the longest text of each example, and how many texts were cut."""
+def _tokenised(
+    examples: Sequence[Example], tokenizer: Tokenizes, limits: PairLimits
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows of some examples, and how many texts were cut."""
     queries = tokenizer.encode([limits.query(example) for example in examples], max_length=limits.query_max)
     texts = [text for example in examples for text in example.passages]
     passages = tokenizer.encode(texts, prefix=limits.document_prefix, max_length=limits.passage_max)
-    counts = iter([len(ids) for ids in passages.ids])
-    lengths = [
-        max(len(query), *islice(counts, len(example.passages)))
-        for query, example in zip(queries.ids, examples, strict=True)
-    ]
-    return lengths, queries.truncated + passages.truncated
+    each = iter([ids.astype(np.int32) for ids in passages.ids])
+    rows: list[dict[str, Any]] = []
+    for query, example in zip(queries.ids, examples, strict=True):
+        own = list(islice(each, len(example.passages)))
+        scores = (
+            None if example.pos_scores is None else [*example.pos_scores, *cast(Scores, example.neg_scores)]
+        )
+        rows.append(
+            {
+                "query": query.astype(np.int32),
+                "passages": own,
+                "positives": len(example.pos),
+                "scores": scores,
+                "id": example.id,
+                "language": example.language,
+                "length": max(map(len, (query, *own))),
+            }
+        )
+    return rows, queries.truncated + passages.truncated
 
 
 def _both(first: Callable[[Place], None], second: Callable[[Place], None]) -> Callable[[Place], None]:

@@ -139,14 +139,20 @@ def _read_all(
         if str(path) == STDIN or not path.is_dir():
             yield from _read_file(path, format, fields)
             continue
-        for file in _walk(path):
+        for file in walk(path):
             if format or format_of(file):
                 yield from _read_file(file, format, fields)
             elif on_skip:
                 on_skip(file)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
+    """All files of a folder and its folders, in the order of their names, but for those that begin with a dot.
+
+    Raises:
+        DataError: For a folder that cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         raise DataError(f"cannot be read: {error.strerror or error}", error.filename) from error
 

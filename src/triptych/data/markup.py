@@ -13,18 +13,18 @@ from markdown_it.token import Token
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 # fmt: off
-_UNSEEN = frozenset((
+UNSEEN = frozenset((
     "head", "script", "style", "noscript", "template", "svg", "math", "iframe", "object", "audio", "video",
     "canvas", "datalist", "select", "textarea", "rp", "rt",  # the reading of a ruby would cut its word in two
 ))
-_INLINE = frozenset((
+INLINE = frozenset((
     "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font",
     "i", "img", "ins", "kbd", "label", "mark", "q", "ruby", "s", "samp", "small", "span", "strike", "strong",
     "sub", "sup", "time", "tt", "u", "var", "wbr",
 ))
 # fmt: on
-_CELLS = frozenset(("td", "th"))
-_BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's; a no-break space is a character
+CELLS = frozenset(("td", "th"))
+BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's; a no-break space is a character
 _KEPT = "\0"  # a blank inside <pre>; HTML text has none of its own
 _PRE_END = "\n\n"  # on the stack, so that it differs from other ends of blocks
 _FRONT_MATTER = re.compile(
@@ -55,7 +55,7 @@ def plain_html(html: str) -> Plain:
     if root is None:
         return Plain("", None)
     title = root.css_first("head > title") or root.css_first("h1")
-    name = "" if title is None else _squeeze(title.text())
+    name = "" if title is None else squeeze(title.text())
     flowing = re.sub(r" *\n *", "\n", re.sub(r"[ \t]+", " ", "".join(_html_pieces(root))))
     return Plain(_tidy([flowing.replace(_KEPT, " ")]), name or None)
 
@@ -66,8 +66,8 @@ def plain_markdown(markdown: str) -> Plain:
     Code is kept, an image gives its alternative text, embedded HTML its visible text. The title is the front
     matter's, else the first heading of the first level.
     """
-    title, body = _front_matter(markdown)
-    tokens = _parser().parse(body)
+    title, body = front_matter(markdown)
+    tokens = markdown_parser().parse(body)
     text = _tidy(piece for token in tokens for piece in _markdown_pieces(token))
     return Plain(text, title or _first_heading(tokens))
 
@@ -85,18 +85,18 @@ def _html_pieces(root: LexborNode) -> Iterator[str]:
         tag = node.tag or ""
         if tag == "-text":
             content = node.text_content or ""
-            yield content.expandtabs().replace(" ", _KEPT) if preformatted else _BLANKS.sub(" ", content)
-        if tag.startswith("-") or tag in _UNSEEN or "hidden" in node.attributes:
+            yield content.expandtabs().replace(" ", _KEPT) if preformatted else BLANKS.sub(" ", content)
+        if tag.startswith("-") or tag in UNSEEN or "hidden" in node.attributes:
             continue
         if tag == "br":
             yield "\n"
-        elif tag in _CELLS:
+        elif tag in CELLS:
             stack.append("\t")
         elif tag == "pre":
             preformatted += 1
             stack.append(_PRE_END)
             yield "\n"
-        elif tag not in _INLINE:
+        elif tag not in INLINE:
             stack.append("\n")
             yield "\n"
         stack.extend(reversed(list(node.iter(include_text=True))))
@@ -108,14 +108,15 @@ def _markdown_pieces(token: Token) -> Iterator[str]:
     elif token.type == "html_block":
         yield f"\n{plain_html(token.content).text}\n"
     elif token.type == "inline":
-        yield _inline(token.children or [])
+        yield inline_text(token.children or [])
     elif token.type in ("td_close", "th_close"):
         yield "\t"
     elif token.nesting == -1 and token.block:
         yield "\n"
 
 
-def _inline(children: Sequence[Token]) -> str:
+def inline_text(children: Sequence[Token]) -> str:
+    """The text of Markdown's inline tokens without their marks."""
     pieces: list[str] = []
     for child in children:
         if child.type == "softbreak":
@@ -123,7 +124,7 @@ def _inline(children: Sequence[Token]) -> str:
         elif child.type == "hardbreak" or (child.type == "html_inline" and child.content.startswith("<br")):
             pieces.append("\n")
         elif child.type == "image":
-            pieces.append(_inline(child.children or []))
+            pieces.append(inline_text(child.children or []))
         elif child.type != "html_inline":
             pieces.append(child.content)
     return "".join(pieces)
@@ -132,11 +133,11 @@ def _inline(children: Sequence[Token]) -> str:
 def _first_heading(tokens: Sequence[Token]) -> str | None:
     for token, following in pairwise(tokens):
         if token.type == "heading_open" and token.tag == "h1":
-            return _squeeze(_inline(following.children or [])) or None
+            return squeeze(inline_text(following.children or [])) or None
     return None
 
 
-def _front_matter(markdown: str) -> tuple[str | None, str]:
+def front_matter(markdown: str) -> tuple[str | None, str]:
     """Splits YAML (``---``) or TOML (``+++``) front matter off, but no text between two thematic breaks."""
     match = _FRONT_MATTER.match(markdown)
     lines = match.group(2).splitlines() if match else []
@@ -149,11 +150,13 @@ def _front_matter(markdown: str) -> tuple[str | None, str]:
 
 
 @cache
-def _parser() -> MarkdownIt:
+def markdown_parser() -> MarkdownIt:
+    """The parser of all Markdown: CommonMark with tables and strikethrough."""
     return MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
-def _squeeze(text: str) -> str:
+def squeeze(text: str) -> str:
+    """A text on one line, with single blanks."""
     return " ".join(text.split())
 
 

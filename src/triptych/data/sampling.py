@@ -231,6 +231,8 @@ def _batches(
     """
     batches: list[tuple[int, Rows]] = []
     used = [bucket for bucket, rows in enumerate(parts) if len(rows)]
+    if not used:  # of a source that is seen once and a little more, that little may round to nothing
+        return [], 0
     carried: Rows = np.zeros(0, dtype=np.int64)
     for bucket, following in zip(used, [*used[1:], None], strict=True):
         rows = np.concatenate([carried, parts[bucket]])

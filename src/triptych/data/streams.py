@@ -5,6 +5,7 @@ What can be wrong with the bytes is found here: a missing file, a cut-off archiv
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -107,6 +108,22 @@ def read_lines(source: Source) -> Iterator[Line]:
                 raise _not_utf8(line[skip:], error, offset + skip, source.name, number) from None
             yield Line(number, text.removesuffix("\n").removesuffix("\r"))
             offset += len(line)
+
+
+def read_chunks(source: Source) -> Iterator[str]:
+    """The text of a source in pieces of at most 256 KiB, for files whose lines may be too long to hold.
+
+    Raises:
+        DataError: As `read_lines`, without the line.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    with _read_errors(source.name):
+        try:
+            while data := source.stream.read(_CHUNK):
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 text: {error.reason}", source.name) from None
 
 
 def read_text(source: Source) -> str:

@@ -116,5 +116,6 @@ def _start(texts: NDArray[np.int64], values: Mapping[str, Tensor]) -> _Arriving:
         for name, value in values.items()
     }
     event = torch.cuda.Event()
-    event.record()
+    # Of the GPU that copies, which need not be the current one.
+    event.record(torch.cuda.current_stream(values["ids"].device))
     return _Arriving(texts, there, event)

@@ -18,8 +18,7 @@ import torch
 
 from triptych.config import M3Config
 from triptych.encode import stream
-from triptych.encode.assembly import Assembly
-from triptych.encode.batching import batches
+from triptych.encode.batching import Progress, encode_ids
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError
 from triptych.model import hub, layouts
@@ -27,16 +26,10 @@ from triptych.model.devices import Dtype, device_of, dtype_of
 from triptych.model.engine import Engine
 from triptych.model.layouts import Checkpoint
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed
 from triptych.model.packed_forward import supported
-from triptych.model.tokenizer import Ids, TextTokenizer
+from triptych.model.tokenizer import TextTokenizer
 from triptych.ops import scores
 from triptych.types import Encoded, Floats, Head, HeadWeights, check_heads
-
-Progress = Callable[[int, int | None], None]
-
-# Tokens of one forward pass: large enough for full speed, small enough for a laptop's memory.
-_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 
 
 class TruncationWarning(UserWarning):
@@ -159,7 +152,7 @@ class Encoder:
         return {
             "device": str(self.device),
             "dtype": self._precision,
-            "engine": "packed" if self._packs else "padded",
+            "engine": "packed" if supported(self._model.backbone) is None else "padded",
             "kernels": engine.kernels.name if engine is not None else "transformers",
             "why": self._why,
         }
@@ -170,10 +163,6 @@ class Encoder:
         if self._int8:
             return "int8"
         return str(self.dtype or cast(Any, self._model.backbone).dtype).removeprefix("torch.")
-
-    @property
-    def _packs(self) -> bool:
-        return supported(self._model.backbone) is None
 
     @property
     def config(self) -> M3Config:
@@ -213,6 +202,26 @@ class Encoder:
         Raises:
             InputError: For an unknown or absent head, something that is not a string, or a bad length.
         """
+        return self._prepare(
+            texts,
+            outputs=outputs,
+            prefix=prefix,
+            max_length=max_length,
+            token_budget=token_budget,
+            progress=progress,
+        )()
+
+    def _prepare(
+        self,
+        texts: str | Sequence[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> Callable[[], Encoded]:
+        """`encode` up to the token ids; what it gives does the rest."""
         heads = self._heads(outputs)
         texts = _as_texts(texts)
         length = self._length(max_length)
@@ -223,9 +232,10 @@ class Encoder:
             warnings.warn(
                 f"{tokens.truncated} of {len(texts)} texts were cut to {length} tokens",
                 TruncationWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self._encode_tokens(tokens.ids, heads, token_budget, progress)
+        options: dict[str, Any] = {"budget": token_budget, "progress": progress}
+        return lambda: encode_ids(self._model, tokens.ids, heads, self.device, **options)
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
@@ -248,6 +258,8 @@ class Encoder:
         **options: Any,
     ) -> Iterator[Encoded]:
         """Encodes any number of documents block by block; never holds the corpus in memory.
+
+        On a GPU the next block is read and tokenised while one is computed.
 
         Args:
             texts: Any iterable of strings.
@@ -276,29 +288,29 @@ class Encoder:
         store = stream.Store(folder, facts) if folder is not None else None
         blocks = stream.blocks_of(texts, block)
         with ExitStack() as stack:
-            if devices is None:
-                parts = stream.encode_blocks(blocks, lambda part: self.encode(part, **options), store)
-            else:
+            if devices is not None:
                 pool = stack.enter_context(self.workers(devices))
                 parts = stream.encode_blocks_ahead(blocks, pool, options, store)
-            done = 0
-            for part in parts:
-                done += len(part)
-                if progress is not None:
-                    progress(done, None)
-                yield part
+            elif self._overlaps:
+                parts = stream.encode_blocks_prepared(blocks, partial(self._prepare, **options), store)
+            else:
+                parts = stream.encode_blocks(blocks, lambda part: self.encode(part, **options), store)
+            yield from stream.counted(parts, progress)
 
     def workers(self, devices: Sequence[str]) -> WorkerPool:
         """Worker processes that hold this model, one a device; use it as a context manager.
 
         Raises:
-            InputError: If the model was made in memory: save it first, so that workers can load it.
+            InputError: For no devices, or an unknown one; or if the model was made in memory: save it first, so
+                that workers can load it.
         """
         if self._folder is None:
             raise InputError(
                 "workers: this encoder was made in memory; save_pretrained it and load it from there"
             )
-        load = partial(_load_on, self._folder, self._precision, self.config.to_dict())
+        if isinstance(devices, str) or not devices:
+            raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
+        load = partial(_load_on, self._folder, self._precision, self.config.to_dict(), _threads_each(devices))
         return WorkerPool(load, devices)
 
     def score(
@@ -374,6 +386,11 @@ class Encoder:
         return Checkpoint(self.model, self.tokenizer)
 
     @property
+    def _overlaps(self) -> bool:
+        """Whether the processor is free while the model computes."""
+        return self.device.type != "cpu"
+
+    @property
     def _mcls_every(self) -> int | None:
         return self.config.mcls_every if self.config.pooling == "mcls" else None
 
@@ -391,34 +408,6 @@ class Encoder:
             )
         return max_length or limit
 
-    def _encode_tokens(
-        self, ids: list[Ids], heads: tuple[Head, ...], budget: int | None, progress: Progress | None
-    ) -> Encoded:
-        lengths = np.array([len(text) for text in ids], dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable")
-        assembly = Assembly(self._model, heads, ids)
-        done = 0
-        for batch in batches(lengths[order], budget or self._budget(), padded=not self._packs):
-            chosen = order[batch]
-            packed = Packed.of([ids[i] for i in chosen], self.device)
-            with torch.inference_mode():
-                assembly.add(chosen, self._model(packed, heads))
-            done += len(chosen)
-            if progress is not None:
-                progress(done, len(ids))
-        return assembly.result()
-
-    def _budget(self) -> int:
-        """Tokens of one pass: by device, less if its memory is short."""
-        usual = _BUDGET.get(self.device.type, 4096)
-        if self.device.type != "cuda":
-            return usual
-        config = cast(Any, self._model.backbone).config
-        # The FFN's wide states before and after the activation, query, key, value, and a few states, in 4 bytes.
-        each = 4 * (2 * config.intermediate_size + 8 * config.hidden_size)
-        free, _total = torch.cuda.mem_get_info(self.device)
-        return int(min(usual, max(8192, free // 2 // each)))
-
 
 def _as_texts(texts: str | Sequence[str]) -> list[str]:
     listed = [texts] if isinstance(texts, str) else list(texts)
@@ -428,6 +417,18 @@ def _as_texts(texts: str | Sequence[str]) -> list[str]:
     return listed
 
 
-def _load_on(folder: Path, dtype: str, config: dict[str, Any], device: str) -> Encoder:
+def _threads_each(devices: Sequence[str]) -> int:
+    """Threads of each worker that computes on the processor, which they share."""
+    sharing = sum(device_of(name).type == "cpu" for name in devices)
+    return max(1, torch.get_num_threads() // max(1, sharing))
+
+
+def _load_on(folder: Path, dtype: str, config: dict[str, Any], threads: int, device: str) -> Encoder:
     """What a worker process runs to get its own copy of an encoder."""
+    place = device_of(device)
+    if place.type == "cpu":
+        torch.set_num_threads(threads)
+    elif place.type == "cuda":
+        # Otherwise each process would also take memory on the first GPU, for what it does without naming one.
+        torch.cuda.set_device(place)
     return Encoder.from_pretrained(folder, device=device, dtype=cast(Dtype, dtype), **config)

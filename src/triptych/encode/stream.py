@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from triptych.encode.batching import Progress
 from triptych.encode.workers import WorkerPool
 from triptych.errors import InputError
 from triptych.files import write_atomically
@@ -96,6 +97,38 @@ def encode_blocks(
         yield found or _kept(number, texts, encode(texts), store)
 
 
+def encode_blocks_prepared(
+    blocks: Iterable[list[str]],
+    prepare: Callable[[list[str]], Callable[[], Encoded]],
+    store: Store | None,
+) -> Iterator[Encoded]:
+    """The same where the model does not keep the processor busy: a thread prepares the next block meanwhile.
+
+    Args:
+        blocks: Lists of texts; one more than was given out is read.
+        prepare: Does of encoding a block what the processor does; what it gives does the rest.
+        store: See `Store`.
+    """
+    numbered = enumerate(blocks)
+    with ThreadPoolExecutor(1) as thread:
+
+        def ahead() -> tuple[int, list[str], Encoded | Future[Callable[[], Encoded]]] | None:
+            number, texts = next(numbered, (0, None))
+            if texts is None:
+                return None
+            return (
+                number,
+                texts,
+                (store.get(number, texts) if store else None) or thread.submit(prepare, texts),
+            )
+
+        current = ahead()
+        while current is not None:
+            number, texts, work = current
+            current = ahead()
+            yield work if isinstance(work, Encoded) else _kept(number, texts, work.result()(), store)
+
+
 def encode_blocks_ahead(
     blocks: Iterable[list[str]], pool: WorkerPool, options: Mapping[str, Any], store: Store | None
 ) -> Iterator[Encoded]:
@@ -111,6 +144,16 @@ def encode_blocks_ahead(
             return
         number, texts, work = waiting.popleft()
         yield work if isinstance(work, Encoded) else _kept(number, texts, pool.result(work), store)
+
+
+def counted(parts: Iterable[Encoded], progress: Progress | None) -> Iterator[Encoded]:
+    """Gives parts out as they come, and tells `progress` how many texts that makes."""
+    done = 0
+    for part in parts:
+        done += len(part)
+        if progress is not None:
+            progress(done, None)
+        yield part
 
 
 def _kept(number: int, texts: list[str], encoded: Encoded, store: Store | None) -> Encoded:

@@ -10,7 +10,7 @@ from multiprocessing.queues import Queue
 from types import TracebackType
 from typing import Any, Protocol
 
-from triptych.errors import InputError, WorkerError
+from triptych.errors import WorkerError
 from triptych.types import Encoded
 
 
@@ -32,8 +32,6 @@ class WorkerPool:
     """
 
     def __init__(self, load: Callable[[str], Encodes], devices: Sequence[str]) -> None:
-        if isinstance(devices, str) or not devices:
-            raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
         # "spawn": a forked process could not use a GPU, nor torch's threads.
         context = multiprocessing.get_context("spawn")
         queue: Queue[str] = context.Queue()

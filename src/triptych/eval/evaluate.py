@@ -325,7 +325,7 @@ def _reference(contenders: Sequence[Contender]) -> str:
 
 def _needs_passes(options: Options, tuning: bool) -> bool:
     """Whether documents are gone through more than once, so that they have to be kept somewhere."""
-    return bool(options.candidates or options.compression or tuning or options.protocol != "exact")
+    return bool(options.candidates or options.compression or tuning or options.protocol == "paper")
 
 
 def _told(options: Options, reference: str) -> dict[str, Any]:

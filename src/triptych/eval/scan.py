@@ -159,7 +159,12 @@ def rescore(
     """
     found = [[np.zeros(len(wanted), dtype=np.float32) for wanted in rows] for _ in variants]
     single = [
-        [scoring(Encoded(multi=one.queries.take([query]))) for query in range(len(rows))] for one in variants
+        {
+            query: scoring(Encoded(multi=one.queries.take([query])))
+            for query, wanted in enumerate(rows)
+            if len(wanted)
+        }
+        for one in variants
     ]
     for start, block in vectors.blocks(progress, ("multi",)):
         bounds = [np.searchsorted(wanted, (start, start + len(block))) for wanted in rows]

@@ -25,7 +25,11 @@ TUNABLE = ("dense+lexical", "all")
 """The modes whose weights can be chosen."""
 
 _DEVELOPMENT_DEPTH, _COMPRESSION_DEPTH = 200, 50
+_COMPRESSION_QUERIES = 500
+"""Most queries for which smaller token vectors are tried, spread evenly over all."""
+
 _ABSENT = -1
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 def tuned_modes(
@@ -124,19 +128,24 @@ def compressed(group: Group, model: VectorModel, run: ModelRun, tools: Tools) ->
     axes = principal_axes(sample)
     chosen = forms(queries.width)
     variants = [variant(form, queries, axes) for form in chosen]
-    scored = rescore(run.scope.vectors, variants, pool.rows, scoring=tools.scoring, progress=work.progress)
+    asked = set(np.linspace(0, len(pool.rows) - 1, _COMPRESSION_QUERIES).astype(int).tolist())
+    rows = [wanted if query in asked else _NONE for query, wanted in enumerate(pool.rows)]
+    scored = rescore(run.scope.vectors, variants, rows, scoring=tools.scoring, progress=work.progress)
     multi = HEADS.index("multi")
     names = dict.fromkeys(collection.name for collection in group.collections)
     found: list[Compressed] = []
     for form, scores in zip(chosen, scored, strict=True):
         bytes_each = Change.of(form, axes, sample.width).bytes(sample) / len(sample)
         changed: list[NDArray[np.float32]] = []
-        for old, new in zip(pool.scores, scores, strict=True):
-            changed.append(old.copy())
-            changed[-1][multi] = new
+        for query, (old, new) in enumerate(zip(pool.scores, scores, strict=True)):
+            changed.append(old.copy() if query in asked else old)
+            if query in asked:
+                changed[-1][multi] = new
         for dataset in names:
             members = [collection for collection in group.collections if collection.name == dataset]
-            places = _places(group, members)
+            places = [place for place in _places(group, members) if place[0] in asked]
+            if not places:
+                continue
             part = Development.of(Pool(pool.rows, changed), places, group.survey.ranks)
             ndcg = {name: part.ndcg(weights) for name, weights in modes.items()}
             found.append(Compressed(dataset, model.name, form.name, bytes_each, ndcg))

@@ -100,7 +100,8 @@ def tune(development: Development, heads: Sequence[Head]) -> tuple[HeadWeights, 
         found = development.ndcg(candidate)
         if found > value + 1e-12:
             best, value = candidate, found
-    return HeadWeights(*(float(f"{weight:.4g}") for weight in best)), value
+    unit = best.dense or max(best)
+    return HeadWeights(*(float(f"{weight / unit:.4g}") for weight in best)), value
 
 
 def _grid(heads: Sequence[Head]) -> Iterator[HeadWeights]:

@@ -45,20 +45,30 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     Raises:
         ModelError: If the file is missing or broken, or a compact tensor incomplete; names the file.
     """
+    found = read_stored(path)
+    return {
+        name: _expanded(Path(path), name, tensor) if isinstance(tensor, Quantized) else tensor
+        for name, tensor in found.items()
+    }
+
+
+def read_stored(path: Path | str) -> dict[str, Tensor | Quantized]:
+    """Reads a file of tensors as `read_tensors` does, but leaves compact ones compact; `write_tensors` takes them."""
     stored, described = _read_raw(Path(path))
+    compact: dict[str, Quantized] = {}
     for name, entry in described.items():
         codes, scales = stored.pop(name + CODES, None), stored.pop(name + SCALES, None)
         if codes is None or scales is None:
             raise ModelError(f"{path}: compact tensor {name!r}: got no codes or no scales; expected both")
         if name in stored:
             raise ModelError(f"{path}: tensor {name!r} is there twice, compact and plain; expected one")
-        stored[name] = _expand(Path(path), name, entry, codes, scales)
+        compact[name] = _described(Path(path), name, entry, codes, scales)
     stray = [name for name in stored if name.endswith((CODES, SCALES))]
     if stray:
         raise ModelError(
             f"{path}: got {stray} without an entry in the metadata {METADATA_KEY!r}; expected one for each"
         )
-    return dict(sorted(stored.items()))
+    return dict(sorted({**stored, **compact}.items()))
 
 
 def write_tensors(
@@ -130,13 +140,24 @@ def _read_bfloat16(path: Path, names: list[str]) -> dict[str, Tensor]:
         return {name: file.get_tensor(name).float().numpy() for name in names}
 
 
-def _expand(path: Path, name: str, entry: Any, codes: Tensor, scales: Tensor) -> Tensor:
+def _described(path: Path, name: str, entry: Any, codes: Tensor, scales: Tensor) -> Quantized:
     try:
         bits, (rows, columns) = entry["bits"], entry["shape"]
         if entry["block"] != (BLOCK if bits == 4 else columns) or rows != len(codes):
             raise InputError(
                 f"got {entry!r} with {len(codes)} rows of codes; expected the same rows, block {BLOCK}"
             )
-        return Quantized(codes, scales, bits, columns).dequantize()
+        return Quantized(codes, scales, bits, columns)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: compact tensor {name!r}: cannot be expanded: {error!r}") from error
+        raise _broken(path, name, error) from error
+
+
+def _expanded(path: Path, name: str, tensor: Quantized) -> Tensor:
+    try:
+        return tensor.dequantize()
+    except (TypeError, ValueError) as error:
+        raise _broken(path, name, error) from error
+
+
+def _broken(path: Path, name: str, error: Exception) -> ModelError:
+    return ModelError(f"{path}: compact tensor {name!r}: cannot be expanded: {error!r}")

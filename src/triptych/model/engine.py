@@ -19,7 +19,7 @@ from triptych.model.attention import LONG, attend, attend_first
 from triptych.model.graphs import Graphs
 from triptych.model.kernels import Kernels, Weights, choose
 from triptych.model.packed import Packed
-from triptych.model.packed_forward import Shape, position_ids, supported
+from triptych.model.packed_forward import Shape, flash_usable, position_ids, supported
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ class Engine:
         if problem is not None:
             return None, problem
         kernels, why = choose(device, dtype, int8=int8)
-        return cls(backbone, kernels), why
+        engine = cls(backbone, kernels)
+        engine.accelerate()
+        return engine, why
 
     def _embed(self, embeddings: Any) -> None:
         self._words: Tensor = embeddings.word_embeddings.weight.detach()
@@ -121,22 +123,25 @@ class Engine:
     def give_back(self) -> None:
         """Returns the weights to the backbone; the engine must not be used any more."""
         self._layers.clear()
+        self.graphs = None
         while self._taken:
             modules, weights = self._taken.pop()
             pieces = self.kernels.unpack(weights).split([len(module.bias) for module in modules])
             for module, piece in zip(modules, pieces, strict=True):
                 module.weight.data = piece.clone()
 
-    def accelerate(self, *, compile: bool = True, graphs: bool = True) -> None:
-        """Spends time now or at the first calls to be faster afterwards; for GPUs.
+    def accelerate(self, *, compile: bool = False, graphs: bool = True) -> None:
+        """Spends time at the first calls to be faster afterwards; for GPUs.
 
         Args:
-            compile: Compile the layers by torch.compile, once for all sizes; it fuses what is not a product.
-            graphs: Record the pass over one short text as a CUDA graph, which saves launching its kernels.
+            compile: Compile the layers by torch.compile, once for all sizes; it fuses what is not a product, but
+                was slower where it was measured (docs/performance.md).
+            graphs: Record the pass over one short text as a CUDA graph, which saves launching its kernels; only
+                where attention takes texts of unequal lengths at once.
         """
         if compile:
             self._run = torch.compile(self._run_layer, dynamic=True)
-        if graphs:
+        if graphs and flash_usable(self._words, self._words.shape[1] // self._heads):
             self.graphs = Graphs(self._graphed, self._padding)
 
     def __call__(self, batch: Packed, *, first_only: bool = False) -> Tensor:

@@ -62,7 +62,9 @@ class Graphs:
         size = next(size for size in SIZES if size >= length)
         with self._lock:
             if size not in self._recorded:
-                self._recorded[size] = self._record(size, batch.ids.device)
+                # Recording uses streams of the current device, which need not be the batch's.
+                with torch.cuda.device(batch.ids.device):
+                    self._recorded[size] = self._record(size, batch.ids.device)
             recorded = self._recorded[size]
             recorded.ids[:length].copy_(batch.ids, non_blocking=True)
             recorded.bounds[1:2].fill_(length)
@@ -82,6 +84,6 @@ class Graphs:
                 self._forward(ids, places, shape)
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), torch.inference_mode():
+        with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
             states = self._forward(ids, places, shape)
         return _Recorded(graph, ids, places, bounds, states)

@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
@@ -27,8 +28,10 @@ from triptych.model import compact, st_layout, st_write
 from triptych.model.json_files import read_object
 from triptych.model.m3 import M3Model
 from triptych.model.tokenizer import TextTokenizer
+from triptych.ops.rowquant import Quantized
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
+WEIGHTS = "model.safetensors"
 _HEADS = {"lexical_head": "sparse_linear.pt", "multi_head": "colbert_linear.pt"}
 
 
@@ -133,7 +136,7 @@ def _load_ours(folder: Path, tokenizer: TextTokenizer) -> M3Model:
     config = M3Config.of(
         read_object(folder / "config.json")["triptych"], f"{folder / 'config.json'}: triptych"
     )
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     tensors = {name: torch.from_numpy(array).float() for name, array in compact.read_tensors(path).items()}
     heads = {name: tensors.pop(name) for name in list(tensors) if name.split(".")[0] in _HEADS}
     encoder = backbones.build(_hf_config(folder), tensors, str(path))
@@ -194,6 +197,7 @@ def save(
     *,
     part: Literal["dense", "multi"] = "dense",
     bits: Mapping[str, int] | None = None,
+    start: Path | None = None,
 ) -> None:
     """Writes a checkpoint folder.
 
@@ -203,6 +207,8 @@ def save(
         layout: Ours, the published one (which FlagEmbedding and vLLM load), or sentence-transformers'.
         part: Which representation a sentence-transformers folder gives.
         bits: Our layout only: tensor name to 4 or 8, to store it in as many bits.
+        start: A folder that the model came from. If both are in our layout, matrices that are compact there and
+            have not changed since are stored as they are there: what was frozen in training stays as small.
 
     Raises:
         InputError: If the layout cannot hold this model.
@@ -210,7 +216,7 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if layout == "triptych":
-        _save_ours(checkpoint, folder, bits or {})
+        _save_ours(checkpoint, folder, bits or {}, start)
     elif layout == "published":
         _save_published(checkpoint.model, folder)
     elif layout == "sentence-transformers":
@@ -220,13 +226,30 @@ def save(
     checkpoint.tokenizer.save(folder)
 
 
-def _save_ours(checkpoint: Checkpoint, folder: Path, bits: Mapping[str, int]) -> None:
+def _save_ours(checkpoint: Checkpoint, folder: Path, bits: Mapping[str, int], start: Path | None) -> None:
     model = checkpoint.model
     state = {name.removeprefix("backbone."): tensor for name, tensor in model.state_dict().items()}
-    tensors = {name: _to_numpy(tensor) for name, tensor in state.items()}
-    compact.write_tensors(folder / "model.safetensors", tensors, bits)
+    tensors: dict[str, Any] = {name: _to_numpy(tensor) for name, tensor in state.items()}
+    if start is not None and layout_of(start) == "triptych":
+        tensors |= _unchanged(compact.read_stored(start / WEIGHTS), tensors, except_for=bits)
+    compact.write_tensors(folder / WEIGHTS, tensors, bits)
     values = cast(Any, model.backbone).config.to_dict() | {"triptych": model.config.to_dict()}
     write_json(folder / "config.json", values)
+
+
+def _unchanged(
+    stored: Mapping[str, Any], tensors: Mapping[str, Any], except_for: Collection[str]
+) -> dict[str, Quantized]:
+    """The compact matrices of a file whose values are exactly those of the tensors of the same names."""
+    return {
+        name: matrix
+        for name, matrix in stored.items()
+        if isinstance(matrix, Quantized)
+        and name in tensors
+        and name not in except_for
+        and matrix.shape == tensors[name].shape
+        and np.array_equal(matrix.dequantize(), tensors[name])
+    }
 
 
 def _to_numpy(tensor: Tensor) -> Any:

@@ -16,7 +16,7 @@ from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
 from triptych.model.engine import Engine
 from triptych.model.packed import Packed, Reps, SpecialIds, positions, sent
-from triptych.model.packed_forward import last_states
+from triptych.model.packed_forward import RunLayer, last_states
 from triptych.types import HEADS, Head
 
 # Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and
@@ -34,6 +34,7 @@ class M3Model(nn.Module):
         config: See `M3Config`.
         special: Ids that the heads treat apart.
         engine: Runs the backbone for inference, without gradients; None: the backbone runs itself.
+        run_layer: Runs a layer of the backbone's own unpadded pass, such as a compiled function; None: the plain one.
     """
 
     def __init__(self, backbone: nn.Module, config: M3Config, special: SpecialIds) -> None:
@@ -45,6 +46,7 @@ class M3Model(nn.Module):
         self.config = config
         self.special = special
         self.engine: Engine | None = None
+        self.run_layer: RunLayer | None = None
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -98,7 +100,7 @@ class M3Model(nn.Module):
         """``[T, H]``; with `first_only` the first state of each text, ``[N, H]``."""
         if self.engine is not None:
             return self.engine(batch, first_only=first_only)
-        states = last_states(self.backbone, batch, self.special.pad)
+        states = last_states(self.backbone, batch, self.special.pad, self.run_layer)
         return states[batch.offsets[:-1]] if first_only else states
 
     def _counted(self, batch: Packed, head: Head) -> Tensor:
@@ -118,7 +120,8 @@ class M3Model(nn.Module):
     def _lexical(self, states: Tensor, batch: Packed) -> Tensor:
         """``w_i = ReLU(W_lex h_i + b)`` in float32, 0 at positions that do not count."""
         head = cast(nn.Linear, self.lexical_head)
-        weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
+        with torch.autocast(states.device.type, enabled=False):
+            weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
         return weights * sent(self._counted(batch, "lexical"), weights.device)
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
@@ -127,7 +130,7 @@ class M3Model(nn.Module):
         counted = self._counted(batch, "multi")
         ends = torch.cat([counted.new_zeros(1, dtype=torch.int64), counted.cumsum(0)])
         chosen = sent(counted.nonzero().squeeze(1), states.device)
-        vectors = head(states[chosen].to(head.weight.dtype)).float()
+        vectors = head(states.index_select(0, chosen).to(head.weight.dtype)).float()
         offsets = ends[(batch.host or batch).offsets]
         return normalize(vectors, dim=-1), sent(offsets, states.device)
 

@@ -66,6 +66,12 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def moved(batch: Packed, device: torch.device) -> Packed:
+    """A batch on a device; what is known of it on the processor stays with it."""
+    here = batch if batch.ids.device.type == "cpu" else batch.host
+    return Packed(sent(batch.ids, device), sent(batch.offsets, device), batch.lengths, here)
+
+
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
     """Token ids with a meaning of their own; None where a tokenizer has no such token."""

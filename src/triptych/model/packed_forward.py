@@ -8,11 +8,11 @@ the work. Only attention looks across positions; everything else runs on the fla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, groupby, pairwise
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class Shape:
         return cls(lengths, bounds, max(lengths))
 
 
+RunLayer: TypeAlias = Callable[[nn.Module, Tensor, Shape], Tensor]
+
+
 def supported(backbone: nn.Module) -> str | None:
     """Says why `packed_states` cannot run a backbone; None: it can."""
     config = getattr(backbone, "config", None)
@@ -63,14 +66,21 @@ def supported(backbone: nn.Module) -> str | None:
     return None
 
 
-def last_states(backbone: nn.Module, batch: Packed, pad_id: int) -> Tensor:
-    """The backbone's last states ``[T, H]``: unpadded where that can be, otherwise padded."""
+def last_states(backbone: nn.Module, batch: Packed, pad_id: int, run: RunLayer | None = None) -> Tensor:
+    """The backbone's last states ``[T, H]``: unpadded where that can be, otherwise padded.
+
+    Args:
+        backbone: A Hugging Face encoder.
+        batch: N texts, T tokens.
+        pad_id: Fills the padding.
+        run: Runs a layer of an unpadded pass; None: `run_layer`.
+    """
     if supported(backbone) is None:
-        return packed_states(backbone, batch)
+        return packed_states(backbone, batch, run)
     return padded_states(backbone, batch, pad_id)
 
 
-def packed_states(backbone: nn.Module, batch: Packed) -> Tensor:
+def packed_states(backbone: nn.Module, batch: Packed, run: RunLayer | None = None) -> Tensor:
     """The backbone's last states of a packed batch; equal to `padded_states` up to rounding.
 
     In training mode dropout has the published distribution, and a backbone with gradient checkpointing
@@ -79,11 +89,12 @@ def packed_states(backbone: nn.Module, batch: Packed) -> Tensor:
     Args:
         backbone: An encoder for which `supported` gives None.
         batch: N texts, T tokens.
+        run: Runs a layer; None: `run_layer`.
 
     Returns:
         ``[T, H]`` in the backbone's type.
     """
-    model = cast(Any, backbone)
+    model, run = cast(Any, backbone), run or run_layer
     states = embed(model.embeddings, batch)
     if not len(batch):
         return states
@@ -96,9 +107,9 @@ def packed_states(backbone: nn.Module, batch: Packed) -> Tensor:
     shape = Shape.of(lengths, _bounds(lengths, batch, order))
     for layer in model.encoder.layer:
         if layer.training and getattr(layer, "gradient_checkpointing", False):
-            states = cast(Tensor, checkpoint(_layer, layer, states, shape, use_reentrant=False))
+            states = cast(Tensor, checkpoint(run, layer, states, shape, use_reentrant=False))
         else:
-            states = _layer(layer, states, shape)
+            states = run(layer, states, shape)
     if tokens is None:
         return states
     return torch.empty_like(states).index_copy(0, tokens, states)
@@ -133,7 +144,8 @@ def position_ids(batch: Packed, padding_idx: int | None) -> Tensor:
     return within - 1 if padding_idx is None else within * real + padding_idx
 
 
-def _layer(layer: nn.Module, states: Tensor, shape: Shape) -> Tensor:
+def run_layer(layer: nn.Module, states: Tensor, shape: Shape) -> Tensor:
+    """One transformer layer on packed states ``[T, H]``."""
     parts = cast(Any, layer)
     inner = parts.attention.self
     heads = (-1, inner.num_attention_heads, inner.attention_head_size)

@@ -26,7 +26,7 @@ def ndcg(
         float64 ``[Q]`` in [0, 1]; 0 for a query without a relevant document.
     """
     k = min(k, scores.shape[1])
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order = _top(scores, k)
     discount = 1 / np.log2(np.arange(2, k + 2))
     found = np.zeros(len(scores))
     for row, known in enumerate(gains):
@@ -35,3 +35,15 @@ def ndcg(
         if len(ideal):
             found[row] = (got * discount).sum() / (ideal * discount[: len(ideal)]).sum()
     return found
+
+
+def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Columns of the k largest of each row, as a stable sort of the whole row would have them."""
+    if not k:
+        return np.zeros((len(scores), 0), dtype=np.int64)
+    least = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+    order = np.empty((len(scores), k), dtype=np.int64)
+    for row, limit in enumerate(least):
+        there = np.flatnonzero(scores[row] >= limit)
+        order[row] = there[np.argsort(-scores[row, there], kind="stable")[:k]]
+    return order

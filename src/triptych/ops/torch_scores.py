@@ -4,14 +4,11 @@ Scores are float32 whatever the type of the inputs. A packed batch of N texts is
 with `offsets` int64 ``[N + 1]``. The formulae are those of `triptych.ops.scores`.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Elements of the largest intermediate of one MaxSim block (float32): 256 MB.
-_BLOCK = 64 * 1024 * 1024
+from triptych.ops.torch_maxsim import MaxSim
 
 
 def dense_scores(queries: Float[Tensor, "q d"], documents: Float[Tensor, "n d"]) -> Float[Tensor, "q n"]:
@@ -74,67 +71,11 @@ def maxsim_scores(
 ) -> Float[Tensor, "q n"]:
     """Mean over a query's vectors of the best inner product in the document, for all pairs.
 
-    Neither forward nor backward holds the ``[S, T]`` similarities of the whole batch: blocks of documents go
-    through, and only the position of each maximum is kept for the gradient (one maximum of a tie gets it).
-    A pair of which either side is empty scores 0.
+    Neither forward nor backward holds the ``[S, T]`` similarities of the whole batch: see `torch_maxsim`. 16-bit
+    vectors on a GPU are multiplied in 16 bits, float32 ones exactly. A pair of which either side is empty scores 0.
     """
-    best: Tensor = _BestToken.apply(queries.float(), documents.float(), document_offsets)  # type: ignore[assignment]
-    total = best.new_zeros(len(query_offsets) - 1, best.shape[1]).index_add(0, _rows(query_offsets), best)
-    return total / query_offsets.diff().clamp(min=1)[:, None]
-
-
-class _BestToken(torch.autograd.Function):
-    """``[S, N]``: the largest inner product of each query vector with the vectors of each document."""
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, documents: Tensor, offsets: Tensor) -> Tensor:
-        bounds = offsets.tolist()
-        n = len(bounds) - 1
-        best = queries.new_zeros(len(queries), n)
-        place = torch.full((len(queries), n), -1, dtype=torch.int64, device=queries.device)
-        for first, last in _document_blocks(bounds, max(1, _BLOCK // max(1, len(queries)))):
-            height = max(bounds[i + 1] - bounds[i] for i in range(first, last))
-            if height == 0:
-                continue
-            position = offsets[first:last, None] + torch.arange(height, device=offsets.device)
-            inside = position < offsets[first + 1 : last + 1, None]
-            padded = documents[position.clamp(max=len(documents) - 1)]
-            similarity = torch.einsum("sd,ntd->snt", queries, padded).masked_fill_(~inside, -torch.inf)
-            value, where = similarity.max(dim=2)
-            filled = inside[:, 0]
-            best[:, first:last] = torch.where(filled, value, 0)
-            place[:, first:last] = torch.where(filled, where + offsets[first:last], -1)
-        ctx.save_for_backward(queries, documents, place)
-        return best
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        queries, documents, place = ctx.saved_tensors
-        if not len(documents):
-            return torch.zeros_like(queries), torch.zeros_like(documents), None
-        # The gradient is a sparse [S, T] matrix with one entry for each query vector and document.
-        row = torch.arange(len(queries), device=place.device)[:, None].expand_as(place)
-        entry = torch.stack([row, place.clamp(min=0)]).flatten(1)
-        value = torch.where(place >= 0, grads[0], 0).flatten()
-        chosen = torch.sparse_coo_tensor(
-            entry, value, (len(queries), len(documents)), check_invariants=False
-        ).coalesce()
-        return torch.sparse.mm(chosen, documents), torch.sparse.mm(chosen.t(), queries), None
-
-
-def _document_blocks(bounds: list[int], budget: int) -> list[tuple[int, int]]:
-    """Runs of documents whose padded area is at most `budget` (a longer document stands alone)."""
-    blocks: list[tuple[int, int]] = []
-    first, height = 0, 0
-    for i in range(len(bounds) - 1):
-        taller = max(height, bounds[i + 1] - bounds[i])
-        if i > first and taller * (i + 1 - first) > budget:
-            blocks.append((first, i))
-            first, taller = i, bounds[i + 1] - bounds[i]
-        height = taller
-    if first < len(bounds) - 1:
-        blocks.append((first, len(bounds) - 1))
-    return blocks
+    scores: Tensor = MaxSim.apply(queries, query_offsets, documents, document_offsets, queries.is_cuda)  # type: ignore[assignment]
+    return scores
 
 
 def combine(

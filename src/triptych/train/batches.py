@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from triptych.data.collate import PairIds
 from triptych.model.packed import Packed
+from triptych.train.reps import text_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +21,29 @@ class PairBatch:
         passages: Q·G passages; the positive of query i is number i·G.
         group: G.
         teacher_scores: float32 ``[Q, G]`` or None; NaN in a row without scores, −inf for a passage drawn at random.
+        keys: int64 ``[Q·G]``, equal for passages with equal tokens; None: nobody asked.
     """
 
     queries: Packed
     passages: Packed
     group: int
     teacher_scores: Tensor | None = None
+    keys: Tensor | None = None
 
     @classmethod
-    def of(cls, ids: PairIds, device: torch.device | None = None) -> PairBatch:
-        """Packs what a `Collator` gives."""
-        scores = None if ids.teacher_scores is None else torch.from_numpy(ids.teacher_scores).to(device)
-        return cls(Packed.of(ids.queries, device), Packed.of(ids.passages, device), ids.group, scores)
+    def of(cls, ids: PairIds, *, keyed: bool = False) -> PairBatch:
+        """Packs what a `Collator` gives, on the processor.
 
-    def to(self, device: torch.device) -> PairBatch:
-        """The same on another device."""
-        scores = None if self.teacher_scores is None else self.teacher_scores.to(device)
-        return replace(
-            self,
-            queries=_moved(self.queries, device),
-            passages=_moved(self.passages, device),
-            teacher_scores=scores,
-        )
+        Args:
+            ids: Tokens of queries and passages.
+            keyed: Whether `keys` are needed.
+        """
+        scores = None if ids.teacher_scores is None else torch.from_numpy(ids.teacher_scores)
+        keys = text_keys(ids.passages) if keyed else None
+        return cls(Packed.of(ids.queries), Packed.of(ids.passages), ids.group, scores, keys)
 
-
-def _moved(packed: Packed, device: torch.device) -> Packed:
-    return replace(packed, ids=packed.ids.to(device), offsets=packed.offsets.to(device))
+    def joint(self) -> Packed:
+        """Queries and passages as one batch, queries first."""
+        first, second = self.queries, self.passages
+        offsets = torch.cat([first.offsets, second.offsets[1:] + first.offsets[-1]])
+        return Packed(torch.cat([first.ids, second.ids]), offsets, first.lengths + second.lengths)

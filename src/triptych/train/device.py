@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from triptych.model.m3 import M3Model
+from triptych.model.packed_forward import run_layer, supported
+
 EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 """Tokens that an evaluation encodes at a time."""
 
@@ -23,6 +26,19 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
         able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def compile_layers(model: M3Model, device: torch.device) -> None:
+    """Compiles what runs of the model in training: the layers, once for all lengths; on a GPU alone.
+
+    A processor takes texts of each length on their own, which would be compiled again for every batch.
+    """
+    if device.type != "cuda":
+        return
+    if supported(model.backbone) is None:
+        model.run_layer = torch.compile(run_layer, dynamic=True)
+    else:
+        model.backbone.compile(dynamic=True)
 
 
 def best_device() -> torch.device:

@@ -129,6 +129,13 @@ def total(counts: Tensor) -> list[int]:
     return [int(count) for count in counts.tolist()]
 
 
+def least(numbers: Tensor) -> list[int]:
+    """The least over all processes of each of some whole numbers."""
+    if size() > 1:
+        dist.all_reduce(numbers, op=dist.ReduceOp.MIN)
+    return [int(number) for number in numbers.tolist()]
+
+
 def any_of(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process."""
     if size() == 1:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from triptych.model.packed import Packed, Reps
+from triptych.model.packed import Packed, Reps, moved, sent
 from triptych.train.reps import join, leaves, ragged_places, take
 
 Encode: TypeAlias = Callable[[Packed], Reps]
@@ -31,23 +31,29 @@ class SubBatch:
     batch: Packed
     texts: tuple[int, ...]
 
+    def to(self, device: torch.device) -> SubBatch:
+        """The same on another device."""
+        return SubBatch(moved(self.batch, device), self.texts)
+
 
 def split(batch: Packed, budget: int | None) -> list[SubBatch]:
     """Cuts a batch into sub-batches of at most `budget` tokens; texts of like length come together.
 
     Args:
         batch: N texts.
-        budget: Tokens; a longer text stands alone. None: one sub-batch.
+        budget: Tokens; a longer text stands alone. None: one sub-batch, the batch as it is.
 
     Returns:
         Sub-batches that hold each text once, longest texts first: if memory is short, that shows at once.
     """
+    if budget is None:
+        return [SubBatch(batch, tuple(range(len(batch))))]
     order = sorted(range(len(batch)), key=lambda i: -batch.lengths[i])
     groups: list[list[int]] = [[]]
     used = 0
     for text in order:
         length = batch.lengths[text]
-        if groups[-1] and budget is not None and used + length > budget:
+        if groups[-1] and used + length > budget:
             groups.append([])
             used = 0
         groups[-1].append(text)
@@ -80,7 +86,7 @@ def backward(
     within = synchronised or _always
     if len(parts) == 1:
         with within(True):
-            found = losses(take(encode(parts[0].batch), original_order(parts)))
+            found = losses(_in_order([encode(parts[0].batch)], parts))
             found["loss"].backward()
         return {name: value.detach() for name, value in found.items()}
     states: list[_Random] = []
@@ -90,7 +96,7 @@ def backward(
         with torch.no_grad(), within(False):
             pieces.append(encode(part.batch))
     cached = [leaves(piece) for piece in pieces]
-    found = losses(take(join(cached), original_order(parts)))
+    found = losses(_in_order(cached, parts))
     found["loss"].backward()
     after = _Random.now(parts[0].batch.ids.device)
     for i, (part, state, piece) in enumerate(zip(parts, states, cached, strict=True)):
@@ -119,12 +125,21 @@ def _pairs(again: Reps, cached: Reps) -> tuple[list[Tensor], list[Tensor]]:
     return outputs, gradients
 
 
+def _in_order(pieces: Sequence[Reps], parts: Sequence[SubBatch]) -> Reps:
+    """The representations of the sub-batches as one batch, in its order."""
+    everything = join(pieces)
+    texts = [text for part in parts for text in part.texts]
+    if all(a == b for a, b in enumerate(texts)):
+        return everything
+    return take(everything, original_order(parts), permutes=True)
+
+
 def original_order(parts: Sequence[SubBatch]) -> Tensor:
     """int64 ``[N]``: where each text of the batch stands when the sub-batches are laid one after the other."""
     order = [text for part in parts for text in part.texts]
     places = torch.empty(len(order), dtype=torch.int64)
     places[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))
-    return places.to(parts[0].batch.offsets.device)
+    return sent(places, parts[0].batch.offsets.device)
 
 
 @dataclass(frozen=True, slots=True)

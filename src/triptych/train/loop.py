@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from math import isfinite
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from triptych.train.settings import Recipe
 from triptych.train.tasks import Batch, Progress, Runner, Task
 
 Record: TypeAlias = dict[str, Any]
+_Item = TypeVar("_Item")
 # Of the passages' tokens: below this share of active ones the lexical head is nearly lost.
 _FEW = 0.01
 
@@ -78,7 +79,7 @@ def train(
         if state.step == 0:
             _evaluate(state, recipe, hooks)
             window.begin()
-        for step, batch in _batches(task, state, recipe.compute.prefetch):
+        for step, batch in window.timed(_batches(task, state, recipe.compute.prefetch)):
             torch.manual_seed(_seed(recipe.seed, step, distributed.rank()))
             rate = set_rate(optimiser, factor(step, state.total, recipe.optimisation))
             losses = task.backward(batch, step, runner)
@@ -167,6 +168,19 @@ class _Window:
     def begin(self) -> None:
         """Counts from now on, so that evaluations do not count as training."""
         self._mark, self._tokens, self._step = perf_counter(), self._state.tokens, self._state.step
+        self._waited = 0.0
+
+    def timed(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """The same items; notes how long they were waited for."""
+        stream = iter(items)
+        while True:
+            begin = perf_counter()
+            try:
+                item = next(stream)
+            except StopIteration:
+                return
+            self._waited += perf_counter() - begin
+            yield item
 
     @property
     def seconds(self) -> float:
@@ -186,6 +200,7 @@ class _Window:
             "norm": norm,
             "tokens": state.tokens,
             "tokens_per_second": (state.tokens - self._tokens) / spent,
+            "waiting": self._waited / spent,
             "seconds": self.seconds,
             "remaining": per_step * (state.total - state.step),
         }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.errors import InputError
-from triptych.model.packed import Packed
+from triptych.model.packed import Packed, moved, sent
 
 Bools = NDArray[np.bool_]
 # Of the tokens that the encoder has to predict, so many are replaced by [MASK], and so many by another token.
@@ -84,9 +84,8 @@ class MaskedBatch:
 
     def to(self, device: torch.device) -> MaskedBatch:
         """The same on another device."""
-        texts = Packed(self.texts.ids.to(device), self.texts.offsets.to(device), self.texts.lengths)
         rest = (self.masked, self.encoder_places, self.decoder_places, self.visible, self.pattern)
-        return MaskedBatch(texts, *(each.to(device) for each in rest))
+        return MaskedBatch(moved(self.texts, device), *(sent(each, device) for each in rest))
 
 
 def hide(

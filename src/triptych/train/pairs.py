@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from triptych.data.collate import Collator
-from triptych.data.datasets import PairLimits, open_pairs
-from triptych.data.examples import Example
+from triptych.data.datasets import PairLimits, PairRow, open_pairs
 from triptych.data.joined import Datasets
 from triptych.data.training import Reading
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed, Reps
+from triptych.model.packed import Packed, Reps, sent
 from triptych.model.tokenizer import TextTokenizer
 from triptych.train import distributed, gradcache
 from triptych.train.batches import PairBatch
+from triptych.train.gradcache import SubBatch
 from triptych.train.objective import Objective, losses
-from triptych.train.reps import take, text_keys
+from triptych.train.reps import parted
 from triptych.train.settings import Recipe
 from triptych.train.tasks import Progress, Runner, cache, digest, opened, sampler, within
 from triptych.types import Head
+
+
+class PairStep(NamedTuple):
+    """A step's pairs, and the sub-batches in which they are encoded; all on the processor."""
+
+    pairs: PairBatch
+    parts: list[SubBatch]
 
 
 class Pairs:
@@ -50,13 +60,11 @@ class Pairs:
                 progress=progress,
             ),
         )
-        datasets: Datasets[Example] = Datasets(parts)
+        datasets: Datasets[PairRow] = Datasets(parts)
         self.sampler = sampler(recipe, datasets, max(self.limits.query_max, self.limits.passage_max))
         data = recipe.data
         self.collate = Collator(
             datasets,
-            tokenizer,
-            self.limits,
             group=data.group,
             seed=recipe.seed,
             fill=data.fill,
@@ -66,62 +74,62 @@ class Pairs:
         self.left_over = dict(self.sampler.left_over)
         self.digest = digest(recipe, datasets.lengths, [part.name for part in parts])
 
-    def batch(self, step: int) -> PairBatch:
-        """See `Task`."""
+    def batch(self, step: int) -> PairStep:
+        """See `Task`: queries and passages go through together, in sub-batches if the recipe says so."""
         rows = self.sampler.step(step).shard(distributed.rank(), distributed.size())
-        return PairBatch.of(self.collate(rows, step))
+        batch = PairBatch.of(self.collate(rows, step), keyed=self.objective.drop_duplicates)
+        return PairStep(batch, gradcache.split(batch.joint(), self.recipe.compute.sub_batch_tokens))
 
-    def tokens(self, batch: PairBatch) -> int:
+    def tokens(self, batch: PairStep) -> int:
         """See `Task`."""
-        return sum(batch.queries.lengths) + sum(batch.passages.lengths)
+        return sum(sum(part.batch.lengths) for part in batch.parts)
 
-    def backward(self, batch: PairBatch, step: int, runner: Runner) -> dict[str, Tensor]:
-        """See `Task`: one forward for queries and passages, in sub-batches if the recipe says so."""
-        keys = text_keys(batch.passages.lengths, batch.passages.ids).to(runner.device)
-        batch = batch.to(runner.device)
-        parts = gradcache.split(joint(batch.queries, batch.passages), self.recipe.compute.sub_batch_tokens)
+    def backward(self, batch: PairStep, step: int, runner: Runner) -> dict[str, Tensor]:
+        """See `Task`."""
         return gradcache.backward(
-            lambda packed: encode(runner, packed, self.objective.heads),
-            parts,
-            lambda reps: pair_losses(self.objective, reps, batch, keys, step),
+            lambda packed: encode(runner.replica.call, runner.autocast, packed, self.objective.heads),
+            [part.to(runner.device) for part in batch.parts],
+            lambda reps: pair_losses(self.objective, reps, batch.pairs, step),
             runner.replica.synchronised,
         )
 
 
-def encode(runner: Runner, packed: Packed, heads: Sequence[Head]) -> Reps:
-    """The representations of a packed batch, in the type of arithmetic that the run has."""
-    with runner.autocast():
-        return runner.replica.call(packed, heads)
+def encode(
+    model: Callable[[Packed, Sequence[Head]], Reps],
+    context: Callable[[], AbstractContextManager[Any]],
+    packed: Packed,
+    heads: Sequence[Head],
+) -> Reps:
+    """The representations of a packed batch, in the type of arithmetic that the run has.
+
+    On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
+    """
+    with context():
+        reps = model(packed, heads)
+        if reps.multi is None or not torch.is_autocast_enabled("cuda"):
+            return reps
+        return replace(reps, multi=reps.multi.bfloat16())
 
 
-def pair_losses(
-    objective: Objective, reps: Reps, batch: PairBatch, keys: Tensor, step: int
-) -> dict[str, Tensor]:
+def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -> dict[str, Tensor]:
     """The losses of a batch whose queries and passages were encoded together, queries first.
 
     Also gives ``lexical_active``, the share of the passages' tokens that have a lexical weight: where it falls to 0
     the lexical head is lost, since no gradient comes through its ReLU any more.
     """
-    queries = len(batch.queries)
-    numbers = torch.arange(len(reps.offsets) - 1, device=reps.offsets.device)
-    sides = take(reps, numbers[:queries]), take(reps, numbers[queries:])
+    sides = parted(reps, len(batch.queries), sum(batch.queries.lengths))
+    device = reps.offsets.device
     candidates = distributed.candidates(
         *sides,
         batch.group,
-        teacher=batch.teacher_scores,
-        keys=keys,
+        teacher=None if batch.teacher_scores is None else sent(batch.teacher_scores, device),
+        keys=None if batch.keys is None else sent(batch.keys, device),
         bidirectional=objective.bidirectional,
     )
     found = losses(objective, candidates, step)
     if sides[1].lexical is not None:
         found["lexical_active"] = (sides[1].lexical.detach() > 0).float().mean()
     return found
-
-
-def joint(first: Packed, second: Packed) -> Packed:
-    """Two batches as one."""
-    offsets = torch.cat([first.offsets, second.offsets[1:] + first.offsets[-1]])
-    return Packed(torch.cat([first.ids, second.ids]), offsets, first.lengths + second.lengths)
 
 
 def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,14 +18,13 @@ class Replica:
     Args:
         module: On its device, with all that is not trained frozen.
         way: `ddp`: every process has all; `fsdp`: gradients and the optimiser's state are shared out.
-        compiled: Use torch.compile.
 
     Attributes:
         module: The original; its parameters are those to give to the optimiser.
         call: What to call.
     """
 
-    def __init__(self, module: nn.Module, way: Literal["ddp", "fsdp"], *, compiled: bool = False) -> None:
+    def __init__(self, module: nn.Module, way: Literal["ddp", "fsdp"]) -> None:
         self.module = module
         self._sharded = distributed.size() > 1 and way == "fsdp"
         self.call: nn.Module = module
@@ -38,8 +36,6 @@ class Replica:
             fully_shard(module, reshard_after_forward=False)
         elif distributed.size() > 1:
             self.call = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
-        if compiled:
-            self.call = cast(nn.Module, torch.compile(self.call, dynamic=True))
 
     @contextmanager
     def synchronised(self, last: bool) -> Generator[None]:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,30 +18,62 @@ from triptych.ops import torch_scores
 from triptych.types import Head
 
 
-def take(reps: Reps, texts: Tensor) -> Reps:
-    """The texts `texts` (int64 ``[K]``), in that order; differentiable."""
-    places, offsets = ragged_places(reps.offsets, texts)
+def take(reps: Reps, texts: Tensor, *, permutes: bool = False) -> Reps:
+    """The texts `texts` (int64 ``[K]``), in that order; differentiable.
+
+    Args:
+        reps: N texts.
+        texts: Their numbers.
+        permutes: Whether each text comes once: then the sizes are known, and nobody waits for a GPU.
+    """
+    places, offsets = ragged_places(reps.offsets, texts, len(reps.ids) if permutes else None)
     multi, multi_offsets = reps.multi, offsets
     if multi is not None:
-        vectors, multi_offsets = ragged_places(reps.multi_offsets, texts)
-        multi = multi[vectors]
+        vectors, multi_offsets = ragged_places(reps.multi_offsets, texts, len(multi) if permutes else None)
+        multi = multi.index_select(0, vectors)
     return Reps(
         ids=reps.ids[places],
         offsets=offsets,
-        dense=None if reps.dense is None else reps.dense[texts],
-        lexical=None if reps.lexical is None else reps.lexical[places],
+        dense=None if reps.dense is None else reps.dense.index_select(0, texts),
+        lexical=None if reps.lexical is None else reps.lexical.index_select(0, places),
         multi=multi,
         multi_offsets=multi_offsets,
     )
 
 
-def ragged_places(offsets: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the texts `texts` in a flat buffer with bounds `offsets`, and the bounds that result."""
+def parted(reps: Reps, texts: int, tokens: int) -> tuple[Reps, Reps]:
+    """The first `texts` texts, which have `tokens` tokens, and the others; as views."""
+    vectors = 0 if reps.multi is None else int(reps.multi_offsets[texts])
+
+    def part(own: slice, bounds: slice, flat: slice, row: slice) -> Reps:
+        return Reps(
+            ids=reps.ids[flat],
+            offsets=reps.offsets[bounds] - reps.offsets[own.start or 0],
+            dense=None if reps.dense is None else reps.dense[own],
+            lexical=None if reps.lexical is None else reps.lexical[flat],
+            multi=None if reps.multi is None else reps.multi[row],
+            multi_offsets=reps.multi_offsets[bounds] - reps.multi_offsets[own.start or 0],
+        )
+
+    return (
+        part(slice(texts), slice(texts + 1), slice(tokens), slice(vectors)),
+        part(slice(texts, None), slice(texts, None), slice(tokens, None), slice(vectors, None)),
+    )
+
+
+def ragged_places(offsets: Tensor, texts: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+    """Positions of the texts `texts` in a flat buffer with bounds `offsets`, and the bounds that result.
+
+    Args:
+        offsets: int64 ``[N + 1]``.
+        texts: int64 ``[K]``.
+        total: How many positions these are, if that is known.
+    """
     lengths = offsets.diff()[texts]
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    total = int(bounds[-1])
-    within = torch.arange(total, device=offsets.device)
-    shift = (offsets[:-1][texts] - bounds[:-1]).repeat_interleave(lengths, output_size=total)
+    count = int(bounds[-1]) if total is None else total
+    within = torch.arange(count, device=offsets.device)
+    shift = (offsets[:-1][texts] - bounds[:-1]).repeat_interleave(lengths, output_size=count)
     return within + shift, bounds
 
 
@@ -111,15 +145,10 @@ def score(head: Head, queries: Reps, passages: Reps, width: int | None = None) -
     return torch_scores.maxsim_scores(sides[0], queries.multi_offsets, sides[1], passages.multi_offsets)
 
 
-def text_keys(lengths: Sequence[int], ids: Tensor) -> Tensor:
+def text_keys(texts: Sequence[NDArray[np.integer] | Sequence[int]]) -> Tensor:
     """A number for each text that depends on its token ids alone, int64 ``[N]`` on the processor."""
-    flat = ids.cpu().numpy()
-    keys: list[int] = []
-    start = 0
-    for length in lengths:
-        keys.append(_key(flat[start : start + length].tobytes()))
-        start += length
-    return torch.tensor(keys, dtype=torch.int64)
+    contents = [np.asarray(text, dtype=np.int64).tobytes() for text in texts]
+    return torch.tensor([_key(content) for content in contents], dtype=torch.int64)
 
 
 def _key(content: bytes) -> int:

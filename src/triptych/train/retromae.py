@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from triptych.model.backbone import hidden_size
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed, positions
+from triptych.model.packed import Packed, positions, sent
 from triptych.model.packed_forward import embed, last_states, position_ids, supported
 from triptych.ops.losses import vocabulary_cross_entropy
 from triptych.train.masking import MaskedBatch
@@ -77,10 +77,10 @@ class RetroMAE(nn.Module):
         each = [1 / max(1, len(place)) for place in places] if shares is None else shares
         texts = batch.texts
         masked = Packed(batch.masked, texts.offsets, texts.lengths)
-        states = last_states(self.encoder.backbone, masked, self.encoder.special.pad)
+        states = last_states(self.encoder.backbone, masked, self.encoder.special.pad, self.encoder.run_layer)
         decoded = self.decoder(*self._inputs(texts, self._sentence(states, masked)), batch)
         encoder, decoder = (
-            self._predict(found[place], texts.ids[place]).sum() * share
+            self._predict(found[place], texts.ids[place]) * share
             for found, place, share in zip((states, decoded), places, each, strict=True)
         )
         return {"loss": encoder + decoder, "encoder": encoder.detach(), "decoder": decoder.detach()}
@@ -137,14 +137,13 @@ class EnhancedDecoder(nn.Module):
         query, key, value = self.query(asking), self.key(looked_at), self.value(looked_at)
         context = torch.zeros_like(query)
         for texts in _chunks(batch.texts.lengths):
-            inside, where = _grid(batch.texts, texts)
-            mixed = cast(
-                Tensor,
-                checkpoint(
-                    self._attend, query[where], key[where], value[where], batch, where, use_reentrant=False
-                ),
-            )
-            context = context.index_copy(0, where[inside], mixed[inside])
+            where, real = _grid(batch.texts, texts)
+            padded = [
+                part.index_select(0, where.flatten()).view(*where.shape, -1) for part in (query, key, value)
+            ]
+            mixed = cast(Tensor, checkpoint(self._attend, *padded, batch, where, use_reentrant=False))
+            places = where.flatten().index_select(0, real)
+            context = context.index_copy(0, places, mixed.flatten(0, 1).index_select(0, real))
         states = self.norm(self.output(context) + asking)
         return self.last_norm(self.wide(states) + states)
 
@@ -186,8 +185,10 @@ def _chunks(lengths: tuple[int, ...]) -> list[list[int]]:
 
 
 def _grid(batch: Packed, texts: list[int]) -> tuple[Tensor, Tensor]:
-    """Flat places ``[B, L]`` of some texts, padded by their last place; and which of them are not padding."""
-    chosen = torch.tensor(texts, device=batch.offsets.device)
-    first, last = batch.offsets[:-1][chosen, None], batch.offsets[1:][chosen, None] - 1
-    where = first + torch.arange(batch.lengths[texts[0]], device=first.device)
-    return where <= last, where.clamp(max=last)
+    """Flat places ``[B, L]`` of some texts, padded by their last place; and which of them, flat, are not padding."""
+    offsets = (batch.host or batch).offsets
+    chosen = torch.tensor(texts, device=offsets.device)
+    first, last = offsets[:-1][chosen, None], offsets[1:][chosen, None] - 1
+    where = first + torch.arange(batch.lengths[texts[0]], device=offsets.device)
+    real = (where <= last).flatten().nonzero().squeeze(1)
+    return sent(where.clamp(max=last), batch.ids.device), sent(real, batch.ids.device)

@@ -6,11 +6,9 @@ evaluation, if there is one) and, at the end, ``final/``; the last two are for `
 
 from __future__ import annotations
 
-import json
 import shutil
-import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from triptych.data.beir import load_beir
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError
 from triptych.files import write_atomically
 from triptych.model.layouts import Checkpoint
 from triptych.model.m3 import M3Model
@@ -29,11 +27,13 @@ from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.device import EVALUATION_TOKENS, autocast, best_device
+from triptych.train.device import EVALUATION_TOKENS, autocast, best_device, compile_layers
+from triptych.train.logs import RunLog
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
 from triptych.train.pairs import Pairs, pair_limits
 from triptych.train.parallel import Replica
+from triptych.train.probe import probed
 from triptych.train.recipe import dump
 from triptych.train.retromae import RetroMAE
 from triptych.train.settings import Recipe
@@ -103,7 +103,9 @@ def run(
     """
     wanted = None if recipe.compute.device is None else torch.device(recipe.compute.device)
     with distributed.joined(wanted) as device:
-        one = _Run(stage, recipe, output, device or best_device(), watcher or Watcher())
+        device = device or best_device()
+        before = output / "recipe.yaml" if resume and (output / "recipe.yaml").is_file() else None
+        one = _Run(stage, recipe, output, device, watcher or Watcher(), before)
         return one.go(resume)
 
 
@@ -111,41 +113,53 @@ class _Run:
     """The parts of a run, made and held together for the time that it takes."""
 
     def __init__(
-        self, stage: Stage, recipe: Recipe, output: Path, device: torch.device, watcher: Watcher
+        self,
+        stage: Stage,
+        recipe: Recipe,
+        output: Path,
+        device: torch.device,
+        watcher: Watcher,
+        before: Path | None,
     ) -> None:
-        self.recipe, self.output, self.watcher = recipe, output, watcher
+        self.output, self.watcher, self.log = output, watcher, RunLog(output)
         self.first = distributed.rank() == 0
         self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
         start: Checkpoint = prepare(recipe)
         self.start = start.fingerprint
         self.encoder: M3Model = start.model
         freeze(start.model, recipe, self.heads)
+        module = self._module(stage, recipe)
+        if stage == "train":
+            recipe = probed(recipe, start.model, device, before)
+        self.recipe = recipe
         task = Pairs if stage == "train" else Texts
         self.task: Any = task(recipe, start.model, start.tokenizer, watcher.preparing)
         self.validation = _validation(recipe, start)
-        module = self._module(stage).to(device)
-        replica = Replica(module, recipe.compute.parallel, compiled=recipe.compute.compile)
+        module.to(device)
+        if recipe.compute.compile:
+            compile_layers(start.model, device)
+        replica = Replica(module, recipe.compute.parallel)
         self.runner = Runner(replica, device, partial(autocast, recipe.compute.dtype, device))
         self.optimiser = optimizer(module, recipe.optimisation)
         ema = recipe.optimisation.ema
         self.average = None if ema is None else Average(module, ema)
         self.evaluations: dict[int, dict[str, float]] = {}
 
-    def _module(self, stage: Stage) -> nn.Module:
+    def _module(self, stage: Stage, recipe: Recipe) -> nn.Module:
         """What is trained: the model, or the model with what RetroMAE adds."""
-        if self.recipe.compute.checkpoint_layers:
+        if recipe.compute.checkpoint_layers:
             backbone: Any = self.encoder.backbone
             # The older name is deprecated where the newer one exists.
             getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
         if stage == "train":
             return self.encoder
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
+            torch.manual_seed(recipe.seed)
             return RetroMAE(self.encoder)
 
     def go(self, resume: bool) -> Outcome:
         state = self._begin(resume)
-        with self._logs(state) as log:
+        with self._logs(state.step) as log:
             hooks = Hooks(
                 log=log,
                 evaluate=None if self.validation is None else self._evaluate,
@@ -170,7 +184,7 @@ class _Run:
         total = self.recipe.steps or ceil(self.recipe.epochs * self.task.steps_per_epoch)
         state = State(data=self.task.digest, start=self.start, total=total)
         last = checkpoints.latest(self.output)
-        there = (self.output / "log.jsonl").exists()
+        there = self.log.path.exists()
         distributed.barrier()  # everybody has looked before the first process begins to write
         if not resume and there:
             raise InputError(f"{self.output}: has a run already; expected --resume, or another --output")
@@ -184,42 +198,15 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             checkpoints.clean(self.output)
             write_atomically(self.output / "recipe.yaml", dump(self.recipe).encode())
-            self._shorten_log(state.step)
+            self.evaluations.update(self.log.shorten(state.step))
         distributed.barrier()
         return state
 
-    def _shorten_log(self, step: int) -> None:
-        """Forgets what the log says of steps that will be done again."""
-        path = self.output / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and step else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
-        for line in kept:
-            record = json.loads(line)
-            if "evaluation" in record:
-                self.evaluations[record["step"]] = record["evaluation"]
-
-    @contextmanager
-    def _logs(self, state: State) -> Generator[Callable[[Record], None]]:
-        """Writes the log, to TensorBoard too if the recipe says so; only the first process does."""
+    def _logs(self, step: int) -> AbstractContextManager[Callable[[Record], None]]:
+        """What takes the lines of the log; only the first process writes them."""
         if not self.first:
-            yield lambda record: None
-            return
-        board = _tensorboard(self.output, state.step) if self.recipe.tensorboard else None
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as file:
-
-            def log(record: Record) -> None:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                self.watcher.report(record)
-                if board is not None:
-                    for name, value in {**record, **record.get("evaluation", {})}.items():
-                        if isinstance(value, int | float):
-                            board.add_scalar(name, value, record["step"])
-
-            yield log
-        if board is not None:
-            board.close()
+            return nullcontext(lambda record: None)
+        return self.log.writing(self.watcher.report, step, tensorboard=self.recipe.tensorboard)
 
     def _evaluate(self, step: int) -> Mapping[str, float]:
         runner, validation = self.runner, cast(Validation, self.validation)
@@ -230,18 +217,21 @@ class _Run:
                 return self.encoder(batch, heads)
 
         with self._averaged(), runner.replica.gathered():
-            found = validation(
+            each = validation(
                 encode,
                 heads,
                 self.recipe.objective.score_weights,
                 device=runner.device,
                 budget=EVALUATION_TOKENS[runner.device.type],
             )
-        mean = distributed.mean(
-            {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
-        )
-        found = mean if distributed.size() > 1 else found
+        found = {name: float(values.mean()) for name, values in each.items()}
+        if distributed.size() > 1:
+            found = distributed.mean(
+                {name: torch.tensor(value, device=runner.device) for name, value in found.items()}
+            )
         self.evaluations[step] = found
+        if self.first:
+            self.log.keep_each(step, validation.ids, each)
         return found
 
     @contextmanager
@@ -292,7 +282,7 @@ class _Run:
             return
         folder, new = self.output / name, self.output / f".{name}.new"
         shutil.rmtree(new, ignore_errors=True)
-        export(finished(self.recipe, self.heads, _of_encoder(weights)), new)
+        export(self.recipe, finished(self.recipe, self.heads, _of_encoder(weights)), new)
         write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
@@ -329,20 +319,3 @@ def _validation(recipe: Recipe, start: Checkpoint) -> Validation | None:
         (limits.passage_max, limits.document_prefix),
         settings.k,
     )
-
-
-def _tensorboard(output: Path, step: int) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra("tensorboard: true", "tensorboard") from error
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off
-        return 1 << 62

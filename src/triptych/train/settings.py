@@ -98,7 +98,8 @@ class Data(Settings):
         fill: What fills a row up that has fewer negatives (see `data.collate.Collator`).
         batch_size: Rows of a batch of each process, whatever the length.
         batch_tokens: Instead: most tokens of a batch's passages.
-        table: Instead: rows by length: `finetune` or `pretrain` (the paper's), or {tokens: rows}.
+        table: Instead: rows by length: `finetune` or `pretrain` (the paper's), {tokens: rows}, or `probe`: what the
+            GPU's memory takes, found by trying at the start (for training on pairs).
         bounds: Bounds of the length buckets, for `batch_size` and `batch_tokens`.
         temperature: ≥ 1: evens the sources out.
         by_language: Draw from each language of a source as from a source of its own.
@@ -114,7 +115,7 @@ class Data(Settings):
     fill: Literal["random", "repeat"] = "random"
     batch_size: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=1)
-    table: Literal["finetune", "pretrain"] | dict[int, int] | None = None
+    table: Literal["finetune", "pretrain", "probe"] | dict[int, int] | None = None
     bounds: tuple[int, ...] = _BOUNDS
     temperature: float = Field(default=1.0, ge=1)
     by_language: bool = False
@@ -127,6 +128,8 @@ class Data(Settings):
         given = [name for name in ("batch_size", "batch_tokens", "table") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"data: got {' and '.join(given)}; expected one of them")
+        if self.table == "probe":
+            raise InputError("data.table: probe: is for training on pairs; expected a table or a budget here")
         if isinstance(self.table, str):
             return TABLES[self.table].up_to(longest)
         if self.table is not None:
@@ -176,7 +179,7 @@ class Compute(Settings):
             where the device computes in it, otherwise float32.
         sub_batch_tokens: Encode so many tokens at a time (GradCache); None: the whole batch at once.
         checkpoint_layers: Compute each layer again in the backward pass instead of keeping its activations.
-        compile: Use torch.compile.
+        compile: Use torch.compile, on a GPU: the layers, once for all lengths. A minute at the start.
         parallel: With many processes, `ddp`: each holds all weights; `fsdp`: they share the optimiser's state and
             the gradients.
         prefetch: Batches that are made ahead.

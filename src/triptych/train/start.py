@@ -144,6 +144,11 @@ def finished(recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor
     return checkpoint
 
 
-def export(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes a model as a folder that `Encoder.from_pretrained` loads; an old one there is replaced."""
-    layouts.save(checkpoint, folder)
+def export(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes a run's model as a folder that `Encoder.from_pretrained` loads; an old one there is replaced.
+
+    Matrices that the starting model stores in 4 or 8 bits and that training left alone are stored as there; all
+    that was trained is float32.
+    """
+    start = None if recipe.new_heads else hub.resolve(recipe.model)
+    layouts.save(checkpoint, folder, start=start)

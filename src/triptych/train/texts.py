@@ -71,7 +71,7 @@ class Texts:
                 sum(len(getattr(part, name)) for part in batch)
                 for name in ("encoder_places", "decoder_places")
             ],
-            device=runner.device,
+            device=runner.device if distributed.size() > 1 else None,
         )
         shares = [distributed.size() / max(1, count) for count in distributed.total(counts)]
         sums: dict[str, Tensor] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.data.beir import BeirSet
@@ -30,7 +31,7 @@ class Validation:
         k: Depth of nDCG@k.
 
     Attributes:
-        queries: Number of queries.
+        ids: Of the queries.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Validation:
             for name in collection.queries
         ]
         self._k = k
-        self.queries = len(self._queries)
+        self.ids = list(collection.queries)
 
     def __call__(
         self,
@@ -62,8 +63,8 @@ class Validation:
         *,
         device: torch.device,
         budget: int = 16384,
-    ) -> dict[str, float]:
-        """The mean nDCG@k of each head, and of the integrated score if there are several heads.
+    ) -> dict[str, NDArray[np.float64]]:
+        """nDCG@k of each query, ``[Q]``, by each head, and by the integrated score if there are several heads.
 
         Args:
             encode: From a packed batch to representations.
@@ -75,14 +76,14 @@ class Validation:
         queries = _encoded(encode, self._queries, device, budget)
         documents = _encoded(encode, self._documents, device, budget)
         scores: dict[Head, Tensor] = {head: score(head, queries, documents) for head in heads}
-        found: dict[str, float] = {head: self._mean(matrix) for head, matrix in scores.items()}
+        found: dict[str, NDArray[np.float64]] = {head: self._each(matrix) for head, matrix in scores.items()}
         if len(scores) > 1:
             together = combine(scores.get("dense"), scores.get("lexical"), scores.get("multi"), weights)
-            found[INTEGRATED] = self._mean(together)
+            found[INTEGRATED] = self._each(together)
         return found
 
-    def _mean(self, scores: Tensor) -> float:
-        return float(np.mean(ndcg(scores.cpu().numpy(), self._gains, self._k)))
+    def _each(self, scores: Tensor) -> NDArray[np.float64]:
+        return np.asarray(ndcg(scores.cpu().numpy(), self._gains, self._k), dtype=np.float64)
 
 
 def _encoded(encode: Callable[[Packed], Reps], texts: Packed, device: torch.device, budget: int) -> Reps:
@@ -93,8 +94,3 @@ def _encoded(encode: Callable[[Packed], Reps], texts: Packed, device: torch.devi
             batch = Packed(part.batch.ids.to(device), part.batch.offsets.to(device), part.batch.lengths)
             found.append(encode(batch))
     return take(join(found), original_order(parts).to(device))
-
-
-def better(found: Mapping[str, float], metric: str, best: float | None) -> bool:
-    """Whether an evaluation is the best so far."""
-    return best is None or found[metric] > best

@@ -4,12 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.eval.readers import made
 
+from triptych.eval import run_files
 from triptych.eval.collection import Collection
+from triptych.eval.contender import Ranked
 from triptych.eval.readers.base import Wanted
 from triptych.eval.readers.catalogue import READERS, check, guess, read_collections
+from triptych.eval.readers.trec import read_run
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "beir": ("beir", made.beir),
@@ -125,6 +129,16 @@ def test_mrtydi_has_both_of_its_layouts(tmp_path: Path) -> None:
     assert (collection.subset, collection.qrels) == ("th", {"3": {"7#0": 1}})
 
 
+def test_name_and_subsets_may_stand_beside_the_path(tmp_path: Path) -> None:
+    made.miracl(tmp_path, "fi")
+    made.miracl(tmp_path, "sw")
+    for source in (f"{tmp_path}:sw", f"miracl:{tmp_path}:sw", f"miracl:{tmp_path}:de,s*"):
+        assert [each.subset for each in read_collections(source)] == ["sw"]
+    assert len(read_collections(f"miracl:{tmp_path}")) == 2
+    made.miracl(tmp_path / "a:b")
+    assert len(read_collections(f"miracl:{tmp_path}/a:b")) == len(read_collections(tmp_path / "a:b")) == 1
+
+
 def test_mldr_takes_positives_and_negatives_and_tells_of_queries_without_a_positive(tmp_path: Path) -> None:
     warnings: list[str] = []
     [collection] = read(made.mldr, tmp_path, warn=warnings.append)
@@ -218,3 +232,22 @@ def test_training_data_makes_one_document_of_each_text_and_one_query_of_each_wor
         documents["a coffee maker"]: 1,
     }
     assert second == {documents["lava"]: 1, documents["brews coffee"]: 0}
+
+
+def test_a_run_is_ordered_by_its_scores_and_equal_ones_by_id(tmp_path: Path) -> None:
+    text = "301 Q0 b 1 2.5 tag\n301 Q0 c 2 9 tag\n301 Q0 a 3 2.5 tag\n\n302\tQ0\ta\t1\t-1e-3\ttag\n"
+    run = read_run(made.write(tmp_path / "run.gz", text))
+    assert {query: ranked.documents for query, ranked in run.items()} == {
+        "301": ("c", "a", "b"),
+        "302": ("a",),
+    }
+    assert run["301"].scores.tolist() == [9, 2.5, 2.5]
+
+
+def test_a_run_that_was_written_is_read_back_as_it_was(tmp_path: Path) -> None:
+    scores = np.random.default_rng(1).normal(size=20).astype(np.float32)
+    ranked = Ranked.of({f"d{n}": float(score) for n, score in enumerate(scores)})
+    lines = run_files._lines({"q": ranked}, "tag", tmp_path)  # pyright: ignore[reportPrivateUsage]
+    back = read_run(made.write(tmp_path / "run.trec", "".join(lines)))["q"]
+    assert back.documents == ranked.documents
+    np.testing.assert_array_equal(back.scores, ranked.scores)

@@ -12,6 +12,7 @@ from triptych.eval.readers import texts
 from triptych.eval.readers.base import Wanted
 from triptych.eval.readers.catalogue import READERS, check, read_collections
 from triptych.eval.readers.texts import distinct
+from triptych.eval.readers.trec import read_run
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "training"])
@@ -22,7 +23,7 @@ def test_a_folder_of_another_layout_is_refused_with_the_expected_one(name: str, 
 
 
 def test_an_unknown_name_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'mircl'.*miracl"):
+    with pytest.raises(InputError, match=r"'mircl:.*miracl"):
         read_collections(f"mircl:{tmp_path}")
     with pytest.raises(DataError, match="cannot tell the layout; say NAME:PATH"):
         read_collections(tmp_path)
@@ -179,3 +180,18 @@ def test_psgs_lines_of_another_width_are_refused(tmp_path: Path) -> None:
     made.write(tmp_path / "psgs_w100.tsv", "id\ttext\ttitle\n1\ttext\n")
     with pytest.raises(DataError, match=r"psgs_w100.tsv:2: got 2 columns"):
         list(read_collections(tmp_path, Wanted(("en",)))[0].corpus)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1 Q0 a 1 2.0\n", "run:1: got 5 columns"),
+        ("1 Q0 a 1 x tag\n", "run:1: score 'x' is not a number"),
+        ("1 Q0 a 1 nan tag\n", "run:1: score 'nan'; expected a finite number"),
+        ("1 Q0 a 1 2 tag\n1 Q0 a 2 1 tag\n", "run:2: query '1' lists document 'a' twice"),
+        ("", "run: no line in it"),
+    ],
+)
+def test_broken_runs_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_run(made.write(tmp_path / "run", content))

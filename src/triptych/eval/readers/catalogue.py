@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from triptych.data.beir import is_beir
@@ -58,30 +59,45 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def read_collections(source: str | Path, wanted: Wanted | None = None) -> list[Collection]:
-    """Reads the collections of ``PATH``, or of ``NAME:PATH`` where the layout is to be taken for that of a name.
+    """Reads the collections of ``[NAME:]PATH[:SUBSET,…]``.
+
+    Args:
+        source: NAME is one of `READERS`; without it the files tell the layout. The subsets, shell patterns as in
+            `Wanted`, take the place of those of `wanted`.
+        wanted: Split and warnings.
 
     Raises:
         InputError: For a name that is none of `READERS`.
         DataError: For a path whose layout cannot be told, or what a reader refuses.
     """
-    name, path = split_name(source)
-    return READERS[name or guess(path)](path, wanted or Wanted())
+    name, path, subsets = parse_source(source)
+    asked = wanted or Wanted()
+    return READERS[name or guess(path)](path, replace(asked, subsets=subsets or asked.subsets))
 
 
-def split_name(source: str | Path) -> tuple[str | None, Path]:
-    """The name of a layout, if one stands in front of a colon, and the path.
+def parse_source(source: str | Path) -> tuple[str | None, Path, tuple[str, ...]]:
+    """Name of a layout or None, path, and subsets of ``[NAME:]PATH[:SUBSET,…]``.
 
     Raises:
-        InputError: For something in front of a colon that is neither a name nor part of a path.
+        InputError: For something in front of a colon that is neither a name nor a path.
     """
-    name, colon, rest = str(source).partition(":")
-    if not colon or Path(source).exists():
-        return None, Path(source)
-    if name not in READERS:
+    whole = str(source)
+    if Path(whole).exists():
+        return None, Path(whole), ()
+    first, colon, rest = whole.partition(":")
+    if not colon:
+        return None, Path(whole), ()
+    if first in READERS:
+        if Path(rest).exists():
+            return first, Path(rest), ()
+        path, colon, subsets = rest.rpartition(":")
+        return (first, Path(path), tuple(subsets.split(","))) if colon else (first, Path(rest), ())
+    path, _, subsets = whole.rpartition(":")
+    if not Path(path).exists():
         raise InputError(
-            f"data set: got {name!r} in {str(source)!r}; expected one of {', '.join(sorted(READERS))}"
+            f"data set: got {whole!r}; expected PATH or NAME:PATH, NAME of {', '.join(sorted(READERS))}"
         )
-    return name, Path(rest)
+    return None, Path(path), tuple(subsets.split(","))
 
 
 def guess(path: Path) -> str:

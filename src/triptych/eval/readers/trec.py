@@ -1,8 +1,9 @@
-"""TREC collections: documents and topics in SGML, judgements in four columns."""
+"""TREC collections: documents and topics in SGML, judgements in four columns, runs in six."""
 
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from triptych.data.records import Place
 from triptych.data.rows import JSONL, ending
 from triptych.data.streams import Line, open_source, read_lines
 from triptych.eval.collection import Collection, Corpus, Document, FileCorpus
+from triptych.eval.contender import Ranked
 from triptych.eval.readers.base import Facts, Judgements, Queries, Wanted, found, locate, make, the_file
 from triptych.eval.readers.texts import add_query, distinct, qrels_of, record_corpus, tsv_queries
 
@@ -71,6 +73,39 @@ def read_topics(path: Path) -> Queries:
     if not queries:
         raise Place(name).error("no topic in it; expected <top> … </top> or <topic number=…> … </topic>")
     return queries
+
+
+def read_run(path: Path) -> dict[str, Ranked]:
+    """A run in TREC's six columns (query, Q0, document, rank, score, tag) as rankings.
+
+    As in trec_eval the scores decide and not the ranks; equal ones go by id, as everywhere in this package.
+    `triptych.eval.metrics.measure` takes what it gives.
+
+    Raises:
+        DataError: For a line of another form, a document that a query lists twice, or a file without lines.
+    """
+    found: dict[str, dict[str, float]] = {}
+    with open_source(path) as source:
+        for line in read_lines(source):
+            cells = line.text.split()
+            if not cells:
+                continue
+            place = Place(source.name, line.number)
+            if len(cells) != 6:
+                raise place.error(f"got {len(cells)} columns; expected query, Q0, document, rank, score, tag")
+            try:
+                score = float(cells[4])
+            except ValueError:
+                raise place.error(f"score {cells[4]!r} is not a number") from None
+            listed = found.setdefault(cells[0], {})
+            if not math.isfinite(score):
+                raise place.error(f"score {cells[4]!r}; expected a finite number")
+            if cells[2] in listed:
+                raise place.error(f"query {cells[0]!r} lists document {cells[2]!r} twice")
+            listed[cells[2]] = score
+    if not found:
+        raise Place(path.as_posix()).error("no line in it; expected a run")
+    return {query: Ranked.of(scores) for query, scores in found.items()}
 
 
 def _corpus(files: list[Path]) -> Corpus:

@@ -1,0 +1,208 @@
+"""Libraries that are not in this project's environment, for the encoding benchmark: OpenVINO, bge-m3-lite, onnxruntime.
+
+Install them into a folder of their own and put that on the path; a system whose packages are missing is left out,
+and the benchmark says so:
+
+    pip install --no-deps --target /tmp/peers openvino openvino-telemetry bge-m3-lite     # what is compared
+    pip install --no-deps --target /tmp/peers nncf ninja pydot tabulate networkx          # for OpenVINO in 8 bits
+    PYTHONPATH=/tmp/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite
+
+None of them reads a checkpoint folder of random weights by itself: OpenVINO and onnxruntime get our own ONNX graph
+with all three heads; bge-m3-lite accepts only the published files, known by their digests, so it is handed the same
+weights as an ONNX graph of the backbone, the heads' files, and a tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.types import Floats
+
+NEEDS = {
+    "openvino": ("openvino",),
+    "openvino-int8": ("openvino", "nncf"),
+    "bge-m3-lite": ("bge_m3_lite", "onnxruntime"),
+    "onnxruntime": ("onnxruntime",),
+}
+# Texts that choose the ranges of 8-bit activations.
+_CALIBRATION = 24
+
+
+def missing(name: str, hidden: int) -> str | None:
+    """Why a system cannot be measured here; None: it can."""
+    absent = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    if name == "bge-m3-lite" and hidden != 1024:
+        return "it reads nothing but BGE-M3's own shape"
+    return None
+
+
+def prepare(folder: Path, names: list[str]) -> None:
+    """Writes the graphs that these systems run, unless they are there; large models need some memory for it."""
+    from triptych import Encoder
+
+    if any(name in NEEDS for name in names) and not (folder / "heads.onnx").exists():
+        Encoder.from_pretrained(folder, device="cpu").export_onnx(folder / "heads.onnx")
+    if "bge-m3-lite" in names and not (folder / "states.onnx").exists():
+        _export_states(folder)
+    if "openvino-int8" in names and not (folder / "heads_int8.xml").exists():
+        _quantize(folder)
+
+
+def _export_states(folder: Path) -> None:
+    """The backbone alone, its output named as bge-m3-lite expects it."""
+    import onnx
+    import torch
+
+    from triptych.model import layouts, onnx_export
+
+    class States(torch.nn.Module):
+        def __init__(self, backbone: torch.nn.Module) -> None:
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor]:
+            return (onnx_export._states(self.backbone, input_ids, attention_mask.bool()),)
+
+    model = layouts.load(folder).model.float().eval()
+    program = onnx_export._program(States(model.backbone), ("token_embeddings",), model.special)  # type: ignore[arg-type]
+    program.save(str(folder / "states.onnx"), external_data=True)
+    onnx.checker.check_model(str(folder / "states.onnx"))
+
+
+def _quantize(folder: Path) -> None:
+    """OpenVINO's own 8 bits: weights and activations, ranges found on a few texts."""
+    import nncf
+    import openvino
+
+    from workloads import Texts, mixed_lengths
+
+    work = Texts(folder).workload("calibration", mixed_lengths(_CALIBRATION, 256, seed=7))
+    tokens = _tokenizer(folder)(work.texts, 256)
+    core = openvino.Core()
+    quantized = nncf.quantize(
+        core.read_model(folder / "heads.onnx"),
+        nncf.Dataset([_padded([ids]) for ids in tokens]),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=_CALIBRATION,
+    )
+    openvino.save_model(quantized, folder / "heads_int8.xml")
+
+
+def _tokenizer(folder: Path) -> Any:
+    from triptych.model.tokenizer import TextTokenizer
+
+    tokenizer = TextTokenizer.load(folder)
+    return lambda texts, most: tokenizer.encode(texts, max_length=most).ids
+
+
+def _padded(batch: list[Any]) -> dict[str, np.ndarray]:
+    width = max(len(ids) for ids in batch)
+    ids = np.ones((len(batch), width), np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(batch):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _batched(folder: Path, tokens: int, run: Any) -> Any:
+    """Texts by falling length in padded batches through `run`, all heads taken, the dense one given back."""
+    tokenize = _tokenizer(folder)
+
+    def encode(texts: list[str], batch: int | None = None) -> Floats:
+        ids, size = tokenize(texts, tokens), batch or 16
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        dense: list[Floats] = [np.empty(0, np.float32)] * len(ids)
+        for first in range(0, len(order), size):
+            chosen = order[first : first + size]
+            for i, row in zip(chosen, run(_padded([ids[i] for i in chosen])), strict=True):
+                dense[i] = row
+        return np.stack(dense)
+
+    return encode
+
+
+def openvino(folder: Path, precision: str = "bf16", tokens: int = 8192, threads: int = 1) -> Any:
+    """OpenVINO with all three heads, tuned for one batch at a time on all cores."""
+    import openvino as ov
+
+    core = ov.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    path = folder / ("heads_int8.xml" if precision == "int8" else "heads.onnx")
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(inputs: dict[str, np.ndarray]) -> Floats:
+        outputs = request.infer(inputs, share_inputs=True, share_outputs=True)
+        return np.array(outputs[0])
+
+    encode = _batched(folder, tokens, run)
+    encode.settings = {"precision": precision, "threads": threads, "openvino": ov.__version__}
+    return encode
+
+
+def onnxruntime(folder: Path, tokens: int = 8192, threads: int = 1) -> Any:
+    """Our graph of all heads by onnxruntime, float32 (its processor kernels have no bfloat16)."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(folder / "heads.onnx"), options, providers=["CPUExecutionProvider"])
+    encode = _batched(folder, tokens, lambda inputs: session.run(None, inputs)[0])
+    encode.settings = {"dtype": "float32", "threads": threads, "onnxruntime": ort.__version__}
+    return encode
+
+
+def bge_m3_lite(folder: Path, tokens: int = 8192, threads: int = 1) -> Any:
+    """bge-m3-lite with all three heads, float32.
+
+    It wants a SentencePiece file too, which the checkpoint does not have; our tokenizer stands in for it, which
+    is in its favour, since its own is written in Python. Its fused graph can only be made from the published one.
+    """
+    from importlib.metadata import version
+
+    import bge_m3_lite as package
+    from bge_m3_lite import embedder, hub
+
+    tokenize = _tokenizer(folder)
+
+    class Stand:
+        PAD_ID, special_ids = 1, frozenset((0, 1, 2, 3))
+
+        @classmethod
+        def from_file(cls, _path: Path) -> Stand:
+            return cls()
+
+        @staticmethod
+        def encode(text: str, max_length: int) -> list[int]:
+            return tokenize([text], max_length)[0].tolist()
+
+    local = {name: folder / name for name in ("sparse_linear.pt", "colbert_linear.pt")}
+    hub.ensure_files = lambda *_, **__: {**local, "sentencepiece.bpe.model": folder}
+    embedder.XLMRobertaTokenizer = Stand
+    model = package.BGEM3Embedder(model_path=folder / "states.onnx", num_threads=threads, max_length=tokens)
+
+    def encode(texts: list[str], batch: int | None = None) -> Floats:
+        size = {} if batch is None else {"batch_size": batch}
+        return model.encode(texts, return_sparse=True, return_colbert_vecs=True, **size)["dense_vecs"]
+
+    encode.settings = {"dtype": "float32", "threads": threads, "bge-m3-lite": version("bge-m3-lite")}  # type: ignore[attr-defined]
+    return encode
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Writes the graphs that the systems need.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("systems", nargs="+")
+    arguments = parser.parse_args()
+    prepare(arguments.folder, arguments.systems)

@@ -1,0 +1,54 @@
+"""Puts several BEIR folders into one, whose passages are searched together.
+
+    python scripts/pool_beir.py dev/dev-qa dev/dev-cross dev/dev-help --into dev/all --split dev
+
+Ids get the name of their folder in front, so that the sets can be told apart in what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from triptych.data.beir import load_beir
+from triptych.files import write_atomically
+
+
+def main() -> None:
+    """Pools the folders."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--split", default="dev")
+    arguments = parser.parse_args()
+    corpus: list[dict[str, Any]] = []
+    queries: list[dict[str, Any]] = []
+    qrels = ["query-id\tcorpus-id\tscore"]
+    for folder in arguments.folders:
+        found, name = load_beir(folder, arguments.split), folder.name
+        corpus += [{"_id": f"{name}/{id_}", "text": text} for id_, text in found.corpus.items()]
+        queries += [{"_id": f"{name}/{id_}", "text": text} for id_, text in found.queries.items()]
+        for query, judged in found.qrels.items():
+            qrels += [f"{name}/{query}\t{name}/{document}\t{gain}" for document, gain in judged.items()]
+    (arguments.into / "qrels").mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.into / "corpus.jsonl.zst", _packed(corpus))
+    write_atomically(arguments.into / "queries.jsonl.zst", _packed(queries))
+    write_atomically(arguments.into / "qrels" / f"{arguments.split}.tsv", "\n".join(qrels).encode() + b"\n")
+    print(f"{arguments.into}: {len(queries)} queries, {len(corpus)} passages")
+
+
+def _packed(rows: Iterable[dict[str, Any]]) -> bytes:
+    lines = io.BytesIO()
+    for row in rows:
+        lines.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return zstandard.ZstdCompressor(level=12).compress(lines.getvalue())
+
+
+if __name__ == "__main__":
+    main()

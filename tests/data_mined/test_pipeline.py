@@ -1,0 +1,400 @@
+"""The whole run: the same result for any workers, after an interruption, and with every pair counted."""
+
+import gc
+import json
+import os
+import random
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from triptych.data.mined import stages
+from triptych.data.mined.consistency import Consistency
+from triptych.data.mined.engine import Engine, Local, Ray, Runner
+from triptych.data.mined.pipeline import Mined, mine_pairs, read_tally
+from triptych.data.mined.reading import Origin
+from triptych.data.mined.settings import FILTERS, Settings
+from triptych.data.mined.stages import split_title
+from triptych.data.mined.structured import Block, Link, StructuredDocument, Translations, to_line
+from triptych.data.mined.tally import Tally
+from triptych.data.rows import files_of, parsed, places_of
+from triptych.data.training import read_examples
+from triptych.errors import DataError, InputError, WorkerError
+
+VOCABULARIES = {
+    "en": "the water coffee pot steam boils lower upper part filter ground cup morning kitchen slowly",
+    "de": "das Wasser Kaffee Kanne Dampf kocht unten oben Teil Filter gemahlen Tasse Morgen Küche",
+    "fr": "le eau café pot vapeur bout bas haut partie filtre moulu tasse matin cuisine lentement",
+}
+WORDS = {lang: words.split() for lang, words in VOCABULARIES.items()}
+FOOTER = "All rights reserved by the makers of these pages, see the terms of use for more."
+FAST = tuple(name for name in FILTERS if name not in ("language", "consistency"))
+SETTINGS = Settings(filters=FAST, parts=4, recurring=5)
+
+
+def text(drawing: random.Random, lang: str, count: int) -> str:
+    return " ".join(
+        drawing.choice(WORDS[lang]) + str(drawing.randrange(30)) * (i % 3 == 0) for i in range(count)
+    )
+
+
+def documents(seed: int = 0) -> list[StructuredDocument | Translations]:
+    drawing = random.Random(seed)
+    made: list[StructuredDocument | Translations] = []
+    for number in range(12):
+        for lang in ("en", "de", "fr"):
+            blocks = [
+                Block(0, "h1", f"Page {number} {lang} name"),
+                Block(1, "", text(drawing, lang, 30)),
+                Block(2, "h2", "Overview"),
+                Block(3, "", text(drawing, lang, 30)),
+                Block(4, "", text(drawing, lang, 25)),
+                Block(5, "", FOOTER),
+            ]
+            links = (Link(f"see page {number}", f"page/{(number + 1) % 12}"), Link("gone", "nowhere"))
+            title = f"Title {text(drawing, lang, 3)}"
+            made.append(StructuredDocument("made", f"page/{number}", lang, title, tuple(blocks), links=links))
+    made += [replace(made[0], key="page/copy"), made[1]]
+    made.append(Translations("words", "w", "term", {"en": ("water",), "de": ("Wasser",), "fr": ("Wasser",)}))
+    sentences = {"en": (text(drawing, "en", 9),), "de": (text(drawing, "de", 9),), "fr": ("a", "b")}
+    made.append(Translations("words", "s", "sentence", sentences))
+    return made
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    lines = [to_line(found) for found in documents()]
+    (folder / "a.jsonl").write_text("".join(lines[:20]), encoding="utf-8")
+    (folder / "b.jsonl").write_text("".join(lines[20:]), encoding="utf-8")
+    return folder
+
+
+def contents(mined: Mined) -> dict[str, bytes]:
+    files = [path for path in mined.folder.rglob("*") if path.is_file() and path.name != "plan.json"]
+    return {path.relative_to(mined.folder).as_posix(): path.read_bytes() for path in files}
+
+
+def records(mined: Mined) -> list[dict[str, Any]]:
+    return [
+        parsed(raw, place) for path in files_of(mined.pairs, (".jsonl",)) for place, raw in places_of(path)
+    ]
+
+
+def test_a_run_writes_training_data_and_counts_every_pair(source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    mined = mine_pairs(source, tmp_path / "out", SETTINGS, progress=lambda *step: seen.append(step))
+    tally = mined.tally
+    found = records(mined)
+    assert len(found) == tally.kept.total() == len({record["id"] for record in found}) > 100
+    examples = [example for _, example in read_examples(mined.pairs)]
+    assert [(e.query, e.pos[0], e.id) for e in examples] == [
+        (r["query"], r["pos"][0], r["id"]) for r in found
+    ]
+    for cell, made in tally.made.items():
+        assert made == tally.kept[cell] + sum(counts[cell] for counts in tally.dropped.values())
+    assert set(tally.kept) | {c for counts in tally.dropped.values() for c in counts} <= set(tally.made)
+    assert {"title-body", "heading-section", "neighbour", "link", "paragraph-translation"} <= {
+        record["kind"] for record in found
+    }
+    assert read_tally(mined.folder).to_dict() == tally.to_dict()
+    assert not (mined.folder / ".work").exists()
+    assert [step for step in seen if step[1] == step[2]][-1] == ("writing", 4, 4)
+    assert sorted(seen) == sorted(set(seen))
+
+
+def test_what_happened_to_the_texts_is_counted(source: Path, tmp_path: Path) -> None:
+    texts = mine_pairs(source, tmp_path / "out", SETTINGS).tally.texts
+    assert texts["documents", "en", "made"] == 13
+    assert texts["documents", "de", "made"] == 13
+    assert texts["documents repeated", "de", "made"] == 1
+    assert texts["blocks", "fr", "made"] == 12 * 6
+    assert texts["blocks recurring", "fr", "made"] == 12
+    assert texts["links", "en", "made"] == 2 * 13
+    assert texts["links to nothing", "en", "made"] == 13
+    assert texts["translations", "", "words"] == 2
+    assert texts["sentences without a partner", "", "words"] == 2
+
+
+def test_boilerplate_is_taken_out_recurring_headings_get_their_title_and_copies_are_dropped(
+    source: Path, tmp_path: Path
+) -> None:
+    mined = mine_pairs(source, tmp_path / "out", SETTINGS)
+    found = records(mined)
+    assert not any(FOOTER in record["pos"][0] or FOOTER in record["query"] for record in found)
+    headings = [record["query"] for record in found if record["kind"] == "heading-section"]
+    assert sum(query.startswith("Title ") and query.endswith(": Overview") for query in headings) == 36
+    assert not any(query == "Overview" for query in headings)
+    keys = {record["key"] for record in found if record["source"] == "made"}
+    dropped = mined.tally.dropped["exact-duplicate"]
+    # The copied page is in one of the parts; which of the two is the later one decides which is dropped.
+    assert dropped.total() > 0
+    assert len(keys & {"page/0", "page/copy"}) >= 1
+    pairs = [(record["query"], record["pos"][0]) for record in found]
+    assert len(pairs) == len(set(pairs))
+    assert all(example.because for (name, _), example in mined.tally.examples.items() if "duplicate" in name)
+
+
+def test_the_site_s_own_headings_and_its_name_in_titles_are_taken_out(tmp_path: Path) -> None:
+    drawing = random.Random(5)
+    for number in range(6):
+        page = f"<title>Pot {number} | My kitchen</title><h1>My kitchen</h1><p>Skip to the text</p>"
+        page += f"<h2>Menu</h2><h2>Pot {number}</h2>"
+        page += f"<p>{text(drawing, 'en', 30)}</p><h2>Menu</h2><p>{text(drawing, 'en', 30)}</p>"
+        (tmp_path / f"{number}.html").write_text(page, encoding="utf-8")
+    mined = mine_pairs(tmp_path, tmp_path / "out", replace(SETTINGS, origin=Origin(source="site", lang="en")))
+    found = records(mined)
+    titles = {record["query"]: record["pos"][0] for record in found if record["kind"] == "title-body"}
+    assert set(titles) == {f"Pot {number}" for number in range(6)}
+    assert not any(passage.startswith(("My kitchen", "Menu")) for passage in titles.values())
+    assert {record["query"] for record in found if record["kind"] == "heading-section"} == {
+        f"Pot {number}: Menu" for number in range(6)
+    }
+    assert mined.tally.texts["titles shortened", "en", "site"] == 6
+    assert mined.tally.texts["blocks recurring", "en", "site"] == 18
+    assert split_title("Pot - Kitchen") == ("Pot", "Kitchen")
+    assert split_title("Espresso-Kanne") == ("Espresso-Kanne", "")
+    assert split_title("") == ("", "")
+
+
+def test_links_lead_to_the_page_in_the_same_language(source: Path, tmp_path: Path) -> None:
+    found = [r for r in records(mine_pairs(source, tmp_path / "out", SETTINGS)) if r["kind"] == "link"]
+    assert len(found) == 36
+    assert {record["query"] for record in found if record["key"] == "page/3"} == {"see page 2"}
+
+
+def test_one_worker_and_three_give_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    one = mine_pairs(source, tmp_path / "one", SETTINGS)
+    three = mine_pairs(source, tmp_path / "three", SETTINGS, engine=Local(3))
+    assert contents(one) == contents(three)
+    assert one.tally.to_dict() == three.tally.to_dict()
+
+
+def test_another_division_into_parts_gives_the_same_pairs(source: Path, tmp_path: Path) -> None:
+    without_order = replace(SETTINGS, filters=tuple(n for n in FAST if "duplicate" not in n))
+    first = mine_pairs(source, tmp_path / "a", without_order)
+    second = mine_pairs(source, tmp_path / "b", replace(without_order, parts=1))
+    assert sorted(r["id"] for r in records(first)) == sorted(r["id"] for r in records(second))
+    assert first.tally.made == second.tally.made
+    assert first.tally.dropped == second.tally.dropped
+
+
+class Interruption(Exception):
+    """Stands for the end of a process."""
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """An engine whose work ends after so many items, in the middle of the next if `half`."""
+
+    items: int
+
+    @contextmanager
+    def start(self) -> Generator[Runner]:
+        left = [self.items]
+
+        def run(function: Callable[[Any], None], items: Sequence[Any], done: Callable[[], None]) -> None:
+            for item in items:
+                if left[0] == 0:
+                    raise Interruption
+                left[0] -= 1
+                function(item)
+                done()
+
+        yield run
+
+
+@pytest.mark.parametrize("items", [0, 1, 4, 7, 9, 13])
+def test_an_interrupted_run_goes_on_and_gives_the_same(items: int, source: Path, tmp_path: Path) -> None:
+    whole = mine_pairs(source, tmp_path / "whole", SETTINGS)
+    with pytest.raises(Interruption):
+        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Fragile(items))
+    assert contents(mine_pairs(source, tmp_path / "out", SETTINGS)) == contents(whole)
+
+
+def test_what_was_finished_before_an_interruption_is_not_made_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interruption):
+        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Fragile(9))
+    calls: list[int] = []
+    real = stages.mine_group
+    monkeypatch.setattr(stages, "mine_group", lambda *a, **k: calls.append(1) or real(*a, **k))
+    mine_pairs(source, tmp_path / "out", SETTINGS)
+    assert 0 < len(calls) < 13  # documents of the parts that were left
+    calls.clear()
+    mine_pairs(source, tmp_path / "out", SETTINGS)
+    assert calls == []
+
+
+def test_a_folder_of_another_run_or_with_other_things_is_refused(source: Path, tmp_path: Path) -> None:
+    mine_pairs(source, tmp_path / "out", SETTINGS)
+    with pytest.raises(InputError, match="other files or settings"):
+        mine_pairs(source, tmp_path / "out", replace(SETTINGS, near=0.9))
+    (source / "c.jsonl").write_text(to_line(documents()[0]))
+    with pytest.raises(InputError, match="other files or settings"):
+        mine_pairs(source, tmp_path / "out", SETTINGS)
+    with pytest.raises(InputError, match="is not empty"):
+        mine_pairs(source, source, SETTINGS)
+    with pytest.raises(InputError, match="is a file"):
+        mine_pairs(source, source / "a.jsonl", SETTINGS)
+
+
+def test_contaminated_pairs_are_dropped_and_the_evaluation_files_are_part_of_the_run(
+    source: Path, tmp_path: Path
+) -> None:
+    document = documents()[0]
+    assert isinstance(document, StructuredDocument)
+    held = tmp_path / "eval.jsonl"
+    held.write_text(json.dumps({"query": document.title, "text": document.blocks[3].text}) + "\n")
+    settings = replace(SETTINGS, against=(str(held),))
+    mined = mine_pairs(source, tmp_path / "out", settings)
+    dropped = mined.tally.dropped["contamination"]
+    assert {cell.kind for cell in dropped} >= {"title-body", "neighbour", "paragraph-translation"}
+    sides = [text for record in records(mined) for text in (record["query"], *record["pos"])]
+    assert not any(document.blocks[3].text in text or text == document.title for text in sides)
+    held.write_text(json.dumps({"query": "something else"}) + "\n")
+    with pytest.raises(InputError, match="other files or settings"):
+        mine_pairs(source, tmp_path / "out", settings)
+
+
+def words_in_common(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+    """A scorer that can be pickled: shared words."""
+    return np.array([[len({*q.split()} & {*p.split()}) for p in passages] for q in queries], np.float32)
+
+
+def test_a_scorer_drops_pairs_that_it_does_not_find_consistent(source: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, filters=(*FAST, "consistency"), consistency=Consistency(1, 16))
+    mined = mine_pairs(source, tmp_path / "a", settings, scorer=words_in_common, scorer_name="words")
+    assert mined.tally.dropped["consistency"].total() > 0
+    again = mine_pairs(
+        source, tmp_path / "b", settings, scorer=words_in_common, scorer_name="words", engine=Local(2)
+    )
+    assert contents(again) == contents(mined)
+    with pytest.raises(InputError, match="other files or settings"):
+        mine_pairs(source, tmp_path / "a", settings, scorer=words_in_common, scorer_name="another")
+
+
+def test_languages_that_nobody_said_are_identified_and_wrong_ones_are_dropped(tmp_path: Path) -> None:
+    german = "Das Wasser wird im unteren Teil der Kanne erhitzt und steigt durch das Kaffeepulver nach oben."
+    english = "The water is heated in the lower part of the pot and rises through the ground coffee."
+    for name, lines in (("a", german), ("b", english)):
+        (tmp_path / f"{name}.md").write_text(f"# Kaffee und Kanne {name}\n\n{lines}\n", encoding="utf-8")
+    mined = mine_pairs(tmp_path, tmp_path / "out", Settings(filters=("language",), kinds=("title-body",)))
+    assert sorted(record["lang"] for record in records(mined)) == ["de", "en"]
+    claimed = Settings(filters=("language",), kinds=("title-body",), origin=Origin(lang="de"))
+    sources = [tmp_path / "a.md", tmp_path / "b.md"]
+    mined = mine_pairs(sources, tmp_path / "out2", claimed)
+    assert [record["lang"] for record in records(mined)] == ["de"]
+    assert mined.tally.dropped["language"].total() == 1
+
+
+def test_sources_without_any_text_give_no_pair(tmp_path: Path) -> None:
+    (tmp_path / "empty.md").write_text("")
+    (tmp_path / "empty.jsonl").write_text("")
+    mined = mine_pairs(tmp_path, tmp_path / "out", SETTINGS)
+    assert records(mined) == []
+    assert mined.tally.texts["documents without text", "", mined.folder.parent.name] == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_line_stops_the_run_with_its_place(workers: int, source: Path, tmp_path: Path) -> None:
+    (source / "c.jsonl").write_text('{"source": "s"}\n')
+    with pytest.raises(DataError, match=r"c\.jsonl:1: "):
+        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Local(workers))
+
+
+def dies(_item: int) -> None:
+    os._exit(3)
+
+
+def doubles(folder: Path, item: int) -> None:
+    (folder / str(item)).write_text(str(2 * item))
+
+
+def test_a_worker_that_dies_is_an_error() -> None:
+    with pytest.raises(WorkerError, match="a worker process died"), Local(2).start() as run:
+        run(dies, [1, 2], lambda: None)
+
+
+@pytest.mark.parametrize("engine", [Local(1), Local(2)])
+def test_an_engine_calls_the_function_once_for_each_item(engine: Engine, tmp_path: Path) -> None:
+    from functools import partial
+
+    finished: list[int] = []
+    with engine.start() as run:
+        run(partial(doubles, tmp_path), range(7), lambda: finished.append(1))
+        run(partial(doubles, tmp_path), [], lambda: finished.append(1))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        str(i): str(2 * i) for i in range(7)
+    }
+    assert len(finished) == 7
+    with pytest.raises(InputError, match="got 0; expected at least 1"):
+        Local(0)
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine that was started elsewhere, for several runs."""
+
+    run: Runner
+
+    @contextmanager
+    def start(self) -> Generator[Runner]:
+        yield self.run
+
+
+@pytest.mark.slow
+# Ray ends its servers without waiting for them: their Popen objects warn when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_ray_gives_the_same_bytes_as_one_process_and_names_a_broken_line(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray")
+    one = mine_pairs(source, tmp_path / "one", SETTINGS)
+    seen: list[tuple[str, int, int]] = []
+
+    def two_runs() -> None:
+        with Ray(2).start() as run:
+            engine = Started(run)
+            by_ray = mine_pairs(
+                source, tmp_path / "ray", SETTINGS, engine=engine, progress=lambda *step: seen.append(step)
+            )
+            assert contents(by_ray) == contents(one)
+            (source / "c.jsonl").write_text('{"source": "s", "blocks": []}\n')
+            mine_pairs(source, tmp_path / "broken", SETTINGS, engine=engine)
+
+    with pytest.raises(DataError, match=r"c\.jsonl:1: field 'key' is missing"):
+        two_runs()
+    assert ("writing", 4, 4) in seen
+    assert not ray.is_initialized()
+    gc.collect()  # those objects now, and not in another test
+    output = capfd.readouterr()
+    assert "Dataset" not in output.out + output.err
+
+
+def test_settings_that_mean_nothing_are_errors() -> None:
+    for change, message in (
+        ({"filters": ("nothing",)}, "got 'nothing'; expected some of length"),
+        ({"kinds": ("nothing",)}, "got 'nothing'"),
+        ({"near": 0.0}, "near: got 0.0"),
+        ({"recurring": 1}, "recurring: got 1; expected at least 2"),
+        ({"parts": 0}, "parts: got 0"),
+        ({"words": 2}, "words: got 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Settings(**change)  # type: ignore[arg-type]
+
+
+def test_the_tally_of_a_run_says_nothing_of_workers_or_time(source: Path, tmp_path: Path) -> None:
+    mined = mine_pairs(source, tmp_path / "out", SETTINGS)
+    report = json.loads((mined.folder / "report.json").read_text())
+    assert set(report) == {"cells", "examples", "texts"}
+    assert Tally.from_dict(report).to_dict() == report
