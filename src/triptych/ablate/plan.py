@@ -146,11 +146,9 @@ class Trial:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The heads that were trained; without any stage on pairs all of them."""
-        trained = {
-            head for step in self.steps if step.command == "train" for head in step.recipe.objective.heads
-        }
-        return tuple(head for head in HEADS if head in trained or not trained)
+        """The heads that its last stage on pairs trains; without such a stage all of them."""
+        trained = [step.recipe.objective.heads for step in self.steps if step.command == "train"]
+        return trained[-1] if trained else HEADS
 
 
 def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:

@@ -96,7 +96,7 @@ def read_sets(plan: Plan) -> list[Collection]:
 def _evaluated(
     trial: Trial, model: Path, plan: Plan, collections: Sequence[Collection], watch: Watcher
 ) -> Evaluation:
-    """One trained model on all sets, in the modes whose heads it trains."""
+    """One trained model on all sets, in the modes whose heads its last stage trains."""
     judging = plan.evaluation
     encoder = Encoder.from_pretrained(model, device=plan.device, dtype=plan.dtype, **trial.inference)
     heads = set(trial.heads) & set(encoder.heads)
