@@ -14,7 +14,7 @@ ROOT = Path(triptych.__file__).parent
 # A package or module may import those of the lines below its own, never its neighbours.
 LAYERS = (
     ("cli",),
-    ("compat", "mine", "mteb", "serve", "testing"),
+    ("compat", "mine", "ablate", "mteb", "serve", "testing"),
     ("contenders",),
     ("retrieval", "explain", "demo"),
     ("encode", "train", "index", "eval"),

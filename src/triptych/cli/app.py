@@ -11,6 +11,7 @@ import typer
 
 from triptych import __version__
 from triptych.cli import (
+    ablate,
     compare,
     convert,
     data,
@@ -71,6 +72,7 @@ app.command()(merge.merge)
 app.command()(mine.mine_negatives)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(ablate.ablate)
 
 
 def main() -> None:

@@ -210,7 +210,7 @@ def evaluate(
         {"query_length": query_length, "document_length": document_length},
     )
     contenders += [open_baseline(name, device) for name in baseline or []]
-    with _watching() as watch:
+    with watching() as watch:
         result = run(
             collections,
             contenders,
@@ -305,7 +305,7 @@ def _tools(
 
 
 @contextmanager
-def _watching() -> Generator[Callable[[str, int, int | None], None]]:
+def watching() -> Generator[Callable[[str, int, int | None], None]]:
     """A progress bar for each stage, if standard error is a terminal."""
     from triptych.cli.console import stderr
 

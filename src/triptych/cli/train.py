@@ -116,7 +116,7 @@ def _run(
     if path is None and resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
     values = read(path, _changes(shortcuts) + settings, QUICK if path is None and stage == "train" else None)
-    with _stop_on_signals() as stop, _watched(stop, as_json) as watcher:
+    with stop_on_signals() as stop, _watched(stop, as_json) as watcher:
         outcome = run(stage, values, output, resume=resume, watcher=watcher)
     _show(outcome, output, values.evaluation.k, as_json)
     if stop and outcome.model is None:
@@ -138,7 +138,7 @@ def _changes(shortcuts: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _stop_on_signals() -> Generator[list[int]]:
+def stop_on_signals() -> Generator[list[int]]:
     """SIGTERM and Ctrl-C end the run with a checkpoint; a second Ctrl-C ends it at once."""
     seen: list[int] = []
 

@@ -37,14 +37,22 @@ def read(path: Path | None, changes: Sequence[str] = (), base: Mapping[str, Any]
         DataError: If the file cannot be read as YAML (with the line).
         InputError: For an unknown key or a value that does not fit.
     """
-    values = _merged(dict(base or {}), _file(path) if path is not None else {})
-    for change in changes:
-        values = _merged(values, _change(change))
+    values = settings_of(path, changes, base)
     where = (
         " and ".join([*([str(path)] if path is not None else []), *(["--set"] if changes else [])])
         or "recipe"
     )
     return validated(Recipe, values, where)
+
+
+def settings_of(
+    path: Path | None, changes: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The values of a file and of changes to it, not yet checked; arguments and errors as for `read`."""
+    values = merged(dict(base or {}), read_mapping(path) if path is not None else {})
+    for change in changes:
+        values = merged(values, _change(change))
+    return values
 
 
 def validated(kind: type[_Value], values: Mapping[str, Any], where: str) -> _Value:
@@ -60,7 +68,12 @@ def validated(kind: type[_Value], values: Mapping[str, Any], where: str) -> _Val
         raise InputError(f"{where}: {'; '.join(problems)}") from None
 
 
-def _file(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        DataError: If it cannot be read as that (with the line).
+    """
     try:
         read_values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -91,13 +104,13 @@ def _change(text: str) -> dict[str, Any]:
     return cast("dict[str, Any]", nested)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of both; mappings are merged, anything else of `above` replaces that of `below`."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _merged(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
+            value = merged(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
         result[key] = value
     return result
 

@@ -1,0 +1,100 @@
+"""`triptych ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from triptych.cli import options as o
+
+if TYPE_CHECKING:
+    from triptych.ablate.plan import Plan
+    from triptych.ablate.tables import Study
+
+
+def ablate(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/ablate-laptop.yaml.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Trained stages, evaluations, and the result."),
+    ] = Path("ablation"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as seeds=[0,1,2]; repeatable."),
+    ] = None,
+    plan_only: Annotated[
+        bool,
+        typer.Option("--plan", help="Show what would be trained, what is shared, what is done, and end."),
+    ] = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Train and evaluate variants of a pipeline, and compare them with it.
+
+    Stages that variants share are trained once. The same command again completes an interrupted study. The folder
+    gets ablation.json, ablation.md and ablation.svg.
+
+    Example: triptych ablate recipes/ablate-laptop.yaml -o runs/ablation
+    """
+    from triptych.ablate.plan import read_plan
+    from triptych.ablate.study import ablate as run
+    from triptych.ablate.training import Watcher
+    from triptych.cli.console import emit
+    from triptych.cli.evaluate import watching
+    from triptych.cli.failures import say
+    from triptych.cli.train import stop_on_signals
+
+    plan = read_plan(recipe, settings or [])
+    if plan_only:
+        _show_plan(plan, output)
+        return
+    with stop_on_signals() as stop, watching() as progress:
+        study = run(plan, output, Watcher(say, progress, lambda: bool(stop)))
+    if study is None:
+        say(f"stopped; the same command goes on in {output}")
+        raise typer.Exit(128 + stop[0])
+    if as_json:
+        emit(study.to_json())
+    else:
+        _show(study, output)
+
+
+def _show_plan(plan: Plan, output: Path) -> None:
+    from rich.table import Table
+
+    from triptych.ablate.plan import trials_of
+    from triptych.ablate.training import Digests, finished, folder_of
+    from triptych.cli.console import stdout
+
+    digests, users = Digests(), dict[str, list[str]]()
+    for trial in trials_of(plan):
+        for step, digest in zip(trial.steps, digests.steps(trial), strict=True):
+            users.setdefault(folder_of(step, digest), []).append(f"{trial.variant} ({trial.seed})")
+    table = Table("stage", "done", "variants (seeds)")
+    for name, names in users.items():
+        table.add_row(name, "yes" if finished(output / "stages" / name) else "no", ", ".join(names))
+    stdout().print(table)
+
+
+def _show(study: Study, output: Path) -> None:
+    from rich.table import Table
+
+    from triptych.ablate.study import TABLES
+    from triptych.ablate.tables import LEVEL, cell_text
+    from triptych.cli.console import stdout
+
+    console = stdout()
+    for table in study.tables:
+        shown = Table(title=f"{table.dataset}: {table.metric} × 100, {table.queries} queries")
+        shown.add_column("")
+        for mode in table.modes:
+            shown.add_column(mode, justify="right")
+        for variant, cells in table.rows.items():
+            shown.add_row(variant, *(cell_text(cells.get(mode), len(study.seeds)) for mode in table.modes))
+        console.print(shown)
+    console.print(
+        f"* differs from the base (p < {LEVEL} after Holm's correction). {output / TABLES}", soft_wrap=True
+    )
