@@ -103,7 +103,9 @@ def test_every_recipe_of_the_repository_can_be_read():
 
     folder = Path(__file__).parents[2] / "recipes"
     found = [*folder.glob("*.yaml"), *folder.glob("bundled/[0-9]*.yaml")]
-    recipes = sorted(path for path in found if not path.name.startswith("ablate-"))  # tests/ablate reads those
+    recipes = sorted(
+        path for path in found if not path.name.startswith("ablate-")
+    )  # tests/ablate reads those
     assert len(recipes) >= 6
     for path in recipes:
         assert isinstance(read(path), Recipe)
