@@ -160,7 +160,7 @@ def pair_step(
     device = torch.device(device)
     model = small_model(device, dropout)
     if compiled:
-        compile_layers(model, device)
+        compile_layers(model, device, None)  # whether sub-batches go with it is what is looked at
     if again:
         model.backbone.gradient_checkpointing_enable()
     texts = small_texts([5, 9, 4, 17, 6, 30, 8, 12, 3, 21, 7, 11, 19, 41, 64, 5])
@@ -199,7 +199,7 @@ def retromae_step(device: torch.device | str, *, half: bool = False, compiled: b
     device = torch.device(device)
     encoder = small_model(torch.device("cpu"))
     if compiled:
-        compile_layers(encoder, device)
+        compile_layers(encoder, device, None)
     torch.manual_seed(1)
     module = RetroMAE(encoder).to(device).train()
     special = np.zeros(500, dtype=np.bool_)

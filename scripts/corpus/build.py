@@ -1,6 +1,6 @@
 """Makes the training text of the bundled model: gathers, cuts, and writes the files of all stages.
 
-    python scripts/corpus/build.py rebuild --recipe recipes/corpus/packages.yaml --out BUILD   ready data, from Debian packages
+    python scripts/corpus/build.py rebuild --out BUILD                   ready data, from Debian packages
     python scripts/corpus/build.py gather --ready FOLDER… --out BUILD    what is trained on and what is not
     python scripts/corpus/build.py make --out BUILD                      all stages and the development sets
     python scripts/corpus/build.py make --out BUILD --only stage-3 dev   some of them

@@ -407,3 +407,9 @@ def test_the_loss_curve_of_50_steps_is_the_golden_one(place, tmp_path):
     if not GOLDEN.exists():  # made once; a change of the losses, the sampling or the optimiser must be meant
         GOLDEN.write_text(json.dumps([round(value, 5) for value in curve]) + "\n", encoding="utf-8")
     assert curve == pytest.approx(json.loads(GOLDEN.read_text(encoding="utf-8")), rel=2e-2, abs=2e-2)
+
+
+def test_compiled_layers_with_sub_batches_and_dropout_are_refused(place, tmp_path):
+    more = ["compute={device: cpu, compile: true, sub_batch_tokens: 64}"]
+    with pytest.raises(InputError, match=r"compute\.compile: got true with compute\.sub_batch_tokens"):
+        go(place, tmp_path / "run", "train", *more)

@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
+from triptych.errors import InputError
 from triptych.model.m3 import M3Model
 from triptych.model.packed_forward import run_layer, supported
 
@@ -28,11 +30,22 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def compile_layers(model: M3Model, device: torch.device) -> None:
+def compile_layers(model: M3Model, device: torch.device, sub_batch_tokens: int | None) -> None:
     """Compiles what runs of the model in training: the layers, once for all lengths; on a GPU alone.
 
     A processor takes texts of each length on their own, which would be compiled again for every batch.
+
+    Raises:
+        InputError: With sub-batches and dropout. GradCache encodes twice and needs the same dropout both times; that
+            compiled code with and without a graph draws the same was not shown.
     """
+    if sub_batch_tokens is not None and any(
+        isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules()
+    ):
+        raise InputError(
+            "compute.compile: got true with compute.sub_batch_tokens and a model with dropout; expected one of the "
+            "two, or a model without dropout, since the gradient would not be that of the whole batch"
+        )
     if device.type != "cuda":
         return
     if supported(model.backbone) is None:

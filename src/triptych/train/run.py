@@ -137,7 +137,7 @@ class _Run:
         self.validation = _validation(recipe, start)
         module.to(device)
         if recipe.compute.compile:
-            compile_layers(start.model, device)
+            compile_layers(start.model, device, recipe.compute.sub_batch_tokens)
         replica = Replica(module, recipe.compute.parallel)
         self.runner = Runner(replica, device, partial(autocast, recipe.compute.dtype, device))
         self.optimiser = optimizer(module, recipe.optimisation)
