@@ -64,7 +64,7 @@ def _panel(axes: Any, table: Table, variants: Sequence[str]) -> None:
                 at = (100 * (cell.difference or 0), i + shift)
                 axes.plot(*at, marker="o", ms=2.5, color="white", zorder=5)
     axes.set_title(table.dataset, fontsize=10)
-    axes.set_xlabel(f"difference from the base, {table.metric} × 100")
+    axes.set_xlabel(f"difference from the base, {table.metric} × 100\n(open: not significant)")
     axes.grid(axis="x", color="#e6e6e6")
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
