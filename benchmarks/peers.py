@@ -3,9 +3,9 @@
 Install them into a folder of their own and put that on the path; a system whose packages are missing is left out,
 and the benchmark says so:
 
-    pip install --no-deps --target /tmp/peers openvino openvino-telemetry bge-m3-lite     # what is compared
-    pip install --no-deps --target /tmp/peers nncf ninja pydot tabulate networkx          # for OpenVINO in 8 bits
-    PYTHONPATH=/tmp/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite
+    pip install --no-deps --target build/peers openvino openvino-telemetry bge-m3-lite     # what is compared
+    pip install --no-deps --target build/peers nncf ninja pydot tabulate networkx          # for OpenVINO in 8 bits
+    PYTHONPATH=build/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite
 
 None of them reads a checkpoint folder of random weights by itself: OpenVINO and onnxruntime get our own ONNX graph
 with all three heads; bge-m3-lite accepts only the published files, known by their digests, so it is handed the same
