@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, TypeAlias, get_args
 
 from triptych.data.cache import chunked
-from triptych.data.examples import LABEL, LANGUAGE, LIST, POSITIVE, QUERY, Example
-from triptych.data.records import Place
-from triptych.data.training import Reading, read_examples
 from triptych.encode.encoder import Encoder
-from triptych.errors import DataError, IndexMissing, InputError
+from triptych.errors import IndexMissing, InputError
+from triptych.mine.block import Mining, mine_block
 from triptych.mine.exact import ExactSearch
-from triptych.mine.filters import Asked, drawn, reference_of, sieve
+from triptych.mine.given import Training
 from triptych.mine.options import Options, Scoring, scoring_of
 from triptych.mine.parts import Parts
-from triptych.mine.passages import (
-    ARTICLE,
-    UNKNOWN,
-    Passages,
-    article_of,
-    own_passages,
-    passages_of,
-    read_corpus,
-)
-from triptych.mine.report import Report, shortened
+from triptych.mine.passages import ARTICLE, Passages, own_passages, passages_of, read_corpus
+from triptych.mine.report import Report
 from triptych.mine.rerank import Reranker
-from triptych.mine.search import NOTHING, Searcher
+from triptych.mine.search import Searcher
 from triptych.mine.through_index import IndexSearch, add_missing, passages_in
 from triptych.retrieval import Index
-from triptych.types import Encoded, Floats
 
 EngineName: TypeAlias = Literal["exact", "index"]
 Progress: TypeAlias = Callable[[str, int, int | None], None]
@@ -47,20 +31,6 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 VERSION = 1
 """Of what is mined from the same input; another one makes everything anew."""
 
-_READ = {
-    *QUERY,
-    *POSITIVE,
-    *LIST,
-    *LABEL,
-    *LANGUAGE,
-    "pos",
-    "neg",
-    "pos_scores",
-    "neg_scores",
-    "prompt",
-    "id",
-    "_id",
-}
 _BLOCK = 1024  # passages that are encoded at once
 
 
@@ -103,17 +73,6 @@ class Inputs:
             raise InputError("train: got no file; expected one or more")
 
 
-class Given(NamedTuple):
-    """An example with the fields of its record that mean nothing to training."""
-
-    example: Example
-    extras: Mapping[str, Any]
-
-    def article(self, fields: Sequence[str]) -> str | None:
-        """The article from which its positives come, as far as its record says."""
-        return article_of(self.extras, fields)
-
-
 def mine(
     inputs: Inputs,
     out: Path | str,
@@ -148,60 +107,23 @@ def mine(
     """
     how, tell = options or Options(), progress or _silent
     scoring = scoring_of(how, encoder.heads)
-    training = _Training(inputs)
+    training = Training(inputs.train, inputs.split, inputs.positive_from)
     with _opened(inputs, encoder) as index:
         passages = _passages(inputs, how, training, index, tell)
         parts = Parts(Path(out), _facts(inputs, how, scoring, encoder, training, passages, reranker))
         if (report := parts.done()) is not None:
             return report
+        mining = Mining(encoder, passages, how, reranker, inputs.article)
         search = _Lazy(lambda: _searcher(inputs, how, scoring, encoder, passages, index, tell))
         count = 0
         done = 0
         for count, block in enumerate(chunked(training.read(), how.block), start=1):
             if parts.get(count - 1) is None:
-                records, counted = _mined(
-                    block, done, search.get(), _Mining(encoder, passages, how, reranker, inputs)
-                )
+                records, counted = mine_block(block, done, search.get(), mining)
                 parts.put(count - 1, records, counted)
             done += len(block)
             tell("mining", done, training.count)
         return parts.join(count)
-
-
-class _Training:
-    """The examples, read as often as needed.
-
-    Attributes:
-        count: How many there are; known after the first reading.
-        digest: Of all of them.
-    """
-
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
-        self.count: int | None = None
-        self.digest = ""
-
-    def read(self) -> Iterator[Given]:
-        """All examples, in order.
-
-        Raises:
-            DataError: For what cannot be read, or if there is none.
-        """
-        records: dict[Place, Mapping[str, Any]] = {}
-        reading = Reading(self._inputs.split, self._inputs.positive_from, on_record=records.__setitem__)
-        digest, count = hashlib.blake2b(digest_size=16), 0
-        for place, example in read_examples(list(self._inputs.train), reading):
-            record = records.pop(place, {})
-            # Judged pairs are joined when the next query's first one has been read: that one is still to come.
-            for read in list(records)[:-1]:
-                del records[read]
-            given = Given(example, {name: value for name, value in record.items() if not _is_read(name)})
-            digest.update(_line(_record(given, example.neg, None)))
-            count += 1
-            yield given
-        if not count:
-            raise DataError("no training example in it", ", ".join(map(str, self._inputs.train)))
-        self.count, self.digest = count, digest.hexdigest()
 
 
 class _Lazy:
@@ -214,16 +136,6 @@ class _Lazy:
         if self._made is None:
             self._made = self._make()
         return self._made
-
-
-class _Mining(NamedTuple):
-    """What the mining of every block needs."""
-
-    encoder: Encoder
-    passages: Passages
-    options: Options
-    reranker: Reranker | None
-    inputs: Inputs
 
 
 @contextmanager
@@ -245,7 +157,7 @@ def _opened(inputs: Inputs, encoder: Encoder) -> Generator[Index | None]:
 
 
 def _passages(
-    inputs: Inputs, options: Options, training: _Training, index: Index | None, tell: Progress
+    inputs: Inputs, options: Options, training: Training, index: Index | None, tell: Progress
 ) -> Passages:
     """The corpus and, after it, what has to be scored besides."""
 
@@ -297,7 +209,7 @@ def _facts(
     options: Options,
     scoring: Scoring,
     encoder: Encoder,
-    training: _Training,
+    training: Training,
     passages: Passages,
     reranker: Reranker | None,
 ) -> dict[str, Any]:
@@ -319,177 +231,6 @@ def _facts(
         "weights": {"ranking": list(scoring.rank), "judge": list(scoring.judge)},
         "reranker": None if reranker is None else reranker.name,
     }
-
-
-@dataclass(slots=True)
-class _Drawn:
-    """One query on its way: its candidates, why each is dropped ("" if not), and which are taken.
-
-    Attributes:
-        rows: int64 ``[K]``.
-        scores: float32 ``[K]``.
-        reasons: Strings ``[K]``.
-        order: The candidates that are left, in the order in which they are taken.
-        judged: Scores of its positives, then of its existing negatives.
-    """
-
-    rows: NDArray[np.int64]
-    scores: Floats
-    reasons: NDArray[np.str_]
-    order: NDArray[np.int64]
-    judged: Floats
-
-
-def _mined(
-    block: Sequence[Given], first: int, searcher: Searcher, mining: _Mining
-) -> tuple[list[dict[str, Any]], Report]:
-    """The records of a block of examples, of which the first has the number `first`."""
-    encoder, passages, options, reranker, _ = mining
-    asked = [given.example.passages if options.existing else given.example.pos for given in block]
-    wanted = [[passages.row(text) for text in texts] for texts in asked]
-    queries = _encoded([given.example for given in block], encoder, searcher, options)
-    found = searcher.search(queries, wanted, options.ranks[1])
-    drawn_all = [
-        _sieved(given, first + i, found.rows[i], found.scores[i], found.wanted[i], mining)
-        for i, given in enumerate(block)
-    ]
-    if reranker is not None:
-        _rerank(block, drawn_all, reranker, mining)
-    report = Report()
-    return [
-        _written(given, each, mining, report) for given, each in zip(block, drawn_all, strict=True)
-    ], report
-
-
-def _encoded(examples: Sequence[Example], encoder: Encoder, searcher: Searcher, options: Options) -> Encoded:
-    """Queries as in training: with their own prompt, or else the model's prefix."""
-    prefix = encoder.config.query_prefix
-    texts = [(prefix if each.prompt is None else each.prompt) + each.query for each in examples]
-    return encoder.encode(texts, outputs=searcher.heads, max_length=options.search.query_length)
-
-
-def _sieved(
-    given: Given, number: int, rows: NDArray[np.int64], scores: Floats, judged: Floats, mining: _Mining
-) -> _Drawn:
-    passages, options = mining.passages, mining.options
-    example = given.example
-    origins = {origin for text in example.pos for origin in passages.origins(text)}
-    named = passages.article_number(given.article(mining.inputs.article))
-    if named != UNKNOWN and named not in {article for article, _ in origins}:
-        origins.add((named, UNKNOWN))
-    asked = Asked(
-        positives=_groups(example.pos, passages),
-        query=passages.groups_of(example.query),
-        existing=_groups(example.neg if options.existing else (), passages),
-        origins=frozenset(origins),
-        reference=reference_of(judged[: len(example.pos)], options.filters),
-    )
-    count = int((rows != NOTHING).sum())
-    reasons = sieve(rows, scores, passages, asked, options)
-    left = drawn(np.flatnonzero(reasons == ""), options, number)
-    return _Drawn(rows[:count], scores[:count], reasons, left, judged)
-
-
-def _groups(texts: Sequence[str], passages: Passages) -> frozenset[int]:
-    return frozenset(group for text in texts for group in passages.groups_of(text))
-
-
-def _rerank(block: Sequence[Given], all_drawn: Sequence[_Drawn], reranker: Reranker, mining: _Mining) -> None:
-    """Lets the re-ranker read a pool of each query's candidates; its scores replace the others."""
-    passages, options = mining.passages, mining.options
-    pool = max(options.filters.rerank_pool, options.keep)
-    pairs: list[tuple[str, str]] = []
-    for given, each in zip(block, all_drawn, strict=True):
-        example = given.example
-        each.reasons[each.order[pool:]] = "left over"
-        each.order = each.order[:pool]
-        texts = [
-            *example.passages[: len(each.judged)],
-            *(passages.texts[row] for row in each.rows[each.order]),
-        ]
-        pairs += [(example.query, text) for text in texts]
-    scores = reranker.score(pairs)
-    start = 0
-    for given, each in zip(block, all_drawn, strict=True):
-        middle = start + len(each.judged)
-        each.judged = scores[start:middle]
-        start = middle + len(each.order)
-        each.scores = each.scores.copy()
-        each.scores[each.order] = scores[middle:start]
-        reference = reference_of(each.judged[: len(given.example.pos)], options.filters)
-        near = each.scores[each.order] > options.filters.rerank_margin.limit(reference)
-        each.reasons[each.order[near]] = "reranker"
-        each.order = each.order[~near]
-
-
-def _written(given: Given, each: _Drawn, mining: _Mining, report: Report) -> dict[str, Any]:
-    """The record of one example; counts what became of its candidates."""
-    passages, options = mining.passages, mining.options
-    example, existing = given.example, given.example.neg if options.existing else ()
-    room = max(0, options.keep - len(existing))
-    each.reasons[each.order[room:]] = "left over"
-    taken = np.sort(each.order[:room])
-    dropped = np.flatnonzero(each.reasons != "")
-    report.candidates += len(each.rows)
-    report.drop(
-        each.reasons[dropped].tolist(),
-        {str(each.reasons[i]): _shown(example, each, int(i), passages) for i in dropped[::-1]},
-    )
-    report.keep(len(taken), len(existing), options.keep, example.language)
-    neg_scores = each.scores[taken]
-    pos_scores = each.judged[: len(example.pos)]
-    report.total(
-        {
-            "positive": float(pos_scores.sum()),
-            "positives": len(example.pos),
-            "negative": float(neg_scores.sum()),
-            "rank": int((taken + 1).sum()),
-        }
-    )
-    mined = [passages.texts[row] for row in each.rows[taken]]
-    all_scores = (pos_scores, np.concatenate([each.judged[len(example.pos) :], neg_scores]))
-    return _record(given, [*existing, *mined], all_scores)
-
-
-def _shown(example: Example, each: _Drawn, place: int, passages: Passages) -> dict[str, Any]:
-    """A dropped candidate for the report."""
-    return {
-        "query": shortened(example.query),
-        "positive": shortened(example.pos[0]),
-        "passage": shortened(passages.texts[each.rows[place]]),
-        "rank": place + 1,
-        "score": _rounded(each.scores[place]),
-        "positive_score": _rounded(each.judged[0]),
-    }
-
-
-def _record(given: Given, neg: Iterable[str], scores: tuple[Floats, Floats] | None) -> dict[str, Any]:
-    """An example as a record in our form, with all other fields of its own record."""
-    example = given.example
-    record: dict[str, Any] = {} if example.id is None else {"id": example.id}
-    record |= {"query": example.query, "pos": list(example.pos), "neg": list(neg)}
-    if scores is not None:
-        record |= {
-            f"{name}_scores": list(map(_rounded, part))
-            for name, part in zip(("pos", "neg"), scores, strict=True)
-        }
-    for name, value in (("prompt", example.prompt), ("lang", example.language)):
-        if value is not None:
-            record[name] = value
-    return record | dict(given.extras)
-
-
-def _rounded(value: Any) -> float:
-    """Seven digits: what a float32 holds."""
-    return float(f"{float(value):.7g}")
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8", "surrogatepass")
-
-
-def _is_read(name: str) -> bool:
-    return name in _READ or name.startswith("negative")
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:
