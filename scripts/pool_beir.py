@@ -8,15 +8,11 @@ Ids get the name of their folder in front, so that the sets can be told apart in
 from __future__ import annotations
 
 import argparse
-import io
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from triptych.data.beir import load_beir
+from triptych.data.writing import json_lines
 from triptych.files import write_atomically
 
 
@@ -37,17 +33,12 @@ def main() -> None:
         for query, judged in found.qrels.items():
             qrels += [f"{name}/{query}\t{name}/{document}\t{gain}" for document, gain in judged.items()]
     (arguments.into / "qrels").mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.into / "corpus.jsonl.zst", _packed(corpus))
-    write_atomically(arguments.into / "queries.jsonl.zst", _packed(queries))
+    for file, rows in (("corpus", corpus), ("queries", queries)):
+        with json_lines(arguments.into / f"{file}.jsonl.zst") as write:
+            for row in rows:
+                write(row)
     write_atomically(arguments.into / "qrels" / f"{arguments.split}.tsv", "\n".join(qrels).encode() + b"\n")
     print(f"{arguments.into}: {len(queries)} queries, {len(corpus)} passages")
-
-
-def _packed(rows: Iterable[dict[str, Any]]) -> bytes:
-    lines = io.BytesIO()
-    for row in rows:
-        lines.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return zstandard.ZstdCompressor(level=12).compress(lines.getvalue())
 
 
 if __name__ == "__main__":

@@ -235,18 +235,8 @@ def _collections(datasets: Sequence[str], split: str | None) -> list[Collection]
 
     found: list[Collection] = []
     for dataset in datasets:
-        source, subset = _source(dataset)
-        found += read_collections(source, Wanted((subset,) if subset else (), split, say))
+        found += read_collections(dataset, Wanted((), split, say))
     return found
-
-
-def _source(dataset: str) -> tuple[str, str]:
-    """What stands before and after the last colon, if only what stands before it is a file or folder."""
-    before, _, after = dataset.rpartition(":")
-    known = [Path(part) for part in (before, before.partition(":")[2]) if part]
-    if not Path(dataset).exists() and any(part.exists() for part in known) and not Path(after).exists():
-        return before, after
-    return dataset, ""
 
 
 def _model_names(given: Sequence[str] | None) -> list[str]:
