@@ -194,6 +194,11 @@ def test_ids_with_blanks_fit_no_run_file(tmp_path: Path) -> None:
     one = Collection("made", "", corpus, {"q": "w1"}, {"q": {"a b": 1}})
     with pytest.raises(InputError, match="ids without blanks"):
         evaluate([one], [made.WordCount()], keep=RunFolder(tmp_path).keep)
+    with pytest.raises(InputError, match=r"'a b'.*ids without blanks"):
+        RunFolder(tmp_path).accept([made.collection(), one])
+    with pytest.raises(InputError, match=r"'q 1'.*ids without blanks"):
+        RunFolder(tmp_path).accept([replace(one, queries={"q 1": "w1"})])
+    RunFolder(tmp_path).accept([made.collection()])
 
 
 def bad(**changes: object) -> Collection:

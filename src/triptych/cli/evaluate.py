@@ -191,6 +191,8 @@ def evaluate(
     collections = _collections(datasets, split)
     development = _collections(tune or [], tune_split)
     folder = RunFolder(runs) if runs is not None else None
+    if folder is not None:
+        folder.accept(collections)
     options = Options(
         protocol.value,
         depth,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,20 @@ class RunFolder:
             raise InputError(f"{folder}: is a file; expected a folder for runs")
         self._folder = folder
 
+    def accept(self, collections: Sequence[Collection]) -> None:
+        """Looks at all ids before hours are spent on runs that could not be written.
+
+        Raises:
+            InputError: As `keep` does.
+        """
+        corpora = {collection.corpus.digest: collection.corpus for collection in collections}  # some share one
+        for collection in collections:
+            for query in collection.queries:
+                _without_blanks(self._folder, query)
+        for corpus in corpora.values():
+            for document in corpus:
+                _without_blanks(self._folder, document.id)
+
     def keep(
         self, collection: Collection, system: str, run: Run, values: Mapping[str, NDArray[np.float64]]
     ) -> None:
@@ -59,9 +73,14 @@ def file_name(name: str) -> str:
 def _lines(run: Run, tag: str, path: Path) -> Iterator[str]:
     for query, ranked in run.items():
         for rank, (name, score) in enumerate(zip(ranked.documents, ranked.scores.tolist(), strict=True), 1):
-            if re.search(r"\s", query + name):
-                raise InputError(f"{path}: got the ids {query!r} and {name!r}; expected ids without blanks")
+            _without_blanks(path, query)
+            _without_blanks(path, name)
             yield f"{query} Q0 {name} {rank} {score:.9g} {tag}\n"
+
+
+def _without_blanks(path: Path, name: str) -> None:
+    if re.search(r"\s", name):
+        raise InputError(f"{path}: got the id {name!r}; expected ids without blanks in runs")
 
 
 def _write_metrics(path: Path, queries: list[str], values: Mapping[str, NDArray[np.float64]]) -> None:
