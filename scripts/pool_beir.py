@@ -2,7 +2,8 @@
 
     python scripts/pool_beir.py dev/dev-qa dev/dev-cross dev/dev-help --into dev/all --split dev
 
-Ids get the name of their folder in front, so that the sets can be told apart in what comes out.
+Ids get the name of their folder in front, so that the sets can be told apart in what comes out. Equal texts are one
+passage: of several, only one would be judged, and which of them comes first would be chance.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ def main() -> None:
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--split", default="dev")
     arguments = parser.parse_args()
-    corpus: list[dict[str, Any]] = []
+    corpus: dict[str, str] = {}  # text to id
     queries: list[dict[str, Any]] = []
     qrels = ["query-id\tcorpus-id\tscore"]
     for folder in arguments.folders:
         found, name = load_beir(folder, arguments.split), folder.name
-        corpus += [{"_id": f"{name}/{id_}", "text": text} for id_, text in found.corpus.items()]
+        kept = {id_: corpus.setdefault(text, f"{name}/{id_}") for id_, text in found.corpus.items()}
         queries += [{"_id": f"{name}/{id_}", "text": text} for id_, text in found.queries.items()]
         for query, judged in found.qrels.items():
-            qrels += [f"{name}/{query}\t{name}/{document}\t{gain}" for document, gain in judged.items()]
+            merged = {kept[document]: gain for document, gain in judged.items() if document in kept}
+            qrels += [f"{name}/{query}\t{document}\t{gain}" for document, gain in merged.items()]
     (arguments.into / "qrels").mkdir(parents=True, exist_ok=True)
-    for file, rows in (("corpus", corpus), ("queries", queries)):
+    passages = [{"_id": id_, "text": text} for text, id_ in corpus.items()]
+    for file, rows in (("corpus", passages), ("queries", queries)):
         with json_lines(arguments.into / f"{file}.jsonl.zst") as write:
             for row in rows:
                 write(row)
