@@ -1,9 +1,10 @@
 """What compacting the bundled model costs in nDCG@10, head by head.
 
-    python benchmarks/compaction_cost.py qa-train.jsonl.zst --text docs.jsonl.zst
+    python benchmarks/compaction_cost.py qa-train.jsonl.zst --text docs.jsonl.zst --model TRAINED
 
-The passages and questions are those that `scripts/qa_split.py` sets aside for development. The weights come in
-blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is what it costs
+The passages and questions are those that `scripts/qa_split.py` sets aside for development. TRAINED is the model before
+`scripts/bundled_model.py ship`, whose layers are float32: what 8 and 4 bits cost there is measured. Its word vectors
+come in blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is what it costs
 to go on: one scale a row in place of one for 32 columns, in 8 or 4 bits, and a vocabulary without the pieces
 that the text does not use (its tokenizer then cuts words differently; the development articles are not read).
 """
@@ -25,7 +26,6 @@ from tokenizers import Tokenizer
 from triptych.encode.encoder import Encoder
 from triptych.files import write_atomically, write_json
 from triptych.model import compact
-from triptych.ops.rowquant import Quantized
 from triptych.ops.scores import combine, head_scores
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
 
@@ -51,7 +51,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             megabytes = change(arguments.model, source, Path(folder))
             figures = measured(Path(folder), development)
-        result["variants"][name] = {"table MB": round(megabytes, 1), "nDCG@10": figures}
+        result["variants"][name] = {"MB": round(megabytes, 1), "nDCG@10": figures}
         print(
             f"{name:32} {megabytes:6.1f} MB  "
             + "  ".join(f"{k} {v['mean']:.4f}" for k, v in figures.items()),
@@ -74,11 +74,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _variants(arguments: argparse.Namespace) -> dict[str, Callable[[Path, Tensors, Path], float]]:
-    """Name → function that writes a changed model and says how large its table of embeddings is."""
+    """Name → function that writes a changed model and says how large the part is that the name speaks of."""
     variants: dict[str, Callable[[Path, Tensors, Path], float]] = {
-        "source (4 bits, blocks of 32)": _as_it_is,
-        "8 bits, one scale a row": _rows8,
-        "4 bits, one scale a row": _rows4,
+        "words in 4 bits, blocks of 32 (source)": _as_it_is,
+        "layers in 8 bits": _layers(8),
+        "layers in 4 bits": _layers(4),
+        "words in 8 bits, one scale a row": _rows8,
+        "words in 4 bits, one scale a row": _rows4,
     }
     if arguments.text:
         counts = piece_counts(arguments.model, (p.text for p in read(arguments.text) if not p.is_development))
@@ -128,8 +130,20 @@ def _four_bit_size(rows: int, columns: int) -> float:
     return rows * columns * 18 / 32 / 1e6
 
 
+def _layers(bits: int) -> Callable[[Path, Tensors, Path], float]:
+    """A function that writes a model whose matrices but the word vectors are rounded."""
+
+    def round_layers(model: Path, tensors: Tensors, folder: Path) -> float:
+        names = [n for n, t in tensors.items() if t.ndim == 2 and min(t.shape) >= 32 and n != TABLE]
+        few = {name: compact.Quantized.of(tensors[name], bits) for name in names}
+        _write(model, {**tensors, **{name: each.dequantize() for name, each in few.items()}}, folder)
+        return sum(each.codes.nbytes + each.scales.nbytes for each in few.values()) / 1e6
+
+    return round_layers
+
+
 def _rows8(model: Path, tensors: Tensors, folder: Path) -> float:
-    few = Quantized.of(tensors[TABLE], 8)
+    few = compact.Quantized.of(tensors[TABLE], 8)
     _write(model, {**tensors, TABLE: few.dequantize()}, folder)
     return (few.codes.nbytes + few.scales.nbytes) / 1e6
 
