@@ -1,12 +1,13 @@
 """Carries a trained model from the machine that trained it into the package.
 
     python scripts/bundled_model.py strip RUN/final --into PARTS            # where it was trained
-    python scripts/bundled_model.py join PARTS --words FIRST --into FOLDER  # float16, all there is
-    python scripts/bundled_model.py ship FOLDER --into src/triptych/models/small --bits 8
+    python scripts/bundled_model.py join PARTS --words FIRST --into FOLDER
+    python scripts/bundled_model.py ship FOLDER --words FIRST --into src/triptych/models/small --bits 8
 
 The word vectors are frozen in training, so that the first version of the model has them already: what travels are
 the other tensors, as float16 in files of at most 15 MB. `ship` stores the word vectors in 4 bits, as they were at
-first (bit by bit, which it checks), and the matrices of the layers in as many bits as are asked for.
+first (bit by bit, which it checks), and the matrices of the layers in as many bits as are asked for; tokenizer and
+configuration stay those of the first version but for the length.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     elif arguments.command == "join":
         join(arguments.source, arguments.words, arguments.into)
     else:
-        ship(arguments.source, arguments.into, arguments.bits)
+        ship(arguments.source, arguments.words, arguments.into, arguments.bits)
     size = sum(path.stat().st_size for path in arguments.into.iterdir())
     print(f"{arguments.into}: {size / 1e6:.1f} MB")
 
@@ -49,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("command", choices=("strip", "join", "ship"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--into", type=Path, required=True)
-    parser.add_argument("--words", type=Path, help="join: the model that has the word vectors and tokenizer")
+    parser.add_argument("--words", type=Path, help="join, ship: the first version, for its words")
     parser.add_argument("--bits", type=int, choices=(4, 8), default=8, help="ship: of the layers' matrices")
     return parser.parse_args()
 
@@ -86,16 +87,22 @@ def join(parts: Path, words: Path, into: Path) -> None:
     compact.write_tensors(into / "model.safetensors", tensors, {WORDS: 4})
 
 
-def ship(model: Path, into: Path, bits: int) -> None:
+def ship(model: Path, first: Path, into: Path, bits: int) -> None:
     """Writes the model with its matrices in few bits."""
     tensors = compact.read_tensors(model / "model.safetensors")
     matrices = {name: bits for name, tensor in tensors.items() if _is_matrix(name, tensor)}
-    _copy_texts(model, into)
-    shutil.copy(model / "config.json", into / "config.json")
+    config, trained = read_object(first / "config.json"), read_object(model / "config.json")
+    config["max_position_embeddings"] = trained["max_position_embeddings"]
+    config["triptych"] = trained["triptych"]
+    tokenizer = read_object(first / "tokenizer_config.json")
+    tokenizer["model_max_length"] = trained["triptych"]["max_length"]
+    _copy_texts(first, into)
+    write_json(into / "config.json", config)
+    write_json(into / "tokenizer_config.json", tokenizer)
     compact.write_tensors(into / "model.safetensors", tensors, {**matrices, WORDS: 4})
-    written = compact.read_tensors(into / "model.safetensors")[WORDS]
-    if not np.array_equal(written, tensors[WORDS]):
-        raise ValueError(f"{model}: the word vectors are not those of a 4-bit table; expected frozen ones")
+    before, after = (compact.read_tensors(folder / "model.safetensors")[WORDS] for folder in (first, into))
+    if not np.array_equal(before, after):
+        raise ValueError(f"{model}: the word vectors are not those of {first}; expected frozen ones")
 
 
 def _is_matrix(name: str, tensor: NDArray[Any]) -> bool:
@@ -104,7 +111,7 @@ def _is_matrix(name: str, tensor: NDArray[Any]) -> bool:
 
 def _copy_texts(source: Path, into: Path) -> None:
     for path in source.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens")):
+        if source != into and path.name.startswith(("tokenizer", "special_tokens")):
             shutil.copy(path, into / path.name)
 
 

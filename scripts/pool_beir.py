@@ -9,6 +9,7 @@ passage: of several, only one would be judged, and which of them comes first wou
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,32 @@ def main() -> None:
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--split", default="dev")
     arguments = parser.parse_args()
+    pool(arguments.folders, arguments.into, arguments.split)
+
+
+def pool(
+    folders: Sequence[Path], into: Path, split: str, leave_out: Callable[[str], bool] = lambda document: False
+) -> None:
+    """Writes the folder `into`; queries of which a judged document is to be left out are not in it."""
     corpus: dict[str, str] = {}  # text to id
     queries: list[dict[str, Any]] = []
     qrels = ["query-id\tcorpus-id\tscore"]
-    for folder in arguments.folders:
-        found, name = load_beir(folder, arguments.split), folder.name
+    for folder in folders:
+        found, name = load_beir(folder, split), folder.name
         kept = {id_: corpus.setdefault(text, f"{name}/{id_}") for id_, text in found.corpus.items()}
-        queries += [{"_id": f"{name}/{id_}", "text": text} for id_, text in found.queries.items()]
-        for query, judged in found.qrels.items():
+        asked = {query: judged for query, judged in found.qrels.items() if not any(map(leave_out, judged))}
+        queries += [{"_id": f"{name}/{query}", "text": found.queries[query]} for query in asked]
+        for query, judged in asked.items():
             merged = {kept[document]: gain for document, gain in judged.items() if document in kept}
             qrels += [f"{name}/{query}\t{document}\t{gain}" for document, gain in merged.items()]
-    (arguments.into / "qrels").mkdir(parents=True, exist_ok=True)
+    (into / "qrels").mkdir(parents=True, exist_ok=True)
     passages = [{"_id": id_, "text": text} for text, id_ in corpus.items()]
     for file, rows in (("corpus", passages), ("queries", queries)):
-        with json_lines(arguments.into / f"{file}.jsonl.zst") as write:
+        with json_lines(into / f"{file}.jsonl.zst") as write:
             for row in rows:
                 write(row)
-    write_atomically(arguments.into / "qrels" / f"{arguments.split}.tsv", "\n".join(qrels).encode() + b"\n")
-    print(f"{arguments.into}: {len(queries)} queries, {len(corpus)} passages")
+    write_atomically(into / "qrels" / f"{split}.tsv", "\n".join(qrels).encode() + b"\n")
+    print(f"{into}: {len(queries)} queries, {len(corpus)} passages")
 
 
 if __name__ == "__main__":

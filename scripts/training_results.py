@@ -154,6 +154,9 @@ def draw(results: Mapping[str, Any], curves: Sequence[str], into: Path) -> None:
 
 def _losses(axes: Any, runs: Mapping[str, Any]) -> None:
     for name, begin in _begins(axes, runs):
+        axes.annotate(
+            name, (begin, 1), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", color="#666666"
+        )
         log = runs[name]["log"]
         for head in HEADS[:3]:
             points = [(begin + line["step"], line[head]) for line in log if head in line]
@@ -178,7 +181,7 @@ def _scores(axes: Any, runs: Mapping[str, Any], name: str) -> None:
 
 
 def _begins(axes: Any, runs: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Where each run begins on the axis, which gets a line and a name there."""
+    """Where each run begins on the axis, which gets a line there."""
     begins: list[tuple[str, int]] = []
     begin = 0
     for name, run in runs.items():
