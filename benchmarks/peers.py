@@ -8,8 +8,8 @@ and the benchmark says so:
     PYTHONPATH=build/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite
 
 None of them reads a checkpoint folder of random weights by itself: OpenVINO and onnxruntime get our own ONNX graph
-with all three heads; bge-m3-lite accepts only the published files, known by their digests, so it is handed the same
-weights as an ONNX graph of the backbone, the heads' files, and a tokenizer.
+with all three heads; bge-m3-lite takes a graph of the backbone, but heads and tokenizer only as the published files,
+known by their digests, so its look-up is replaced and hands it the same weights and our tokenizer.
 """
 
 from __future__ import annotations
