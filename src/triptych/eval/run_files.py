@@ -40,7 +40,9 @@ class RunFolder:
         Raises:
             InputError: As `keep` does.
         """
-        corpora = {collection.corpus.digest: collection.corpus for collection in collections}  # some share one
+        corpora = {
+            collection.corpus.digest: collection.corpus for collection in collections
+        }  # some share one
         for collection in collections:
             for query in collection.queries:
                 _without_blanks(self._folder, query)
