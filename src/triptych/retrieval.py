@@ -165,7 +165,8 @@ class Index:
         for start in range(0, len(payloads), block):
             part = payloads[start : start + block]
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
-            engine.add(vectors, part)
+            with self._store.changing() as changed:
+                changed.add(vectors, part)
             if progress is not None:
                 progress(start + len(part), len(payloads))
         return len(payloads)
@@ -181,8 +182,8 @@ class Index:
         """
         names = check_ids(ids, "delete")
         self._store.check_open()
-        engine = self._store.engine
-        return engine.delete([engine.key(name) for name in dict.fromkeys(names)])
+        with self._store.changing() as engine:
+            return engine.delete([engine.key(name) for name in dict.fromkeys(names)])
 
     @overload  # a string is a sequence of strings, too: the first overload that fits counts
     def search(  # pyright: ignore[reportOverlappingOverload]

@@ -27,6 +27,7 @@ from triptych.errors import (
     StorageError,
 )
 from triptych.index import server
+from triptych.index.exact import ExactEngine
 from triptych.index.storage import MANIFEST
 from triptych.index.store import EngineName
 from triptych.retrieval import Index
@@ -107,6 +108,23 @@ def test_a_process_killed_within_add_loses_nothing_acknowledged(engine: EngineNa
         there = assert_holds(place, acknowledged, encoder)
         assert total < acknowledged <= there <= acknowledged + 16
         total = there
+
+
+def test_an_add_that_ctrl_c_cuts_short_after_its_segment_was_written_harms_nothing(
+    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "x.index"
+    with Index.create(place, encoder, engine="exact") as index:
+        index.add(["a"], ["w1"])
+        with monkeypatch.context() as patch:
+            patch.setattr(ExactEngine, "_apply", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                index.add(["b"], ["w2"])
+    with Index.open(place, encoder) as index:
+        assert len(index) == 2
 
 
 @pytest.mark.parametrize("engine", FOLDER_ENGINES)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -46,6 +48,7 @@ class Store:
         self.engine = engine
         self._lock = lock
         self._open = True
+        self._torn = False
 
     @property
     def is_open(self) -> bool:
@@ -56,6 +59,18 @@ class Store:
         """Raises IndexFault after `close`."""
         if not self._open:
             raise IndexFault(f"{self.place}: the index is closed; Index.open opens it again")
+
+    @contextmanager
+    def changing(self) -> Generator[Engine]:
+        """Gives the engine for a change.
+
+        One that Ctrl-C cuts short may be on disk and not yet in memory: then `close` leaves no count behind, as a kill.
+        """
+        try:
+            yield self.engine
+        except BaseException:
+            self._torn = True
+            raise
 
     def close(self) -> None:
         """Flushes and frees everything. Twice is no error.
@@ -69,7 +84,7 @@ class Store:
         try:
             count = self.engine.count() if self._lock is not None else 0
             self.engine.close()
-            if self._lock is not None:
+            if self._lock is not None and not self._torn:
                 _record(Path(self.place)).write(count)
         finally:
             self.engine.close()
