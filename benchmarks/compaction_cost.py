@@ -30,10 +30,11 @@ from triptych.ops.scores import combine, head_scores
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from bundled_model import WORDS as TABLE
+from bundled_model import is_matrix
 from development import Pool, ndcg10, pool
 from qa_split import read
 
-TABLE = "embeddings.word_embeddings.weight"
 Tensors = dict[str, Any]
 
 
@@ -134,8 +135,7 @@ def _layers(bits: int) -> Callable[[Path, Tensors, Path], float]:
     """A function that writes a model whose matrices but the word vectors are rounded."""
 
     def round_layers(model: Path, tensors: Tensors, folder: Path) -> float:
-        names = [n for n, t in tensors.items() if t.ndim == 2 and min(t.shape) >= 32 and n != TABLE]
-        few = {name: compact.Quantized.of(tensors[name], bits) for name in names}
+        few = {n: compact.Quantized.of(t, bits) for n, t in tensors.items() if is_matrix(n, t)}
         _write(model, {**tensors, **{name: each.dequantize() for name, each in few.items()}}, folder)
         return sum(each.codes.nbytes + each.scales.nbytes for each in few.values()) / 1e6
 

@@ -90,7 +90,7 @@ def join(parts: Path, words: Path, into: Path) -> None:
 def ship(model: Path, first: Path, into: Path, bits: int) -> None:
     """Writes the model with its matrices in few bits."""
     tensors = compact.read_tensors(model / "model.safetensors")
-    matrices = {name: bits for name, tensor in tensors.items() if _is_matrix(name, tensor)}
+    matrices = {name: bits for name, tensor in tensors.items() if is_matrix(name, tensor)}
     config, trained = read_object(first / "config.json"), read_object(model / "config.json")
     config["max_position_embeddings"] = trained["max_position_embeddings"]
     config["triptych"] = trained["triptych"]
@@ -105,7 +105,8 @@ def ship(model: Path, first: Path, into: Path, bits: int) -> None:
         raise ValueError(f"{model}: the word vectors are not those of {first}; expected frozen ones")
 
 
-def _is_matrix(name: str, tensor: NDArray[Any]) -> bool:
+def is_matrix(name: str, tensor: NDArray[Any]) -> bool:
+    """Whether a tensor is stored in few bits: matrices but the word vectors, which have their own."""
     return tensor.ndim == 2 and min(tensor.shape) >= 32 and name != WORDS
 
 

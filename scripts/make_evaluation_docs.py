@@ -43,7 +43,7 @@ Chosen = Callable[[str], bool]
 def main() -> None:
     """Writes the page."""
     files = sorted(RESULTS.glob("eval-*.json"))
-    parts = [HEADER, _goals(), *(_table(path) for path in files)]
+    parts = [HEADER, _goals(), *(_table(path.stem) for path in files)]
     write_atomically(ROOT / "docs" / "evaluation-results.md", "\n".join(parts).encode())
 
 
@@ -156,28 +156,28 @@ def _read(name: str) -> Result:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _table(path: Path) -> str:
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _table(name: str) -> str:
+    result = _read(name)
     averages: Mapping[str, Mapping[str, Mapping[str, float]]] = result["averages"]
     systems = [name for name in result["systems"] if not name.endswith("rrf")]
-    sizes = {name: [s for s in result["subsets"] if s["dataset"] == name] for name in averages}
+    sizes = {each: [s for s in result["subsets"] if s["dataset"] == each] for each in averages}
     options = result["options"]
     documents = max(subset["documents"] for subset in result["subsets"])
     rows = [
         _row(["data set", "subsets", "queries", *systems]),
         _row(["---", *["---:"] * (len(systems) + 2)]),
     ]
-    for name, found in averages.items():
+    for dataset, found in averages.items():
         values = [f"{100 * found[system]['nDCG@10']:.1f}" for system in systems]
         best = max(values, key=float)
         marked = [f"**{value}**" if value == best else value for value in values]
-        queries = sum(subset["queries"] for subset in sizes[name])
-        rows.append(_row([name, str(len(sizes[name])), str(queries), *marked]))
+        queries = sum(subset["queries"] for subset in sizes[dataset])
+        rows.append(_row([dataset, str(len(sizes[dataset])), str(queries), *marked]))
     limit = options.get("candidates")
     how = f"{documents:,} documents, protocol `{options['protocol']}`."
     if limit is not None:
         how += f" Modes with token vectors rank the best {limit} by dense, lexical and dense+lexical score."
-    return f"## {path.name}\n\n{how}\n\n" + "\n".join(rows) + "\n"
+    return f"## {name}.json\n\n{how}\n\n" + "\n".join(rows) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:

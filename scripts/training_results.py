@@ -73,11 +73,11 @@ def _run(folder: Path) -> dict[str, Any]:
         "settings": {key: recipe[key] for key in ("objective", "optimisation", "steps", "seed", "settings")},
         "group": recipe["data"]["group"],
         "log": [_rounded({k: line[k] for k in LOGGED if k in line}) for line in lines if "loss" in line],
-        "sets": {path.stem: _means(_evaluation(path)) for path in steps},
+        "sets": {path.stem: _means(_read(path)) for path in steps},
     }
 
 
-def _evaluation(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -104,7 +104,7 @@ def _sets(queries: Sequence[str]) -> dict[str, list[int]]:
 
 def _differences(first: Path, second: Path) -> list[dict[str, Any]]:
     """What the last evaluations of two runs differ by."""
-    a, b = (_evaluation(_last(run)) for run in (first, second))
+    a, b = (_read(_last(run)) for run in (first, second))
     if a["queries"] != b["queries"]:
         raise ValueError(f"{first}, {second}: evaluated on different queries; expected the same")
     pairs = [
@@ -129,7 +129,7 @@ def _reports(runs: Path) -> list[Path]:
 
 
 def _counts(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in _evaluation(path).items() if key != "samples"}
+    return {key: value for key, value in _read(path).items() if key != "samples"}
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,8 @@ def _losses(axes: Any, runs: Mapping[str, Any]) -> None:
         log = runs[name]["log"]
         for head in HEADS[:3]:
             points = [(begin + line["step"], line[head]) for line in log if head in line]
-            axes.plot(*zip(*points, strict=True), ".-", ms=3, lw=0.8, color=COLOURS[head]) if points else None
+            if points:
+                axes.plot(*zip(*points, strict=True), ".-", ms=3, lw=0.8, color=COLOURS[head])
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_ylabel("InfoNCE of a batch")
     axes.set_xlabel("step")
@@ -186,9 +187,6 @@ def _begins(axes: Any, runs: Mapping[str, Any]) -> list[tuple[str, int]]:
     begin = 0
     for name, run in runs.items():
         axes.axvline(begin, color="#bbbbbb", lw=0.8, ls=":")
-        axes.annotate(
-            name, (begin, 1), xycoords=("data", "axes fraction"), fontsize=7, va="top", color="#666666"
-        )
         begins.append((name, begin))
         begin += run["settings"]["steps"]
     return begins

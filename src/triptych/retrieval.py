@@ -165,8 +165,8 @@ class Index:
         for start in range(0, len(payloads), block):
             part = payloads[start : start + block]
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
-            with self._store.changing() as changed:
-                changed.add(vectors, part)
+            with self._store.changing():
+                engine.add(vectors, part)
             if progress is not None:
                 progress(start + len(part), len(payloads))
         return len(payloads)

@@ -81,7 +81,8 @@ class ThroughIndex:
                 for first in range(0, len(block), _AT_ONCE):
                     part = block[first : first + _AT_ONCE]
                     names = scope.corpus.ids[start + first : start + first + len(part)]
-                    store.engine.add(part, [Payload(id=name, text="", metadata={}) for name in names])
+                    with store.changing() as engine:
+                        engine.add(part, [Payload(id=name, text="", metadata={}) for name in names])
                     for head in widths:
                         sizes[head] += _bytes(layout, head, getattr(part, head))
         except BaseException:

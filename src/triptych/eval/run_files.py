@@ -40,9 +40,7 @@ class RunFolder:
         Raises:
             InputError: As `keep` does.
         """
-        corpora = {
-            collection.corpus.digest: collection.corpus for collection in collections
-        }  # some share one
+        corpora = {one.corpus.digest: one.corpus for one in collections}  # some share one
         for collection in collections:
             for query in collection.queries:
                 _without_blanks(self._folder, query)
