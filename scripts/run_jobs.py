@@ -8,15 +8,16 @@ The file says what there is to do::
       stage2: {run: "train recipes/bundled/2-contrastive.yaml -o {out}/stage2", after: [stage1], slots: 2}
 
 `run` is a command line, of `triptych` unless it begins with `python`, with names in braces. A job begins when all of
-`after` are done, in the order of the file as far as `slots` allow (a job may ask for several). A job that has left
-``{out}/.jobs/NAME.done`` is not repeated; one that was interrupted is started anew, with --resume where the command
-has that. After `--seconds` all jobs get SIGTERM, which training answers with a checkpoint. A job that fails stops
-what depends on it, and no more.
+`after` are done, in the order of the file as far as `slots` allow (a job may ask for several), with `--gpus` on the GPU
+that has most of them free. A job that has left ``{out}/.jobs/NAME.done`` is not repeated; one that was interrupted is
+started anew, with --resume where the command has that. After `--seconds` all jobs get SIGTERM, which training answers
+with a checkpoint. A job that fails stops what depends on it, and no more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class Job:
         name: Also of its log and its mark.
         command: Words after `triptych`, or `python` and what follows.
         after: Names of the jobs that have to be done before.
-        slots: How many places it takes.
+        slots: How many places it takes, all on one GPU.
     """
 
     name: str
@@ -49,17 +50,31 @@ class Job:
     slots: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job at work, since when, and on which GPU."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    begin: float
+    gpu: int
+
+
 @dataclass(slots=True)
 class Progress:
     """What has become of the jobs so far."""
 
     done: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
 
-    def free(self, slots: int) -> int:
-        """Places that nobody has, of so many."""
-        return slots - sum(job.slots for job, _, _ in self.running.values())
+    def place(self, job: Job, slots: int, gpus: int) -> int | None:
+        """The GPU with the most free places, if they are enough for the job or all there are."""
+        used = [
+            sum(each.job.slots for each in self.running.values() if each.gpu == gpu) for gpu in range(gpus)
+        ]
+        gpu = used.index(min(used))
+        return gpu if used[gpu] + job.slots <= slots or not used[gpu] else None
 
 
 def main() -> None:
@@ -77,8 +92,9 @@ def main() -> None:
         progress.done |= {path.stem for path in marks.glob("*.done")}  # another runner may share the folder
         ready = [job for job in wanted if _ready(job, progress)]
         for job in ready:
-            if job.slots <= progress.free(arguments.slots) or not progress.running:
-                _start(job, progress, marks)
+            gpu = progress.place(job, arguments.slots, arguments.gpus)
+            if gpu is not None:
+                _start(job, progress, marks, gpu, arguments.gpus)
         if not progress.running:
             break
         time.sleep(0.2)
@@ -93,7 +109,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("jobs", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for the braces")
     parser.add_argument("--only", nargs="*", default=[], help="names of jobs; the others are taken as done")
-    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=1, help="places; with --gpus, of each")
+    parser.add_argument("--gpus", type=int, default=1, help="spread the jobs over so many")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     return parser.parse_args()
 
@@ -128,7 +145,7 @@ def _ready(job: Job, progress: Progress) -> bool:
     return not begun and set(job.after) <= progress.done
 
 
-def _start(job: Job, progress: Progress, marks: Path) -> None:
+def _start(job: Job, progress: Progress, marks: Path, gpu: int, gpus: int) -> None:
     script = job.command[0] == "python"
     tool = () if script else ("-m", "triptych")
     resume = ("--resume",) if job.command[0] in _RESUMABLE else ()
@@ -139,36 +156,37 @@ def _start(job: Job, progress: Progress, marks: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)} if gpus > 1 else None,
         )
-    progress.running[job.name] = (job, process, time.monotonic())
+    progress.running[job.name] = Running(job, process, time.monotonic(), gpu)
 
 
 def _collect(progress: Progress, marks: Path) -> None:
-    for name, (_, process, begin) in list(progress.running.items()):
-        if process.poll() is None:
+    for name, each in list(progress.running.items()):
+        if each.process.poll() is None:
             continue
         del progress.running[name]
-        seconds = time.monotonic() - begin
-        if process.returncode == 0:
+        seconds = time.monotonic() - each.begin
+        if each.process.returncode == 0:
             progress.done.add(name)
             (marks / f"{name}.done").write_text(f"{seconds:.1f}\n", encoding="utf-8")
             _say(f"done {name} in {seconds:.0f} s")
         else:
             progress.failed.add(name)
             _say(
-                f"FAILED {name} ({process.returncode}) after {seconds:.0f} s:\n{_tail(marks / f'{name}.log')}"
+                f"FAILED {name} ({each.process.returncode}) after {seconds:.0f} s:\n{_tail(marks / f'{name}.log')}"
             )
 
 
 def _stop(progress: Progress, marks: Path) -> None:
-    for _, process, _ in progress.running.values():
-        process.send_signal(signal.SIGTERM)
-    for name, (_, process, _) in progress.running.items():
+    for each in progress.running.values():
+        each.process.send_signal(signal.SIGTERM)
+    for name, each in progress.running.items():
         try:
-            process.wait(_PATIENCE)
+            each.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            each.process.kill()
+            each.process.wait()
         _say(f"stopped {name}: {_tail(marks / f'{name}.log', 1)}")
     _collect(progress, marks)
 

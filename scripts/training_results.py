@@ -1,11 +1,11 @@
 """Keeps what training runs left behind as one small file, and draws it.
 
-    python scripts/training_results.py gather RUNS --into FILE --versus from-blend=undistilled
+    python scripts/training_results.py gather RUNS --into FILE
     python scripts/training_results.py draw FILE --into docs/experiments.svg --curves stage2 once final
 
 `gather` takes of every run in a folder: its settings, its log, and the mean of each development set at every
-evaluation (a query's set is what stands before the first "/" of its id); `--versus A=B` adds, for each set and head,
-the difference of two runs' last evaluations and the p-value of a paired t-test over queries, after Holm's correction.
+evaluation (a query's set is what stands before the first "/" of its id). Runs that differ in one thing are compared by
+scripts/training_ablation.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from training_ablation import HEADS, METRIC, sets_of
 
 from triptych.eval.plots import COLOURS
-from triptych.eval.significance import holm, p_value
 from triptych.files import replacing, write_json
 
-HEADS = ("dense", "lexical", "multi", "integrated")
 LOGGED = ("step", "loss", "dense", "lexical", "multi", "lr", "tokens_per_second", "seconds")
 Values = NDArray[np.float64]
 
@@ -37,29 +36,27 @@ def main() -> None:
     parser.add_argument("command", choices=("gather", "draw"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--into", type=Path, required=True)
-    parser.add_argument("--versus", nargs="*", default=[], metavar="A=B")
     parser.add_argument(
         "--curves", nargs="*", default=[], help="draw: runs that follow each other; all by default"
     )
     arguments = parser.parse_args()
     if arguments.command == "gather":
-        gather(arguments.source, arguments.into, [pair.split("=", 1) for pair in arguments.versus])
+        gather(arguments.source, arguments.into)
     else:
         draw(json.loads(arguments.source.read_text(encoding="utf-8")), arguments.curves, arguments.into)
 
 
-def gather(runs: Path, into: Path, versus: Sequence[Sequence[str]]) -> None:
+def gather(runs: Path, into: Path) -> None:
     """Writes the file."""
     folders = [path.parent for path in sorted(runs.glob("*/log.jsonl"))]
     write_json(
         into,
         {
-            "metric": "nDCG@10",
+            "metric": METRIC,
             "runs": {folder.name: _run(folder) for folder in folders},
             "mining": {
                 path.parent.name + "/" + path.name.split(".")[0]: _counts(path) for path in _reports(runs)
             },
-            "differences": {f"{a} - {b}": _differences(runs / a, runs / b) for a, b in versus},
         },
     )
 
@@ -82,7 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _means(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    sets = _sets(evaluation["queries"])
+    sets = sets_of(evaluation["queries"])
     return {
         name: _rounded(
             {"queries": len(rows)} | {head: float(values[rows].mean()) for head, values in _heads(evaluation)}
@@ -93,35 +90,6 @@ def _means(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _heads(evaluation: Mapping[str, Any]) -> list[tuple[str, Values]]:
     return [(head, np.array(evaluation[head])) for head in HEADS if head in evaluation]
-
-
-def _sets(queries: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, query in enumerate(queries):
-        rows.setdefault(query.split("/", 1)[0], []).append(row)
-    return {"all": list(range(len(queries)))} | dict(sorted(rows.items()))
-
-
-def _differences(first: Path, second: Path) -> list[dict[str, Any]]:
-    """What the last evaluations of two runs differ by."""
-    a, b = (_read(_last(run)) for run in (first, second))
-    if a["queries"] != b["queries"]:
-        raise ValueError(f"{first}, {second}: evaluated on different queries; expected the same")
-    pairs = [
-        (name, head, values[rows], np.array(b[head])[rows])
-        for name, rows in _sets(a["queries"]).items()
-        for head, values in _heads(a)
-        if head in b
-    ]
-    corrected = holm([p_value(x, y) for _, _, x, y in pairs])
-    return [
-        {"set": name, "head": head, "difference": round(float((x - y).mean()), 4), "p": float(f"{p:.2g}")}
-        for (name, head, x, y), p in zip(pairs, corrected, strict=True)
-    ]
-
-
-def _last(run: Path) -> Path:
-    return max((run / "evaluations").glob("*.json"), key=lambda path: int(path.stem))
 
 
 def _reports(runs: Path) -> list[Path]:

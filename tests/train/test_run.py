@@ -228,6 +228,17 @@ def test_a_dense_objective_leaves_the_other_heads_alone(place, tmp_path):
     assert torch.equal(before["multi_head.weight"], after["multi_head.weight"])
 
 
+def test_a_source_can_be_for_some_heads_alone(place, tmp_path):
+    # The same pairs once more, for two heads: the lexical head learns in the steps of the first file alone.
+    second = tmp_path / "second.jsonl"
+    second.write_bytes((place / "pairs.jsonl").read_bytes())
+    sources = f"data.train=[{place / 'pairs.jsonl'}, {{path: {second}, heads: [multi, dense]}}]"
+    go(place, tmp_path / "a", "train", sources, "compute.sub_batch_tokens=60")
+    kinds = {"lexical" in line for line in log(tmp_path / "a")}
+    assert kinds == {True, False}
+    assert all({"dense", "multi", "integrated"} <= line.keys() for line in log(tmp_path / "a"))
+
+
 def test_with_a_frozen_backbone_only_the_heads_learn(place, tmp_path):
     go(place, tmp_path / "a", "train", "freeze=[backbone]")
     before, after = load_file(place / "model" / "model.safetensors"), weights(tmp_path / "a")
@@ -329,6 +340,7 @@ def test_bad_data_is_named_with_its_line(place, tmp_path):
     [
         ("data.passage_length=99", "the model reads 32 tokens"),
         ("data.train=[]", "got no source"),
+        ("data.train=[{path: PAIRS, heads: [lexical]}]", "heads .'lexical'. are not trained"),
         ("freeze=[backbone, lexical, multi]", "nothing is left to train"),
         ("settings={max_length: 64000}", "usable positions"),
         ("settings={pooling: mcls}", "for encoding alone"),
@@ -336,8 +348,15 @@ def test_bad_data_is_named_with_its_line(place, tmp_path):
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(place, tmp_path, change, message):
+    dense = ["objective=dense"] if "PAIRS" in change else []
     with pytest.raises(InputError, match=message):
-        go(place, tmp_path / "a", "train", change)
+        go(place, tmp_path / "a", "train", change.replace("PAIRS", str(place / "pairs.jsonl")), *dense)
+
+
+def test_batches_of_several_sources_cannot_have_heads_of_their_own(place, tmp_path):
+    source = f"data.train=[{{path: {place / 'pairs.jsonl'}, heads: [dense]}}]"
+    with pytest.raises(InputError, match=r"expected data\.mixed false"):
+        go(place, tmp_path / "a", "train", source, "data.mixed=true")
 
 
 def test_a_lost_lexical_head_is_warned_of(place, tmp_path):
@@ -376,7 +395,7 @@ def in_process(rank: int, port: int, place: str, out: str, more: list[str]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "ddp, two heads"])
 def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_batch(place, tmp_path, way):
     # Without dropout, whose draws differ; the batch of one process is twice as large. The large eps keeps Adam from
     # blowing up the rounding of gradients that are 0, such as those of the keys' biases.
@@ -388,9 +407,10 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
         "data.bounds=[32]",
         "optimisation.eps=0.01",
     ]
-    spawn(
-        in_process, str(place), str(tmp_path / "two"), [*more, "data.batch_size=4", f"compute.parallel={way}"]
-    )
+    if "two heads" in way:
+        more.append(f"data.train=[{{path: {place / 'pairs.jsonl'}, heads: [dense, multi]}}]")
+    parallel = f"compute.parallel={way.split(',')[0]}"
+    spawn(in_process, str(place), str(tmp_path / "two"), [*more, "data.batch_size=4", parallel])
     go(place, tmp_path / "one", "train", *more)
     # Which rows come together depends on the sampler alone.
     one, two = log(tmp_path / "one"), log(tmp_path / "two")

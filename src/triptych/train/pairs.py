@@ -14,6 +14,7 @@ from triptych.data.collate import Collator
 from triptych.data.datasets import PairLimits, PairRow, open_pairs
 from triptych.data.joined import Datasets
 from triptych.data.training import Reading
+from triptych.errors import InputError
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps, sent
 from triptych.model.tokenizer import TextTokenizer
@@ -28,10 +29,11 @@ from triptych.types import Head
 
 
 class PairStep(NamedTuple):
-    """A step's pairs, and the sub-batches in which they are encoded; all on the processor."""
+    """A step's pairs, the sub-batches in which they are encoded, and the heads that learn; all on the processor."""
 
     pairs: PairBatch
     parts: list[SubBatch]
+    heads: tuple[Head, ...]
 
 
 class Pairs:
@@ -61,8 +63,10 @@ class Pairs:
             ),
         )
         datasets: Datasets[PairRow] = Datasets(parts)
+        self.heads = _heads(recipe)
         self.sampler = sampler(recipe, datasets, max(self.limits.query_max, self.limits.passage_max))
         data = recipe.data
+        self.datasets = datasets
         self.collate = Collator(
             datasets,
             group=data.group,
@@ -78,7 +82,8 @@ class Pairs:
         """See `Task`: queries and passages go through together, in sub-batches if the recipe says so."""
         rows = self.sampler.step(step).shard(distributed.rank(), distributed.size())
         batch = PairBatch.of(self.collate(rows, step), keyed=self.objective.drop_duplicates)
-        return PairStep(batch, gradcache.split(batch.joint(), self.recipe.compute.sub_batch_tokens))
+        parts = gradcache.split(batch.joint(), self.recipe.compute.sub_batch_tokens)
+        return PairStep(batch, parts, self.heads[self.datasets.part_of(int(rows[0]))])
 
     def tokens(self, batch: PairStep) -> int:
         """See `Task`."""
@@ -89,7 +94,7 @@ class Pairs:
         return gradcache.backward(
             lambda packed: encode(runner.replica.call, runner.autocast, packed, self.objective.heads),
             [part.to(runner.device) for part in batch.parts],
-            lambda reps: pair_losses(self.objective, reps, batch.pairs, step),
+            lambda reps: pair_losses(replace(self.objective, heads=batch.heads), reps, batch.pairs, step),
             runner.replica.synchronised,
         )
 
@@ -130,6 +135,21 @@ def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -
     if sides[1].lexical is not None:
         found["lexical_active"] = (sides[1].lexical.detach() > 0).float().mean()
     return found
+
+
+def _heads(recipe: Recipe) -> list[tuple[Head, ...]]:
+    """By source, the heads that learn from it."""
+    known, sources = recipe.objective.heads, recipe.data.train
+    if recipe.data.mixed and any(source.heads for source in sources):
+        raise InputError(
+            "data.train: heads of a source need batches of one source; expected data.mixed false"
+        )
+    for source in sources:
+        if unknown := set(source.heads or ()) - set(known):
+            raise InputError(
+                f"data.train: {source.path}: heads {sorted(unknown)} are not trained; expected some of {list(known)}"
+            )
+    return [tuple(head for head in known if head in (source.heads or known)) for source in sources]
 
 
 def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:

@@ -20,6 +20,7 @@ from triptych.data.buckets import FINETUNE_TABLE, PRETRAIN_TABLE, BatchTable
 from triptych.errors import InputError
 from triptych.train.masking import Masking
 from triptych.train.objective import OBJECTIVES, Objective
+from triptych.types import Head
 
 TABLES: Mapping[str, BatchTable] = {"pretrain": PRETRAIN_TABLE, "finetune": FINETUNE_TABLE}
 """The paper's batch sizes by length, of its second and third stage."""
@@ -80,11 +81,14 @@ class Source(Settings):
         path: File or folder; relative to the folder in which the command runs.
         weight: Multiplies its share of an epoch.
         split: Which judgements of a BEIR folder.
+        heads: Which of the objective's heads learn from it; None: all. A query and a passage in two languages share
+            few words, so that such pairs teach the lexical head little but names and numbers.
     """
 
     path: str
     weight: float = Field(default=1.0, ge=0)
     split: str = "train"
+    heads: tuple[Head, ...] | None = Field(default=None, min_length=1)
 
 
 class Data(Settings):
