@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -154,6 +155,8 @@ class _Index:
 
 
 def _bm25s() -> Any:
+    # Where JAX is installed, bm25s starts it, and JAX takes three quarters of the GPU's memory unless told otherwise.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         import bm25s
     except ImportError as error:
