@@ -38,6 +38,7 @@ multilingual-e5-small's (from the same 4-bit weights, equal to what sentence-tra
 Values = NDArray[np.float64]
 Result = Mapping[str, Any]
 Chosen = Callable[[str], bool]
+Key = tuple[str, str]
 
 
 def main() -> None:
@@ -65,9 +66,8 @@ def _goals() -> str:
         lines.append(_row([*cells, f"{p:.2g}"]))
     return (
         "## What was aimed at\n\nMeans over languages, or pairs of them; `better on` counts those on which the first is"
-        " at least as good; p is that of a paired t-test over all queries, after Holm's correction over this table.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        " at least as good; p is that of a paired t-test over the queries that both files have, after Holm's"
+        " correction over this table.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -136,20 +136,31 @@ def _compared(
     what: str, sets: str, ours: tuple[Result, str], theirs: tuple[Result, str], chosen: Chosen
 ) -> tuple[Any, ...]:
     """Means of two systems over the chosen subsets, on how many the first is at least as good, and the p-value."""
-    a, b = (dict(_subsets(*side, chosen)) for side in (ours, theirs))
-    if a.keys() != b.keys() or any(len(a[key]) != len(b[key]) for key in a):
-        raise ValueError(f"{what}: the two results have different subsets or queries; expected the same")
+    a, b = _shared(*(dict(_subsets(*side, chosen)) for side in (ours, theirs)))
+    if not a or not all(map(len, a.values())):
+        raise ValueError(f"{what}: the two results have no subset, or none of its queries, in common")
     means = np.array([[values.mean() for values in side.values()] for side in (a, b)]) * 100
     better = int((means[0] >= means[1] - 1e-9).sum())
     p = paired_t(np.concatenate(list(a.values())), np.concatenate(list(b.values())))
     return what, sets, means[0].mean(), means[1].mean(), better, len(a), p
 
 
-def _subsets(result: Result, system: str, chosen: Chosen) -> Iterator[tuple[tuple[str, str], Values]]:
+def _shared(
+    a: Mapping[Key, Mapping[str, float]], b: Mapping[Key, Mapping[str, float]]
+) -> tuple[dict[Key, Values], dict[Key, Values]]:
+    """The values of the queries that both have, in the same order."""
+    ids = {key: sorted(a[key].keys() & b[key].keys()) for key in a.keys() & b.keys()}
+    one, two = ({key: np.array([side[key][i] for i in ids[key]]) for key in sorted(ids)} for side in (a, b))
+    return one, two
+
+
+def _subsets(
+    result: Result, system: str, chosen: Chosen
+) -> Iterator[tuple[tuple[str, str], Mapping[str, float]]]:
     for subset in result["subsets"]:
         if chosen(subset["dataset"]):
-            order = np.argsort(subset["ids"])
-            yield (subset["dataset"], subset["subset"]), np.array(subset["per_query"][system])[order]
+            values = dict(zip(subset["ids"], subset["per_query"][system], strict=True))
+            yield (subset["dataset"], subset["subset"]), values
 
 
 def _read(name: str) -> Result:
@@ -159,7 +170,7 @@ def _read(name: str) -> Result:
 def _table(name: str) -> str:
     result = _read(name)
     averages: Mapping[str, Mapping[str, Mapping[str, float]]] = result["averages"]
-    systems = [name for name in result["systems"] if not name.endswith("rrf")]
+    systems = [name for name in result["systems"] if not name.endswith(("rrf", "dense+lexical tuned"))]
     sizes = {each: [s for s in result["subsets"] if s["dataset"] == each] for each in averages}
     options = result["options"]
     documents = max(subset["documents"] for subset in result["subsets"])

@@ -125,7 +125,7 @@ def cell_text(cell: Cell | None, seeds: int) -> str:
     """A cell for people."""
     if cell is None:
         return "–"
-    spread = f" ± {100 * cell.deviation:.1f}" if seeds > 1 else ""
+    spread = f" ± {100 * cell.deviation:.1f}" if min(seeds, len(cell.seeds)) > 1 else ""
     return f"{100 * cell.mean:.1f}{spread}{'*' if cell.significant else ''}"
 
 
