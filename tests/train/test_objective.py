@@ -46,16 +46,13 @@ def test_with_one_head_the_loss_is_its_contrastive_loss_alone():
     assert set(got) == {"loss", "dense"}
 
 
-def test_a_head_that_does_not_learn_is_left_out_but_has_a_gradient_of_0():
+def test_a_head_that_does_not_learn_is_left_out():
     candidates = batch()
     without = batch()
     for side in (without.queries, without.passages):
         object.__setattr__(side, "lexical", None)
     objective = Objective(heads=("dense", "multi"))
     assert of(objective, candidates) == of(objective, without)
-    losses(objective, candidates)["loss"].backward()
-    assert candidates.passages.lexical.grad.eq(0).all()
-    assert candidates.passages.multi.grad.ne(0).any()
 
 
 def test_self_distillation_begins_at_its_first_step():

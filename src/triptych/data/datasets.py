@@ -28,7 +28,7 @@ from triptych.data.tokens import Tokenizes
 from triptych.data.training import Reading, read_examples, source_paths
 from triptych.errors import DataError
 
-_CHUNK = 512  # examples that are tokenised together: enough for many cores
+_CHUNK = 64  # examples that are tokenised together
 _IDS = pa.list_(pa.int32())
 _SCHEMA = pa.schema(
     [

@@ -190,7 +190,7 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
         mean = torch.stack([weights[head] * learnt[head] for head in objective.heads]).mean()
         total = (total + mean) / 2
         named |= {f"{head}_distilled": value for head, value in learnt.items()}
-    if not len(batch.targets) or len(objective.heads) < len(_encoded(batch)):
+    if not len(batch.targets):
         total = total + _nothing(batch)
     return {"loss": total, **{name: value.detach() for name, value in named.items()}}
 
@@ -273,14 +273,10 @@ def _distil(objective: Objective, view: _View, student: Tensor, teacher: Tensor)
     )
 
 
-def _encoded(batch: Candidates) -> list[Tensor]:
-    heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
-    return [head for head in heads if head is not None]
-
-
 def _nothing(batch: Candidates) -> Tensor:
-    """0 with a graph: without queries, or a head's loss, the exchange of the gradients must still find all of them."""
-    return torch.stack([head.flatten()[:1].sum() * 0 for head in _encoded(batch)]).sum()
+    """0 with a graph: a process without queries must still take part in the exchange of the gradients."""
+    heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
+    return torch.stack([head.flatten()[:1].sum() * 0 for head in heads if head is not None]).sum()
 
 
 def _distils(objective: Objective, step: int) -> bool:

@@ -94,9 +94,16 @@ class Pairs:
         return gradcache.backward(
             lambda packed: encode(runner.replica.call, runner.autocast, packed, self.objective.heads),
             [part.to(runner.device) for part in batch.parts],
-            lambda reps: pair_losses(replace(self.objective, heads=batch.heads), reps, batch.pairs, step),
+            lambda reps: self._losses(reps, batch, step),
             runner.replica.synchronised,
         )
+
+    def _losses(self, reps: Reps, batch: PairStep, step: int) -> dict[str, Tensor]:
+        found = pair_losses(replace(self.objective, heads=batch.heads), reps, batch.pairs, step)
+        idle = [getattr(reps, head) for head in self.objective.heads if head not in batch.heads]
+        # A head that does not learn from these pairs has a gradient of 0: many processes exchange those of all weights.
+        nothing = [head.flatten()[:1].sum() * 0 for head in idle]
+        return found | {"loss": torch.stack([found["loss"], *nothing]).sum()}
 
 
 def encode(
