@@ -6,7 +6,7 @@ One function, `losses`, builds every training signal from the same score matrice
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -191,7 +191,8 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
         total = (total + mean) / 2
         named |= {f"{head}_distilled": value for head, value in learnt.items()}
     if not len(batch.targets):
-        total = total + _nothing(batch)
+        heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
+        total = total + nothing(head for head in heads if head is not None)
     return {"loss": total, **{name: value.detach() for name, value in named.items()}}
 
 
@@ -273,10 +274,9 @@ def _distil(objective: Objective, view: _View, student: Tensor, teacher: Tensor)
     )
 
 
-def _nothing(batch: Candidates) -> Tensor:
-    """0 with a graph: a process without queries must still take part in the exchange of the gradients."""
-    heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
-    return torch.stack([head.flatten()[:1].sum() * 0 for head in heads if head is not None]).sum()
+def nothing(heads: Iterable[Tensor]) -> Tensor:
+    """0 with a graph: what has no loss must still take part in the exchange of the gradients between processes."""
+    return torch.stack([head.flatten()[:1].sum() * 0 for head in heads]).sum()
 
 
 def _distils(objective: Objective, step: int) -> bool:

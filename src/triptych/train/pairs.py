@@ -21,7 +21,7 @@ from triptych.model.tokenizer import TextTokenizer
 from triptych.train import distributed, gradcache
 from triptych.train.batches import PairBatch
 from triptych.train.gradcache import SubBatch
-from triptych.train.objective import Objective, losses
+from triptych.train.objective import Objective, losses, nothing
 from triptych.train.reps import parted
 from triptych.train.settings import Recipe
 from triptych.train.tasks import Progress, Runner, cache, digest, opened, sampler, within
@@ -66,7 +66,6 @@ class Pairs:
         self.heads = _heads(recipe)
         self.sampler = sampler(recipe, datasets, max(self.limits.query_max, self.limits.passage_max))
         data = recipe.data
-        self.datasets = datasets
         self.collate = Collator(
             datasets,
             group=data.group,
@@ -83,7 +82,7 @@ class Pairs:
         rows = self.sampler.step(step).shard(distributed.rank(), distributed.size())
         batch = PairBatch.of(self.collate(rows, step), keyed=self.objective.drop_duplicates)
         parts = gradcache.split(batch.joint(), self.recipe.compute.sub_batch_tokens)
-        return PairStep(batch, parts, self.heads[self.datasets.part_of(int(rows[0]))])
+        return PairStep(batch, parts, self.heads[self.collate.datasets.part_of(int(rows[0]))])
 
     def tokens(self, batch: PairStep) -> int:
         """See `Task`."""
@@ -101,9 +100,7 @@ class Pairs:
     def _losses(self, reps: Reps, batch: PairStep, step: int) -> dict[str, Tensor]:
         found = pair_losses(replace(self.objective, heads=batch.heads), reps, batch.pairs, step)
         idle = [getattr(reps, head) for head in self.objective.heads if head not in batch.heads]
-        # A head that does not learn from these pairs has a gradient of 0: many processes exchange those of all weights.
-        nothing = [head.flatten()[:1].sum() * 0 for head in idle]
-        return found | {"loss": torch.stack([found["loss"], *nothing]).sum()}
+        return found | {"loss": found["loss"] + nothing(idle)} if idle else found
 
 
 def encode(
