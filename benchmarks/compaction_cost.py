@@ -24,9 +24,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from triptych.encode.encoder import Encoder
-from triptych.files import write_atomically, write_json
-from triptych.model import compact
-from triptych.ops.scores import combine, head_scores
+from triptych.io import write_atomically, write_json
+from triptych.model import tensors as compact
+from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

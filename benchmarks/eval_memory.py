@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from triptych.eval.collection import Collection, Document, FileCorpus
+from triptych.collections.base import Collection, Document, FileCorpus
+from triptych.eval.contenders import MODES
 from triptych.eval.evaluate import evaluate
-from triptych.eval.modes import MODES
 from triptych.eval.running import Options
 from triptych.types import Encoded, Ragged
 

@@ -143,8 +143,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def check_training(bench: Bench, folder: Path) -> None:
     """The packed forward on this device against the padded one: states, gradients, dropout's mean."""
     from triptych.model import backbone as backbones
+    from triptych.model.forward import packed_states
     from triptych.model.packed import Packed
-    from triptych.model.packed_forward import packed_states
 
     rng = np.random.default_rng(0)
     batch = Packed.of([rng.integers(5, 200, n) for n in (300, 17, 64, 5, 129)], bench.device)
@@ -313,7 +313,7 @@ def queries(bench: Bench, work: Workload, ways: dict[str, Way]) -> None:
 
 def scores(bench: Bench) -> None:
     """MaxSim in blocks: queries of 32 tokens against documents of 200."""
-    from triptych.ops.torch_scores import maxsim_scores
+    from triptych.scores.on_torch import maxsim_scores
 
     small = bench.device.type != "cuda"
     documents, width = (20, 64) if small else (1000, 1024)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, gelu, linear, normalize
 
-from triptych.model.engine import Engine
+from triptych.model.inference import Engine
 from triptych.model.kernels import Kernels, TorchKernels, Weights
 from triptych.model.packed import Packed
 from workloads import SHAPES, Shape, mixed_lengths

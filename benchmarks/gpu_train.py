@@ -152,10 +152,10 @@ def pair_step(
     """Losses and gradients of four queries with three passages each; one text of a passage comes twice."""
     from triptych.model.packed import Packed
     from triptych.train import gradcache
-    from triptych.train.batches import PairBatch
-    from triptych.train.device import compile_layers
-    from triptych.train.pairs import encode, pair_losses
-    from triptych.train.reps import text_keys
+    from triptych.train.collate import PairBatch
+    from triptych.train.distributed import compile_layers
+    from triptych.train.objective import text_keys
+    from triptych.train.tasks import encode, pair_losses
 
     device = torch.device(device)
     model = small_model(device, dropout)
@@ -192,9 +192,8 @@ def pair_step(
 def retromae_step(device: torch.device | str, *, half: bool = False, compiled: bool = False) -> Step:
     import numpy as np
 
-    from triptych.train.device import compile_layers
-    from triptych.train.masking import Alphabet, Masking, hide
-    from triptych.train.retromae import RetroMAE
+    from triptych.train.distributed import compile_layers
+    from triptych.train.retromae import Alphabet, Masking, RetroMAE, hide
 
     device = torch.device(device)
     encoder = small_model(torch.device("cpu"))
@@ -214,7 +213,7 @@ def retromae_step(device: torch.device | str, *, half: bool = False, compiled: b
 
 def maxsim(options: argparse.Namespace, device: torch.device) -> None:
     """The 16-bit products and their gradient beside float32 ones."""
-    from triptych.ops.torch_scores import maxsim_scores
+    from triptych.scores.on_torch import maxsim_scores
 
     draw = torch.Generator(device).manual_seed(0)
     bounds = torch.arange(0, 33, device=device) * 20, torch.arange(0, 129, device=device) * 50
@@ -376,9 +375,8 @@ def write_texts(folder: Path, options: argparse.Namespace) -> None:
 def stage_speed(
     options: argparse.Namespace, stage: str, compiled: bool, whole: bool, model: Path, folder: Path
 ) -> None:
-    from triptych.train.recipe import validated
     from triptych.train.run import Watcher, run
-    from triptych.train.settings import Recipe
+    from triptych.train.settings import Recipe, validated
 
     device = torch.device(options.device)
     first = stage.startswith("1")

@@ -26,10 +26,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from triptych.data.mined.engine import Local, Ray
-from triptych.data.mined.pipeline import mine_pairs
-from triptych.data.mined.settings import Settings
-from triptych.data.rows import parsed, places_of
+from triptych.records import parsed, places_of
+from triptych.tools.pairs.engine import Local, Ray
+from triptych.tools.pairs.pipeline import mine_pairs
+from triptych.tools.pairs.settings import Settings
 
 LANGUAGES = ("en", "de", "fr", "es", "ja")
 

@@ -60,7 +60,8 @@ def _export_states(folder: Path) -> None:
     import onnx
     import torch
 
-    from triptych.model import layouts, onnx_export
+    from triptych.model import checkpoint as layouts
+    from triptych.model import onnx as onnx_export
 
     class States(torch.nn.Module):
         def __init__(self, backbone: torch.nn.Module) -> None:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.encode.encoder import Encoder
-from triptych.files import write_json
-from triptych.model.engine import Engine
+from triptych.io import write_json
+from triptych.model.inference import Engine
 from triptych.model.kernels import Kernels, Weights, choose
-from triptych.ops.scores import combine, head_scores
+from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import HEADS, HeadWeights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

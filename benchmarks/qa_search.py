@@ -26,10 +26,10 @@ import ir_measures
 import numpy as np
 from ir_measures import nDCG
 
-from triptych.data.documents import read_documents
-from triptych.data.records import Fields
+from triptych.documents import read_documents
 from triptych.encode.encoder import Encoder
-from triptych.retrieval import Index
+from triptych.index.index import Index
+from triptych.records import Fields
 from triptych.types import HeadWeights
 
 MODES = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from triptych.ops.scores import lexical_scores, maxsim_scores
+from triptych.scores.on_numpy import lexical_scores, maxsim_scores
 from triptych.types import Ragged
 
 RESULTS = Path(__file__).parent / "results" / "scores.jsonl"

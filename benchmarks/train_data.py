@@ -48,11 +48,9 @@ def main() -> None:
 
 
 def one(stage: str, model: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from triptych.train.pairs import Pairs
-    from triptych.train.recipe import validated
-    from triptych.train.settings import Recipe
+    from triptych.train.settings import Recipe, validated
     from triptych.train.start import prepare
-    from triptych.train.texts import Texts
+    from triptych.train.tasks import Pairs, Texts
 
     first = stage.startswith("1")
     values = json.loads(json.dumps(STAGES[stage]))

@@ -37,9 +37,8 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from triptych.model.tokenizer import TextTokenizer
-    from triptych.train.masking import Masking, hide
-    from triptych.train.retromae import visibility
-    from triptych.train.texts import alphabet
+    from triptych.train.retromae import Masking, hide, visibility
+    from triptych.train.tasks import alphabet
 
     letters = alphabet(TextTokenizer.load(options.tokenizer))
     texts = [np.array([0, *text, 2]) for text in ids_of(options, 2)]

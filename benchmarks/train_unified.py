@@ -84,9 +84,9 @@ def texts(options: argparse.Namespace, step: int) -> tuple[list[list[int]], list
 class Ours:
     def __init__(self, options: argparse.Namespace) -> None:
         from triptych.config import M3Config
+        from triptych.model.forward import run_layer
         from triptych.model.m3 import M3Model
         from triptych.model.packed import SpecialIds
-        from triptych.model.packed_forward import run_layer
 
         inner: Any = backbone(options)
         if options.checkpointing:
@@ -100,9 +100,9 @@ class Ours:
     def step(self, queries: list[list[int]], passages: list[list[int]]) -> torch.Tensor:
         from triptych.model.packed import Packed
         from triptych.train import gradcache
-        from triptych.train.batches import PairBatch
+        from triptych.train.collate import PairBatch
         from triptych.train.objective import Objective
-        from triptych.train.pairs import encode, pair_losses
+        from triptych.train.tasks import encode, pair_losses
         from triptych.types import HEADS
 
         device = torch.device(self.options.device)

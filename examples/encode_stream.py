@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from triptych import Encoder
-from triptych.data.documents import read_documents
+from triptych.documents import read_documents
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from eval_long import SOURCES
 from pool_beir import pool
 from qa_split import DEVELOPMENT, digest
 
-from triptych.data.writing import json_lines
+from triptych.io import json_lines
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus.records import read

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from triptych.files import write_json
-from triptych.model import compact
-from triptych.model.json_files import read_object
+from triptych.io import write_json
+from triptych.model import tensors as compact
+from triptych.model.tensors import read_object
 
 WORDS = "embeddings.word_embeddings.weight"
 MOST = 15_000_000

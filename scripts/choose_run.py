@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from triptych.files import write_json
+from triptych.io import write_json
 
 
 def main() -> None:

@@ -26,9 +26,10 @@ from qa_split import Passage, read, sample
 
 from triptych.config import M3Config
 from triptych.encode.encoder import Encoder
-from triptych.files import write_json
-from triptych.model import compact, layouts
-from triptych.ops.scores import combine, head_scores
+from triptych.io import write_json
+from triptych.model import checkpoint as layouts
+from triptych.model import tensors as compact
+from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import Floats, Head, HeadWeights
 
 # Texts that the lexical head is fitted on, of every set and language; and those in which tokens are counted.

@@ -19,7 +19,7 @@ from convert_e5_small import config, constant, write_weights
 from e5_tokenizer import write_tokenizer
 
 from triptych.encode.encoder import Encoder
-from triptych.files import write_json
+from triptych.io import write_json
 
 
 def main() -> None:

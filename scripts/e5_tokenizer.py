@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import Unigram
 
 from triptych.errors import DataError
-from triptych.files import write_atomically, write_json
+from triptych.io import write_atomically, write_json
 
 _SPECIAL = {
     "bos_token": "<s>",

@@ -1,4 +1,4 @@
-"""Writes many test sets over one corpus as a BEIR folder; `triptych.eval.readers.beir` reads it.
+"""Writes many test sets over one corpus as a BEIR folder; `triptych.collections.beir` reads it.
 
 corpus.jsonl            all documents, once
 queries.jsonl           all queries, once
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from triptych.files import write_atomically, write_json
+from triptych.io import write_atomically, write_json
 
 Judged: TypeAlias = Mapping[str, Iterable[str]]
 """Query id to document ids."""

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.train.recipe import read
+from triptych.train.settings import read
 from triptych.train.start import export, prepare
 
 

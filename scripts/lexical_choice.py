@@ -12,8 +12,8 @@ from lexical_start import Floats, Frequencies, Text, states_of, targets
 from numpy.typing import NDArray
 from scipy import sparse
 
-from triptych.model.layouts import Checkpoint
-from triptych.ops.scores import lexical_scores
+from triptych.model.checkpoint import Checkpoint
+from triptych.scores.on_numpy import lexical_scores
 
 SCALES = (0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
 """Lexical weights are tried times these, so that the default weights of the heads fit the model."""

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from triptych import Encoder
-from triptych.data.beir import load_beir
+from triptych.collections.qrels import load_beir
 from triptych.eval.tuning import Development
-from triptych.files import write_json
-from triptych.model import layouts
-from triptych.ops.scores import head_scores
+from triptych.io import write_json
+from triptych.model import checkpoint as layouts
+from triptych.scores.on_numpy import head_scores
 from triptych.types import Encoded, HeadWeights
 
 FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)

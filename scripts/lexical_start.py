@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qa_split import Passage
 
 from triptych.model.backbone import hidden_size, padded_states
-from triptych.model.layouts import Checkpoint
+from triptych.model.checkpoint import Checkpoint
 from triptych.model.packed import Packed
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,7 @@ from typing import Any
 import zstandard
 from demo_topics import EXCLUDED, LANGUAGES, QUERIES, SCARCE, SCRIPTS, SOURCES, TOPICS, WIKI_LANGUAGES, Topic
 
-from triptych.data.streams import open_source, read_lines
+from triptych.io import open_source, read_lines
 
 LEAST, MOST = (
     200,

@@ -22,8 +22,8 @@ import eval_short
 from eval_folder import TestSet, Text, write_folder
 from qa_split import Passage
 
-from triptych.data.rows import parsed, places_of
-from triptych.files import write_json
+from triptych.io import write_json
+from triptych.records import parsed, places_of
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.eval.significance import holm, paired_t
-from triptych.files import write_atomically
+from triptych.eval.compare import holm, paired_t
+from triptych.io import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

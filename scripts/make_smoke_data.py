@@ -30,9 +30,9 @@ import bm25s
 import numpy as np
 import zstandard
 
-from triptych.data.records import Place, parse_object
-from triptych.data.streams import open_source, read_lines
 from triptych.errors import DataError
+from triptych.io import open_source, read_lines
+from triptych.records import Place, parse_object
 
 SOURCES = {  # with licences that allow passing on; see the notice beside the files
     "arcd": ("ar",),

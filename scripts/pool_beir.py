@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.data.beir import load_beir
-from triptych.data.writing import json_lines
-from triptych.files import write_atomically
+from triptych.collections.qrels import load_beir
+from triptych.io import json_lines, write_atomically
 
 
 def main() -> None:

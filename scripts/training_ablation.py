@@ -23,11 +23,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from triptych.ablate.plan import BASE
-from triptych.ablate.plot import draw
-from triptych.ablate.tables import SCHEMA, Cell, Study, Table, markdown
-from triptych.eval.significance import holm, p_value
-from triptych.files import write_atomically, write_json
+from triptych.eval.ablate_plan import BASE
+from triptych.eval.ablate_tables import SCHEMA, Cell, Study, Table, draw, markdown
+from triptych.eval.compare import holm, p_value
+from triptych.io import write_atomically, write_json
 
 HEADS = ("dense", "lexical", "multi", "integrated")
 METRIC = "nDCG@10"

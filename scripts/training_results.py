@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from training_ablation import HEADS, METRIC, sets_of
 
 from triptych.eval.plots import COLOURS
-from triptych.files import replacing, write_json
+from triptych.io import replacing, write_json
 
 LOGGED = ("step", "loss", "dense", "lexical", "multi", "lr", "tokens_per_second", "seconds")
 Values = NDArray[np.float64]

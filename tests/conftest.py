@@ -7,7 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["triptych.ops"], "beartype.beartype")
+install_import_hook(["triptych.scores", "triptych.train.losses"], "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from triptych import Encoder
 from triptych.errors import InputError
 from triptych.explain import explain, tokens_of
-from triptych.ops.scores import head_scores
+from triptych.scores.on_numpy import head_scores
 from triptych.types import Head
 
 TEXTS = ["a retrieval model of text", "bge m3 is a model? of the world", "hello 日本 world", "", "x"]

@@ -9,9 +9,9 @@ import pytest
 import checkpoints
 from triptych import Encoder
 from triptych.errors import InputError
-from triptych.eval.modes import MODES
+from triptych.eval.contenders import MODES
 from triptych.mteb import DenseModel, SearchModel
-from triptych.ops.ranking import ndcg
+from triptych.scores.on_numpy import ndcg
 
 mteb = pytest.importorskip("mteb", reason="the extra 'eval' is not installed")
 datasets = pytest.importorskip("datasets")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from triptych.errors import InputError, ModelError, StorageError
-from triptych.model import compact
-from triptych.ops.rowquant import BLOCK, Quantized, dequantize, quantize
+from triptych.model import tensors as compact
+from triptych.model.tensors import BLOCK, Quantized, dequantize, quantize
 
 
 def slow_dequantize4(codes: np.ndarray, scales: np.ndarray, columns: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from scipy import sparse
 
 import reference
 from triptych.errors import InputError
-from triptych.ops import scores, torch_scores
-from triptych.ops import torch_maxsim as blocks
+from triptych.scores import on_numpy as scores
+from triptych.scores import on_torch as blocks
+from triptych.scores import on_torch as torch_scores
 from triptych.types import HeadWeights, Ragged
 
 SMALL = settings(max_examples=40, deadline=None)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 import triptych
 from triptych.encode.encoder import Encoder
-from triptych.model import compact
+from triptych.model import tensors as compact
 
 FOLDER = Path(triptych.__file__).parent / "models" / "small"
 

@@ -26,9 +26,9 @@ from corpus.chunks import Chunk, chunks
 from corpus.debian import rebuild
 from corpus.draw import Draw
 from corpus.records import write
-from triptych.data.mined.words import digest
 from triptych.errors import InputError, TriptychError
-from triptych.files import write_json
+from triptych.io import write_json
+from triptych.text import digest
 
 Value = TypeVar("Value")
 

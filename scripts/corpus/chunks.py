@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from corpus.languages import weight
-from triptych.data.mined.kinds import is_question
-from triptych.data.mined.structured import StructuredDocument
-from triptych.data.mined.words import fold
+from triptych.text import fold
+from triptych.tools.pairs.base import StructuredDocument
+from triptych.tools.pairs.kinds import is_question
 
 LEAST, MOST = 220, 900
 """Comparable letters of a passage: below the first it takes the next section in, above the second it ends."""

@@ -19,9 +19,9 @@ from corpus.long import Long, long_documents
 from corpus.pairs import groups
 from corpus.questions import Asked, as_chunks, derived, human
 from corpus.records import Passage, write
-from triptych.data.mined.structured import StructuredDocument
-from triptych.data.mined.words import digest
-from triptych.files import write_atomically
+from triptych.io import write_atomically
+from triptych.text import digest
+from triptych.tools.pairs.base import StructuredDocument
 
 Item = TypeVar("Item")
 

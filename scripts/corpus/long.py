@@ -14,8 +14,8 @@ from corpus import tokens
 from corpus.chunks import can_ask
 from corpus.languages import weight
 from corpus.pairs import groups, recurring
-from triptych.data.mined.structured import StructuredDocument
-from triptych.data.mined.words import digest, fold
+from triptych.text import digest, fold
+from triptych.tools.pairs.base import StructuredDocument
 
 SHORTEST = 1500
 """Tokens from which on a document is long."""

@@ -11,7 +11,7 @@ from typing import Any
 from corpus import tokens
 from corpus.ready import LICENCES
 from corpus.records import read
-from triptych.data.mined.words import digest
+from triptych.text import digest
 
 PARTS = ("packed", "stage-1", "stage-2", "stage-3", "dev")
 _SAMPLED = 300

@@ -10,8 +10,7 @@ from typing import Any
 import zstandard
 
 from corpus.records import read, write
-from triptych.data.streams import open_source, read_lines
-from triptych.files import write_atomically
+from triptych.io import open_source, read_lines, write_atomically
 
 LEVEL, WINDOW = 19, 27
 """Of compression; the window is the greatest that every reader takes without being told: 128 MiB."""

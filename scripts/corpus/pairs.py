@@ -16,13 +16,11 @@ from typing import Any
 
 from corpus.draw import Draw
 from corpus.languages import DENSE, weight
-from triptych.data.mined.filters import Thresholds, in_its_language, pair_filters
-from triptych.data.mined.kinds import Limits, body, mine_group, mine_translations
-from triptych.data.mined.languages import LanguageCheck, ranker
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.structured import StructuredDocument, Translations
-from triptych.data.mined.tally import Filter, Tally, counted, filtered
-from triptych.data.mined.words import digest, fold
+from triptych.text import LanguageCheck, digest, fold, ranker
+from triptych.tools.pairs.base import Pair, StructuredDocument, Translations
+from triptych.tools.pairs.filters import Thresholds, in_its_language, pair_filters
+from triptych.tools.pairs.kinds import Limits, body, mine_group, mine_translations
+from triptych.tools.pairs.tally import Filter, Tally, counted, filtered
 
 ONE_LANGUAGE = (
     "title-body",

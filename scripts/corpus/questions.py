@@ -22,9 +22,9 @@ from corpus.chunks import Chunk, can_ask, chunks
 from corpus.draw import Draw
 from corpus.pairs import groups, recurring
 from corpus.records import Passage
-from triptych.data.mined.kinds import is_question
-from triptych.data.mined.structured import StructuredDocument
-from triptych.data.mined.words import digest, fold
+from triptych.text import digest, fold
+from triptych.tools.pairs.base import StructuredDocument
+from triptych.tools.pairs.kinds import is_question
 
 CAPS = {
     "heading": 1500,

@@ -16,9 +16,9 @@ from typing import Any, Final
 from corpus import clean
 from corpus.languages import canonical
 from corpus.records import Passage, Question, read
-from triptych.data.mined.structured import Block, StructuredDocument, Translations
-from triptych.data.mined.words import digest, fold
 from triptych.errors import DataError
+from triptych.text import digest, fold
+from triptych.tools.pairs.base import Block, StructuredDocument, Translations
 
 LICENCES: Final = {
     "lo": "MPL-2.0",

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import zstandard
 
-from triptych.data.records import Place, parse_object
-from triptych.data.streams import open_source, read_lines
-from triptych.files import write_atomically
+from triptych.io import open_source, read_lines, write_atomically
+from triptych.records import Place, parse_object
 
 LEVEL = 6
 """Of compression; what travels is packed harder."""

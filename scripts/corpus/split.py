@@ -14,8 +14,8 @@ from qa_split import DEVELOPMENT, digest
 
 from corpus.overlap import Overlap
 from corpus.records import Passage
-from triptych.data.mined.structured import StructuredDocument
-from triptych.data.mined.words import fold
+from triptych.text import fold
+from triptych.tools.pairs.base import StructuredDocument
 
 
 def is_development(source: str, article: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 
 from corpus.records import Passage, Question, read, write
 from corpus.split import Parts
-from triptych.data.mined.structured import StructuredDocument, Translations, parse, to_record
-from triptych.data.records import Place
 from triptych.errors import DataError
-from triptych.files import write_json
+from triptych.io import write_json
+from triptych.records import Place
+from triptych.tools.pairs.base import StructuredDocument, Translations, parse, to_record
 
 _LEVEL = 3  # these files do not travel
 

@@ -9,8 +9,8 @@ from corpus import tokens
 from corpus.languages import weight
 from corpus.long import whole
 from corpus.records import Passage
-from triptych.data.mined.structured import StructuredDocument, Translations
-from triptych.data.mined.words import digest
+from triptych.text import digest
+from triptych.tools.pairs.base import StructuredDocument, Translations
 
 _SHORTEST = 60
 """Comparable letters of a text."""

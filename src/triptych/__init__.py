@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
-    from triptych.retrieval import Index
+    from triptych.index.index import Index
     from triptych.types import Encoded, HeadWeights, Hit, Ragged
 
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ _HOME = {
     "Encoder": "triptych.encode.encoder",
     "HeadWeights": "triptych.types",
     "Hit": "triptych.types",
-    "Index": "triptych.retrieval",
+    "Index": "triptych.index.index",
     "Ragged": "triptych.types",
 }
 

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
-from triptych.ops.scores import maxsim_scores
+from triptych.scores.on_numpy import maxsim_scores
 from triptych.types import Encoded, Floats, Head, HeadWeights, Ragged
 
 LexicalWeights = dict[str, float]

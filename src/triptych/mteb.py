@@ -23,9 +23,8 @@ import numpy as np
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
-from triptych.eval.best import Best
-from triptych.eval.modes import modes_of
-from triptych.ops.scores import combine, head_scores
+from triptych.eval.contenders import modes_of
+from triptych.scores.on_numpy import Best, combine, head_scores
 from triptych.types import Encoded, Floats, Head, HeadWeights
 
 if TYPE_CHECKING:

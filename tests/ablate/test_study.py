@@ -12,16 +12,15 @@ import yaml
 from typer.testing import CliRunner
 
 from triptych import Encoder
-from triptych.ablate.plan import read_plan
-from triptych.ablate.study import ablate
-from triptych.ablate.tables import Study
-from triptych.ablate.training import MARK, Watcher
 from triptych.cli.app import app
-from triptych.contenders.ours import Ours
+from triptych.collections.base import Wanted
+from triptych.collections.readers import read_collections
 from triptych.errors import DataError, InputError
+from triptych.eval.ablate import MARK, Watcher, ablate
+from triptych.eval.ablate_plan import read_plan
+from triptych.eval.ablate_tables import Study
 from triptych.eval.evaluate import evaluate
-from triptych.eval.readers.base import Wanted
-from triptych.eval.readers.catalogue import read_collections
+from triptych.eval.ours import Ours
 from triptych.eval.running import Options
 
 from .made import make, plan, write
@@ -230,7 +229,7 @@ def test_without_stages_models_are_compared_as_they_are(place, tmp_path):
 
 def test_the_recipes_of_the_project_are_plans():
     for path in sorted((Path(__file__).parents[2] / "recipes").glob("ablate-*.yaml")):
-        from triptych.ablate.plan import trials_of
+        from triptych.eval.ablate_plan import trials_of
 
         read = read_plan(path)
         assert len(trials_of(read)) == len(read.seeds) * (1 + len(read.variants))

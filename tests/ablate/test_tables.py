@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from triptych.ablate.plot import draw
-from triptych.ablate.tables import SCHEMA, Study, markdown, tables_of
+from triptych.eval.ablate_tables import SCHEMA, Study, draw, markdown, tables_of
 from triptych.eval.results import SCHEMA as EVAL_SCHEMA
 from triptych.eval.results import Entrant, Evaluation, Subset, System, averages
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labelled import samples
 from triptych.cli.convert import convert
-from triptych.data.labelled.catalogue import AUTO, DATASETS
+from triptych.collections.catalogue import AUTO, DATASETS
 
 from .conftest import Run
 

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from triptych import Encoder, HeadWeights, Index
-from triptych.ops.scores import combine, head_scores
+from triptych.scores.on_numpy import combine, head_scores
 
 from .conftest import DOCUMENTS, Run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from triptych.data.training import read_examples
+from triptych.collections.training import read_examples
 
 from .conftest import Run
 

@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import checkpoints
-from triptych.contenders.bm25 import BM25
-from triptych.contenders.catalogue import open_baseline
-from triptych.contenders.pieces import Pieces
-from triptych.contenders.words import STEMMERS, Words, words
+from triptych.collections.base import Document, MemoryCorpus
 from triptych.errors import InputError, ModelError
-from triptych.eval.collection import Document, MemoryCorpus
+from triptych.eval.analyzers import STEMMERS, Words, words
+from triptych.eval.baselines import BM25, Pieces, open_baseline
 
 
 class Blanks:

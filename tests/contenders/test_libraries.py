@@ -10,9 +10,8 @@ import pytest
 import checkpoints
 from checkpoints import TEXTS
 from triptych import Encoder
-from triptych.contenders.catalogue import open_baseline
-from triptych.contenders.sentence_models import SentenceModel
 from triptych.errors import InputError, ModelError
+from triptych.eval.baselines import SentenceModel, open_baseline
 from triptych.types import Encoded
 
 pytestmark = [

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from triptych.contenders.bm25 import BM25
-from triptych.contenders.lucene import Lucene, analyser
-from triptych.contenders.words import Words
+from triptych.collections.base import MemoryCorpus
 from triptych.errors import InputError, WorkerError
-from triptych.eval.collection import MemoryCorpus
+from triptych.eval.analyzers import Words
+from triptych.eval.baselines import BM25
+from triptych.eval.lucene import Lucene, analyser
 
 JAR = os.environ.get("TRIPTYCH_ANSERINI", "")
 CORPUS = MemoryCorpus.of(

@@ -16,9 +16,8 @@ from corpus.pairs import alike, mine, recurring, sections
 from corpus.questions import as_chunks, derived, human
 from corpus.records import Passage, Question, read, write
 
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.structured import Block, StructuredDocument, Translations
 from triptych.errors import DataError
+from triptych.tools.pairs.base import Block, Pair, StructuredDocument, Translations
 
 WORDS = (
     "river",

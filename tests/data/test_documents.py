@@ -17,9 +17,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from triptych.data.documents import FORMATS, format_of, read_documents, read_queries
-from triptych.data.records import Document, Fields, Query
+from triptych.documents import FORMATS, format_of, read_documents, read_queries
 from triptych.errors import DataError, InputError
+from triptych.records import Document, Fields, Query
 
 BEIR = [
     {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.markup import Plain, plain_html, plain_markdown
+from triptych.markup import Plain, plain_html, plain_markdown
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Small documents for the tests."""
 
-from triptych.data.mined.structured import Block, StructuredDocument
+from triptych.tools.pairs.base import Block, StructuredDocument
 
 
 def document(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from triptych.data.mined.consistency import Consistency, inconsistent
-from triptych.data.mined.pairs import Pair
 from triptych.errors import InputError
+from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.filters import Consistency, inconsistent
 
 
 def pair(query: str, passage: str, key: str, lang: str = "en") -> Pair:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.mined.contamination import (
+from triptych.errors import DataError, InputError
+from triptych.text import ngrams, unit_hashes
+from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.duplicates import (
     Contamination,
     EvaluationText,
     grams_of_sizes,
@@ -16,9 +19,6 @@ from triptych.data.mined.contamination import (
     read_evaluation,
     write_evaluation,
 )
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.words import ngrams, unit_hashes
-from triptych.errors import DataError, InputError
 
 QUESTION = "who painted the ceiling of the chapel in rome"
 PASSAGE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"

@@ -9,12 +9,21 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.mined import duplicates
-from triptych.data.mined.duplicates import exact_duplicates, near_duplicates, pair_ids, shingles, signatures
-from triptych.data.mined.keys import frequent, key_range, stars, write_keys
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.shuffle import is_shuffled, read_part, shuffling
-from triptych.data.mined.words import units
+from triptych.text import units
+from triptych.tools.pairs import duplicates
+from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.duplicates import (
+    exact_duplicates,
+    frequent,
+    key_range,
+    near_duplicates,
+    pair_ids,
+    shingles,
+    signatures,
+    stars,
+    write_keys,
+)
+from triptych.tools.pairs.engine import is_shuffled, read_part, shuffling
 
 
 def pair(query: str, passage: str) -> Pair:

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.mined import filters
-from triptych.data.mined.filters import PAIR_FILTERS, Thresholds, line_digest, pair_filters
-from triptych.data.mined.languages import LanguageCheck, may_be, primary
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.tally import Cell, Filter, Tally, counted, filtered
-from triptych.data.mined.words import fold, gram_size, ngrams, unit_hashes, units, weight
+from triptych.text import LanguageCheck, fold, gram_size, may_be, ngrams, primary, unit_hashes, units, weight
+from triptych.tools.pairs import filters
+from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.filters import PAIR_FILTERS, Thresholds, line_digest, pair_filters
+from triptych.tools.pairs.tally import Cell, Filter, Tally, counted, filtered
 
 from .made import LONG, OTHER
 

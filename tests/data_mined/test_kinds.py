@@ -4,15 +4,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from triptych.data.examples import Example, parse_record
-from triptych.data.mined import kinds
-from triptych.data.mined.kinds import mine_group, mine_translations
-from triptych.data.mined.limits import Limits
-from triptych.data.mined.pairs import Pair, to_record
-from triptych.data.mined.structured import Block, StructuredDocument, Translations
-from triptych.data.mined.untranslated import without_untranslated
-from triptych.data.records import Place
+from triptych.collections.examples import Example, parse_record
 from triptych.errors import InputError
+from triptych.records import Place
+from triptych.tools.pairs import kinds
+from triptych.tools.pairs.base import Block, Limits, Pair, StructuredDocument, Translations
+from triptych.tools.pairs.base import to_record_of_pairs as to_record
+from triptych.tools.pairs.kinds import mine_group, mine_translations
+from triptych.tools.pairs.translated import without_untranslated
 
 from .made import LONG, OTHER, document
 

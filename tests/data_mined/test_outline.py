@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.mined.outline import Outline, html_outline, markdown_outline, text_outline
-from triptych.data.mined.structured import Block, Link
+from triptych.tools.pairs.base import Block, Link
+from triptych.tools.pairs.outline import Outline, html_outline, markdown_outline, text_outline
 
 PAGE = """<!DOCTYPE html><html lang="de"><head><title> Die
  Kanne </title><meta name="description" content="Alles über  Kannen">

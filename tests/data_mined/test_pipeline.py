@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from triptych.data.mined import stages
-from triptych.data.mined.consistency import Consistency
-from triptych.data.mined.engine import Engine, Local, Ray, Runner
-from triptych.data.mined.pipeline import Mined, mine_pairs, read_tally
-from triptych.data.mined.reading import Origin
-from triptych.data.mined.settings import FILTERS, Settings
-from triptych.data.mined.stages import split_title
-from triptych.data.mined.structured import Block, Link, StructuredDocument, Translations, to_line
-from triptych.data.mined.tally import Tally
-from triptych.data.rows import files_of, parsed, places_of
-from triptych.data.training import read_examples
+from triptych.collections.training import read_examples
 from triptych.errors import DataError, InputError, MissingExtra, WorkerError
+from triptych.records import files_of, parsed, places_of
+from triptych.tools.pairs import stages
+from triptych.tools.pairs.base import Block, Link, StructuredDocument, Translations, to_line
+from triptych.tools.pairs.engine import Engine, Local, Ray, Runner
+from triptych.tools.pairs.filters import Consistency
+from triptych.tools.pairs.pipeline import Mined, mine_pairs, read_tally
+from triptych.tools.pairs.reading import Origin
+from triptych.tools.pairs.settings import FILTERS, Settings
+from triptych.tools.pairs.stages import split_title
+from triptych.tools.pairs.tally import Tally
 
 VOCABULARIES = {
     "en": "the water coffee pot steam boils lower upper part filter ground cup morning kitchen slowly",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from triptych.data.mined.reading import MinedFile, Origin, mined_files, read_minable
-from triptych.data.mined.structured import Block, Link, StructuredDocument, Translations
 from triptych.errors import DataError
+from triptych.tools.pairs.base import Block, Link, StructuredDocument, Translations
+from triptych.tools.pairs.reading import MinedFile, Origin, mined_files, read_minable
 
 
 def read(path: Path, origin: Origin | None = None) -> list[Any]:

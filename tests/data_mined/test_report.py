@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from triptych.data.mined import report
-from triptych.data.mined.pairs import Pair
-from triptych.data.mined.settings import Settings, with_changes
-from triptych.data.mined.tally import Cell, Dropped, Tally
 from triptych.errors import InputError
+from triptych.tools.pairs import pipeline as report
+from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.settings import Settings, with_changes
+from triptych.tools.pairs.tally import Cell, Dropped, Tally
 
 
 def made() -> Tally:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from triptych.data.mined.structured import Block, Link, StructuredDocument, Translations, parse, to_line
-from triptych.data.records import Place
 from triptych.errors import DataError
+from triptych.records import Place
+from triptych.tools.pairs.base import Block, Link, StructuredDocument, Translations, parse, to_line
 
 PLACE = Place("f.jsonl", 3)
 DOCUMENT = {

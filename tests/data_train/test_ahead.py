@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from triptych.data.ahead import ahead
 from triptych.errors import InputError
+from triptych.train.collate import ahead
 
 
 @pytest.mark.parametrize("depth", [1, 2, 50])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from triptych.data.beir import is_beir, load_beir, read_qrels
-from triptych.data.examples import Example
-from triptych.data.records import Place
-from triptych.data.training import Reading, read_examples
+from triptych.collections.examples import Example
+from triptych.collections.qrels import is_beir, load_beir, read_qrels
+from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError
+from triptych.records import Place
 
 CORPUS: list[dict[str, Any]] = [
     {"_id": "d1", "title": "Title", "text": "one"},

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.data.check import PROBLEMS, Lengths, check, language_identifier
-from triptych.data.datasets import PairLimits
 from triptych.errors import DataError, MissingExtra
+from triptych.tools.check import PROBLEMS, Lengths, check, language_identifier
+from triptych.train.datasets import PairLimits
 
 from .words import WordTokenizer
 

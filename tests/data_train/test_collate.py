@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from triptych.data.collate import Collator, PairIds
-from triptych.data.datasets import PairLimits, PairRow, open_pairs
-from triptych.data.joined import Datasets
 from triptych.errors import InputError
+from triptych.train.collate import Collator, PairIds
+from triptych.train.datasets import Datasets, PairLimits, PairRow, open_pairs
 
 from .words import WordTokenizer, ids_of, text_of
 
@@ -152,8 +151,7 @@ def test_rows_that_all_share_their_passages_cannot_lend(tmp_path: Path) -> None:
 
 
 def test_one_process_and_two_make_the_same_step(tmp_path: Path) -> None:
-    from triptych.data.buckets import BatchTable
-    from triptych.data.sampling import Sampler
+    from triptych.train.sampling import BatchTable, Sampler
 
     data = datasets(tmp_path, RICH, UNEVEN)
     make = collator(data, group=3)
@@ -174,7 +172,7 @@ def test_values_out_of_range_are_refused(tmp_path: Path, options: dict[str, Any]
 
 def test_a_batch_of_tensors_is_the_same_packed(tmp_path: Path) -> None:
 
-    from triptych.train.batches import PairBatch
+    from triptych.train.collate import PairBatch
 
     ids = collator(datasets(tmp_path, SCORED), group=5)([0, 2], 1)
     batch = PairBatch.of(ids)

@@ -14,14 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from triptych.data.arrow import INFO_FILE, ROWS_FILE
-from triptych.data.cache import default_cache
-from triptych.data.datasets import PairDataset, PairLimits, PairRow, open_pairs
-from triptych.data.joined import Datasets
-from triptych.data.texts import open_texts
-from triptych.data.training import Reading, read_examples
+from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError, InputError, StorageError
 from triptych.model.tokenizer import TextTokenizer
+from triptych.train.data import INFO_FILE, ROWS_FILE, default_cache, open_texts
+from triptych.train.datasets import Datasets, PairDataset, PairLimits, PairRow, open_pairs
 
 from .words import Words, WordTokenizer, ids_of, text_of
 
@@ -168,7 +165,7 @@ def test_two_processes_may_open_a_new_data_set_at_once(file: Path) -> None:
     write(file, ROWS * 400)
     code = (
         "import sys; from pathlib import Path; from data_train.words import WordTokenizer;"
-        "from triptych.data.datasets import *;"
+        "from triptych.train.datasets import *;"
         "d = open_pairs(Path(sys.argv[1]), WordTokenizer(), PairLimits(), cache=Path(sys.argv[2]));"
         "print(len(d), d.id(1199))"
     )

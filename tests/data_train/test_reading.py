@@ -13,10 +13,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from triptych.data.examples import Example
-from triptych.data.records import Place
-from triptych.data.training import Reading, read_examples, read_texts, source_files
+from triptych.collections.examples import Example
+from triptych.collections.training import Reading, read_examples, read_texts, source_files
 from triptych.errors import DataError, InputError
+from triptych.records import Place
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: bool(text.strip()))
 SCORE = st.floats(allow_nan=False, allow_infinity=False)

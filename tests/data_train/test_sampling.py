@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triptych.data.buckets import FINETUNE_TABLE, PRETRAIN_TABLE, BatchTable, probe_table
-from triptych.data.sampling import Sampler, Source, Step, shares
 from triptych.errors import InputError
+from triptych.train.sampling import (
+    FINETUNE_TABLE,
+    PRETRAIN_TABLE,
+    BatchTable,
+    Sampler,
+    Source,
+    Step,
+    probe_table,
+    shares,
+)
 
 TABLE = BatchTable((10, 20, 40), (4, 3, 2))
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from triptych.data.beir import load_beir
-from triptych.data.check import check
-from triptych.data.training import read_examples
+from triptych.collections.qrels import load_beir
+from triptych.collections.training import read_examples
+from triptych.tools.check import check
 
 FOLDER = Path(__file__).parents[1] / "assets" / "qa-small"
 

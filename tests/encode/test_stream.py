@@ -21,8 +21,14 @@ import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
 from triptych.encode.encoder import _load_on, _threads_each
-from triptych.encode.stream import Store, encode_blocks_ahead, encode_blocks_prepared, pack, unpack
-from triptych.encode.workers import WorkerPool
+from triptych.encode.stream import (
+    Store,
+    WorkerPool,
+    encode_blocks_ahead,
+    encode_blocks_prepared,
+    pack,
+    unpack,
+)
 from triptych.errors import InputError, StorageError, WorkerError
 
 MANY = [f"{text} {i}" for i in range(5) for text in TEXTS]

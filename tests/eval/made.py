@@ -8,9 +8,8 @@ from itertools import islice
 import numpy as np
 from scipy import sparse
 
-from triptych.eval.collection import Collection, MemoryCorpus
-from triptych.eval.contender import Ranked
-from triptych.eval.modes import MODES
+from triptych.collections.base import Collection, MemoryCorpus, Ranked
+from triptych.eval.contenders import MODES
 from triptych.types import HEADS, Encoded, HeadWeights, Ragged
 
 VOCABULARY = 40

@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.eval.answers import first_answer, has_answer, tokens
+from triptych.eval.metrics import first_answer, has_answer, tokens
 
 
 def slow_tokens(text: str) -> list[str]:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from triptych.collections.base import Collection, Document, FileCorpus, MemoryCorpus, Ranked
 from triptych.errors import DataError
-from triptych.eval.collection import Collection, Document, FileCorpus, MemoryCorpus
-from triptych.eval.contender import Ranked
 
 
 def test_corpora_in_memory_of_the_same_documents_have_the_same_digest() -> None:

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 
 from eval import made
+from triptych.collections.base import Collection, Document, MemoryCorpus, Run
 from triptych.errors import DataError, InputError
-from triptych.eval.collection import Collection, Document, MemoryCorpus
-from triptych.eval.compare import MEAN, Choice, compare
-from triptych.eval.contender import Run
+from triptych.eval.compare import MEAN, Choice, compare, published, tables
 from triptych.eval.evaluate import evaluate
-from triptych.eval.published import published, tables
+from triptych.eval.groups import survey, usable
 from triptych.eval.report import render
-from triptych.eval.results import SCHEMA, Evaluation
-from triptych.eval.run_files import RunFolder
+from triptych.eval.results import SCHEMA, Evaluation, RunFolder
 from triptych.eval.running import Options, Tools
-from triptych.eval.survey import survey, usable
 from triptych.types import HeadWeights
 
 
@@ -326,7 +323,7 @@ class Perfect(made.WordCount):
         self._one = one
 
     def rank(self, corpus, queries, languages, k, progress=None):
-        from triptych.eval.contender import Ranked
+        from triptych.collections.base import Ranked
 
         by_text = {text: self._one.qrels[query] for query, text in self._one.queries.items()}
         return [Ranked.of({name: float(value) for name, value in by_text[text].items()}) for text in queries]

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from triptych.eval.collection import Collection
-from triptych.eval.readers.base import Wanted
-from triptych.eval.readers.catalogue import check, read_collections
+from triptych.collections.base import Collection, Wanted
+from triptych.collections.readers import check, read_collections
 
 pytest.importorskip("py3langid", reason="the extra 'data' is not installed")
 

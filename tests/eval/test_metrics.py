@@ -6,13 +6,10 @@ import ir_measures
 import numpy as np
 import pytest
 
+from triptych.collections.base import METRICS, MemoryCorpus, Ranked
 from triptych.errors import InputError
-from triptych.eval.answer_recall import answer_recall, passages
-from triptych.eval.collection import METRICS, MemoryCorpus
-from triptych.eval.contender import Ranked
-from triptych.eval.fusion import reciprocal_ranks
-from triptych.eval.metrics import check_metrics, depth_of, is_answer_recall, measure
-from triptych.eval.protocols import Ranking
+from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
+from triptych.eval.protocols import Ranking, reciprocal_ranks
 
 Judged = dict[str, dict[str, int]]
 

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from eval import made
-from triptych.contenders.through_index import ThroughIndex
-from triptych.eval.best import Best
-from triptych.eval.collection import Collection
-from triptych.eval.contender import Run
+from triptych.collections.base import Collection, Run
 from triptych.eval.groups import grouped
-from triptych.eval.running import Options, Tools, run_model
+from triptych.eval.running import Options, ThroughIndex, Tools, run_model
+from triptych.scores.on_numpy import Best
 
 
 def runs(

@@ -7,9 +7,8 @@ import pytest
 from scipy import stats
 
 from triptych.errors import InputError
-from triptych.eval.comparisons import TOGETHER, differences
+from triptych.eval.compare import TOGETHER, differences, holm, p_value, paired_t, randomisation
 from triptych.eval.results import Subset
-from triptych.eval.significance import holm, p_value, paired_t, randomisation
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -5,14 +5,12 @@ import pytest
 
 from eval import made
 from triptych.errors import InputError
-from triptych.eval.compression import Change, Form, forms, principal_axes, variant
 from triptych.eval.evaluate import evaluate
 from triptych.eval.protocols import Pool
 from triptych.eval.running import Options
 from triptych.eval.scan import same
-from triptych.eval.trials import apart
-from triptych.eval.tuning import Development, tune
-from triptych.ops.ranking import ndcg
+from triptych.eval.tuning import Change, Development, Form, apart, forms, principal_axes, tune, variant
+from triptych.scores.on_numpy import ndcg
 from triptych.types import HEADS, HeadWeights, Ragged
 
 NONE = np.zeros(0, np.int64)

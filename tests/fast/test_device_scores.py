@@ -6,9 +6,9 @@ import torch
 from scipy import sparse
 
 from triptych.errors import InputError
-from triptych.ops import device_scores
-from triptych.ops.device_scores import DeviceQueries, device_scoring
-from triptych.ops.scores import head_scores
+from triptych.scores import on_torch as device_scores
+from triptych.scores.on_numpy import head_scores
+from triptych.scores.on_torch import DeviceQueries, device_scoring
 from triptych.types import HEADS, Encoded, Ragged
 
 

@@ -11,7 +11,7 @@ import twin
 from checkpoints import TEXTS
 from triptych import Encoder
 from triptych.encode.batching import batches
-from triptych.model.layouts import load
+from triptych.model.checkpoint import load
 
 
 def test_a_loaded_encoder_reports_its_engine_and_one_made_in_memory_says_why_it_has_none(

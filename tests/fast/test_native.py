@@ -9,10 +9,9 @@ import torch
 
 from fast.backbones import batch, make
 from triptych.model import kernels, native
-from triptych.model.attention import attend
 from triptych.model.backbone import padded_states
-from triptych.model.engine import Engine
-from triptych.model.packed_forward import Shape
+from triptych.model.forward import Shape, attend
+from triptych.model.inference import Engine
 
 HERE = native.load()
 needs_c = pytest.mark.skipif(HERE.rows is None, reason=HERE.why)

@@ -10,7 +10,7 @@ import checkpoints
 from checkpoints import TEXTS
 from triptych import Encoder
 from triptych.errors import InputError, StorageError
-from triptych.ops.rows import lexical_rows
+from triptych.model.packed import lexical_rows
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")

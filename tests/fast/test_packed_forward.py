@@ -10,8 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fast.backbones import batch, make
 from triptych.model.backbone import padded_states
-from triptych.model.packed import Packed
-from triptych.model.packed_forward import (
+from triptych.model.forward import (
     Shape,
     attention,
     packed_states,
@@ -19,6 +18,7 @@ from triptych.model.packed_forward import (
     runs,
     supported,
 )
+from triptych.model.packed import Packed
 
 KINDS = ["bert", "roberta", "xlm-roberta"]
 PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1}

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import FakeEncoder
 
+from triptych.index.index import Index
 from triptych.index.store import EngineName
-from triptych.retrieval import Index
 
 ENGINES = ("exact", "edge", "server")
 

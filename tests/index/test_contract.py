@@ -14,8 +14,8 @@ from fakes import FakeEncoder, random_texts
 from oracle import Document
 
 from triptych.index.filters import Filter
+from triptych.index.index import Index
 from triptych.index.store import EngineName
-from triptych.retrieval import Index
 from triptych.types import HEADS, Hit
 
 # The client's local mode says so of every exact search; it stands in for a server here.

@@ -28,9 +28,9 @@ from triptych.errors import (
 )
 from triptych.index import server
 from triptych.index.exact import ExactEngine
+from triptych.index.index import Index
 from triptych.index.storage import MANIFEST
 from triptych.index.store import EngineName
-from triptych.retrieval import Index
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 
@@ -41,7 +41,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from fakes import FakeEncoder
 from triptych.errors import StorageError
-from triptych.retrieval import Index
+from triptych.index.index import Index
 
 index = Index.open({place!r}, FakeEncoder(dense=64, multi={multi}))
 limit, start = {limit}, len(index)

@@ -11,7 +11,7 @@ from fakes import FakeEncoder
 
 from triptych.errors import InputError
 from triptych.index.filters import Filter
-from triptych.retrieval import Index
+from triptych.index.index import Index
 from triptych.types import HeadWeights
 
 

@@ -15,9 +15,9 @@ import qdrant_edge as qe
 from fakes import FakeEncoder, random_texts
 
 from triptych.errors import IndexForeign, InputError
+from triptych.index.index import Index
 from triptych.index.layout import MAX_TOKEN_NUMBERS, Layout, check_token_limit, point_id
 from triptych.index.store import EngineName
-from triptych.retrieval import Index
 from triptych.types import Encoded, Ragged
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")

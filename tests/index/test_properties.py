@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracle import Document
 
-from triptych.index.tokens import Tokens, from_texts, to_text
-from triptych.retrieval import Index
+from triptych.index.index import Index
+from triptych.index.layout import Tokens, from_texts, to_text
 from triptych.types import HEADS, Ragged
 
 WORDS = st.lists(st.sampled_from([f"w{i}" for i in range(6)]), max_size=4).map(" ".join)

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from triptych.data.labelled.catalogue import DATASETS
-from triptych.data.labelled.convert import Report, convert
-from triptych.data.labelled.items import Options
-from triptych.data.training import read_examples
+from triptych.collections.catalogue import DATASETS
+from triptych.collections.joined import Options
+from triptych.collections.training import read_examples
 from triptych.errors import DataError, InputError
+from triptych.tools.convert import Report, convert
 
 from . import samples as s
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from triptych.data.labelled import jsonstream
-from triptych.data.labelled.jsonstream import entries, first_keys, rows
+from triptych.collections import files as jsonstream
+from triptych.collections.files import entries, first_keys, rows
 from triptych.errors import DataError
 
 

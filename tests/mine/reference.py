@@ -1,7 +1,7 @@
 """Searching in plain loops, beside which the fast code is held."""
 
 import reference
-from triptych.mine.options import Scoring
+from triptych.tools.negatives.options import Scoring
 from triptych.types import Encoded, Head, HeadWeights
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych import Encoder
-from triptych.mine.consistency import EncoderScorer
+from triptych.tools.pairs.filters import EncoderScorer
 
 
 def test_an_encoder_scores_all_queries_with_all_passages(folder: Path, encoder: Encoder) -> None:

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from triptych.mine import exact
-from triptych.mine.exact import ExactSearch, best_rows, united
-from triptych.mine.options import Scoring
-from triptych.mine.search import NOTHING
+from triptych.tools.negatives import search as exact
+from triptych.tools.negatives.options import Scoring
+from triptych.tools.negatives.search import NOTHING, ExactSearch, best_rows, united
 from triptych.types import Encoded, HeadWeights
 
 from . import reference

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from triptych.errors import InputError
-from triptych.mine.filters import Asked, drawn, reference_of, sieve
-from triptych.mine.options import Filters, Margin, Options, Search, scoring_of
-from triptych.mine.passages import Passage, Passages, normalised, own_passages, passages_of
-from triptych.mine.search import NOTHING
+from triptych.tools.negatives.filters import Asked, drawn, reference_of, sieve
+from triptych.tools.negatives.options import Filters, Margin, Options, Search, scoring_of
+from triptych.tools.negatives.passages import Passage, Passages, normalised, own_passages, passages_of
+from triptych.tools.negatives.search import NOTHING
 from triptych.types import HeadWeights
 
 CORPUS = [
@@ -77,7 +77,7 @@ def test_passages_stand_in_the_order_of_their_ids_and_blank_ones_are_counted():
 
 
 def test_own_passages_keep_the_article_that_a_positive_has():
-    from triptych.data.examples import Example
+    from triptych.collections.examples import Example
 
     examples = [(Example("q", ("one",), ("two", "three")), None), (Example("r", ("Two",), ("one",)), "a")]
     found = {each.text: each.article for each in own_passages(examples)}

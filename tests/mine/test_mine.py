@@ -18,10 +18,10 @@ import checkpoints
 from triptych import Encoder
 from triptych.cli.app import app
 from triptych.errors import DataError, IndexMissing, InputError
-from triptych.mine.negatives import Inputs, mine
-from triptych.mine.options import Filters, Margin, Options, Search
-from triptych.mine.passages import normalised
-from triptych.retrieval import Index
+from triptych.index.index import Index
+from triptych.tools.negatives.mine import Inputs, mine
+from triptych.tools.negatives.options import Filters, Margin, Options, Search
+from triptych.tools.negatives.passages import normalised
 from triptych.types import HeadWeights
 
 from .made import read_lines, write_corpus, write_lines, write_training

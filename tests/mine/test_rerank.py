@@ -7,8 +7,8 @@ from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 import checkpoints
 from triptych.errors import ModelError
-from triptych.mine import rerank
-from triptych.mine.rerank import CrossEncoder
+from triptych.tools import rerank
+from triptych.tools.rerank import CrossEncoder
 
 PAIRS = [(query, passage) for query in ("what is m3?", "hello") for passage in checkpoints.TEXTS]
 

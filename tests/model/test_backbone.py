@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from checkpoints import POSITIONS, TEXTS
 from triptych import Encoder
 from triptych.errors import InputError
-from triptych.model import layouts
+from triptych.model import checkpoint as layouts
 from triptych.model.backbone import extend_positions, padded_states, usable_positions
 from triptych.model.packed import Packed
 

@@ -9,8 +9,9 @@ import torch
 from checkpoints import make
 from triptych import Encoder
 from triptych.errors import InputError, ModelError
-from triptych.model import compact, layouts
-from triptych.model.merge import merge
+from triptych.model import checkpoint as layouts
+from triptych.model import tensors as compact
+from triptych.train.start import merge
 
 
 @pytest.fixture(scope="module")

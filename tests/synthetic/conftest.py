@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from triptych.data.records import Document
-from triptych.data.synthetic.asking import Patience
-from triptych.data.synthetic.endpoint import Endpoint
+from triptych.records import Document
+from triptych.tools.synthesize.asking import Patience
+from triptych.tools.synthesize.client import Endpoint
 
 from .server import Model
 

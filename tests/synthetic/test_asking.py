@@ -12,11 +12,19 @@ from typing import Any
 
 import pytest
 
-from triptych.data.synthetic.answers import Answer, Answers, key_of
-from triptych.data.synthetic.asking import Patience, Request, Tally, ask_all
-from triptych.data.synthetic.budget import Budget, Prices, Tokens
-from triptych.data.synthetic.endpoint import Endpoint, answer_of, retry_after
 from triptych.errors import DataError, EndpointError, InputError
+from triptych.tools.synthesize.asking import Patience, Request, Tally, ask_all
+from triptych.tools.synthesize.client import (
+    Answer,
+    Answers,
+    Budget,
+    Endpoint,
+    Prices,
+    Tokens,
+    answer_of,
+    key_of,
+    retry_after,
+)
 
 from . import server as s
 from .conftest import endpoint

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from index.fakes import FakeEncoder
-from triptych.data.records import Document
-from triptych.data.synthetic.lexical import Asked, LexicalFinder, tokens_of
-from triptych.mine.round_trip import EncoderFinder
-from triptych.ops.scores import dense_scores, lexical_scores
+from triptych.records import Document
+from triptych.scores.on_numpy import dense_scores, lexical_scores
+from triptych.tools.synthesize.passages import Asked, LexicalFinder, tokens_of
+from triptych.tools.synthesize.questions import EncoderFinder
 from triptych.types import HeadWeights
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from triptych.data.synthetic.prompts import languages, load_prompt
-from triptych.data.synthetic.questions import (
+from triptych.errors import DataError, InputError
+from triptych.tools.synthesize.asking import languages, load_prompt
+from triptych.tools.synthesize.questions import (
     PROBLEMS,
     Limits,
     _phrases,
@@ -15,7 +16,6 @@ from triptych.data.synthetic.questions import (
     problem_of,
     speaks,
 )
-from triptych.errors import DataError, InputError
 
 RANKS = language_ranks()
 PASSAGE = (

@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from triptych.data.records import Document
-from triptych.data.synthetic.asking import Patience
-from triptych.data.synthetic.budget import Budget
-from triptych.data.synthetic.lexical import LexicalFinder
-from triptych.data.synthetic.passages import Sampling
-from triptych.data.synthetic.questions import Limits
-from triptych.data.synthetic.synthesize import Recipe, Report, Synthesis, plan, synthesize
-from triptych.data.training import read_examples
+from triptych.collections.training import read_examples
 from triptych.errors import DataError, EndpointError, InputError
+from triptych.records import Document
+from triptych.tools.synthesize.asking import Patience
+from triptych.tools.synthesize.client import Budget
+from triptych.tools.synthesize.passages import LexicalFinder, Sampling
+from triptych.tools.synthesize.questions import Limits
+from triptych.tools.synthesize.synthesize import Recipe, Report, Synthesis, plan, synthesize
 
 from . import server as s
 from .conftest import document, endpoint, question_about

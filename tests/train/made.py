@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 import checkpoints
 from checkpoints import make
 from triptych.config import M3Config
-from triptych.model import layouts
+from triptych.model import checkpoint as layouts
 from triptych.model.backbone import without_pooler
-from triptych.model.layouts import Checkpoint
+from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
 from triptych.model.tokenizer import TextTokenizer

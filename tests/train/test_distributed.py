@@ -12,8 +12,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from triptych.train import distributed
-from triptych.train.objective import OBJECTIVES, Candidates, Objective, losses
-from triptych.train.reps import join, leaves, take
+from triptych.train.objective import OBJECTIVES, Candidates, Objective, join, leaves, losses, take
 
 from .made import reps
 

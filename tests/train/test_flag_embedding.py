@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from triptych.model.packed import Packed
-from triptych.train.objective import Candidates, Objective, losses
-from triptych.train.reps import take
+from triptych.train.objective import Candidates, Objective, losses, take
 
 from .made import tiny, tokens
 

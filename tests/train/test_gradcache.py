@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from triptych.train import gradcache
-from triptych.train.objective import Candidates, Objective, losses
-from triptych.train.reps import take
+from triptych.train.objective import Candidates, Objective, losses, take
 
 from .made import tiny, tokens
 

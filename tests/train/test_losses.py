@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import reference_losses as slow
 from triptych.errors import InputError
-from triptych.ops import losses
+from triptych.train import losses
 
 TAU = 0.05
 SMALL = settings(max_examples=40, deadline=None)

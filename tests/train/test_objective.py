@@ -5,8 +5,7 @@ import torch
 
 import reference_losses as slow
 from triptych.errors import InputError
-from triptych.train.objective import OBJECTIVES, Candidates, Objective, losses
-from triptych.train.reps import score, take
+from triptych.train.objective import OBJECTIVES, Candidates, Objective, losses, score, take
 
 from .made import reps
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from triptych.data.buckets import BatchTable
 from triptych.errors import InputError
 from triptych.train import probe
-from triptych.train.recipe import dump, read
+from triptych.train.sampling import BatchTable
+from triptych.train.settings import dump, read
 
 from .made import tiny
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triptych.ops.ranking import ndcg
+from triptych.scores.on_numpy import ndcg
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from triptych.errors import DataError, InputError
 from triptych.train.objective import OBJECTIVES, Objective
 from triptych.train.optim import Average, factor, merged
-from triptych.train.recipe import dump, read
-from triptych.train.settings import Data, Optimisation, Recipe
+from triptych.train.settings import Data, Optimisation, Recipe, dump, read
 
 
 def written(tmp_path, text: str):

@@ -5,11 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triptych.errors import InputError
-from triptych.model import layouts
-from triptych.model.layouts import Checkpoint
+from triptych.model import checkpoint as layouts
+from triptych.model.checkpoint import Checkpoint
 from triptych.model.packed import Packed
-from triptych.train.masking import Alphabet, Masking, draw, hide
-from triptych.train.retromae import RetroMAE, visibility
+from triptych.train.retromae import Alphabet, Masking, RetroMAE, draw, hide, visibility
 
 from .made import VOCABULARY, tiny
 
@@ -144,7 +143,7 @@ def test_the_loss_is_the_mean_over_predicted_tokens_of_both_halves(tmp_path, kin
     found = model(batch)
     masked = Packed(batch.masked, batch.texts.offsets, batch.texts.lengths)
     with torch.no_grad():
-        from triptych.model.packed_forward import last_states
+        from triptych.model.forward import last_states
 
         states = last_states(model.encoder.backbone, masked, model.encoder.special.pad)
         logits = model.transform(states[batch.encoder_places]) @ model._table.weight.T + model.bias

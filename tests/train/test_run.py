@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
-from triptych.model import compact, layouts
+from triptych.model import checkpoint as layouts
+from triptych.model import tensors as compact
 from triptych.train.loop import LexicalCollapse, TrainingFault
-from triptych.train.recipe import read
 from triptych.train.run import Outcome, Watcher, run
+from triptych.train.settings import read
 
 from .made import tiny_model, write_beir, write_pairs, write_texts
 from .test_distributed import spawn
@@ -122,7 +123,7 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not_bit_for_bit(p
 SCRIPT = """
 import sys
 from pathlib import Path
-from triptych.train.recipe import read
+from triptych.train.settings import read
 from triptych.train.run import Watcher, run
 report = lambda record: print(record["step"], flush=True)
 run(sys.argv[1], read(Path(sys.argv[2])), Path(sys.argv[3]), resume=True, watcher=Watcher(report=report))
@@ -132,7 +133,7 @@ run(sys.argv[1], read(Path(sys.argv[2])), Path(sys.argv[3]), resume=True, watche
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "pretrain"])
 def test_a_run_that_is_killed_and_resumed_equals_one_that_was_not_bit_for_bit(place, tmp_path, stage):
-    from triptych.train.recipe import dump
+    from triptych.train.settings import dump
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump(read(None, settings(place, stage, "steps=30"))), encoding="utf-8")
@@ -372,7 +373,8 @@ def test_a_lost_lexical_head_is_warned_of(place, tmp_path):
 def test_a_gradient_that_is_not_a_number_ends_the_run_before_it_harms_the_weights(
     place, tmp_path, monkeypatch
 ):
-    from triptych.train import loop, pairs
+    from triptych.train import loop
+    from triptych.train import tasks as pairs
 
     whole = pairs.pair_losses
 

@@ -10,8 +10,8 @@ import typer
 from triptych.cli import options as o
 
 if TYPE_CHECKING:
-    from triptych.ablate.plan import Plan
-    from triptych.ablate.tables import Study
+    from triptych.eval.ablate_plan import Plan
+    from triptych.eval.ablate_tables import Study
 
 
 def ablate(
@@ -39,13 +39,13 @@ def ablate(
 
     Example: triptych ablate recipes/ablate-laptop.yaml -o runs/ablation
     """
-    from triptych.ablate.plan import read_plan
-    from triptych.ablate.study import ablate as run
-    from triptych.ablate.training import Watcher
-    from triptych.cli.console import emit
-    from triptych.cli.evaluate import watching
+    from triptych.cli.eval import watching
     from triptych.cli.failures import say
+    from triptych.cli.show import emit
     from triptych.cli.train import stop_on_signals
+    from triptych.eval.ablate import Watcher
+    from triptych.eval.ablate import ablate as run
+    from triptych.eval.ablate_plan import read_plan
 
     plan = read_plan(recipe, settings or [])
     if plan_only:
@@ -65,9 +65,9 @@ def ablate(
 def _show_plan(plan: Plan, output: Path) -> None:
     from rich.table import Table
 
-    from triptych.ablate.plan import trials_of
-    from triptych.ablate.training import Digests, finished, folder_of
-    from triptych.cli.console import stdout
+    from triptych.cli.show import stdout
+    from triptych.eval.ablate import Digests, finished, folder_of
+    from triptych.eval.ablate_plan import trials_of
 
     digests, users = Digests(), dict[str, list[str]]()
     for trial in trials_of(plan):
@@ -82,9 +82,9 @@ def _show_plan(plan: Plan, output: Path) -> None:
 def _show(study: Study, output: Path) -> None:
     from rich.table import Table
 
-    from triptych.ablate.study import TABLES
-    from triptych.ablate.tables import LEVEL, cell_text
-    from triptych.cli.console import stdout
+    from triptych.cli.show import stdout
+    from triptych.eval.ablate import TABLES
+    from triptych.eval.ablate_tables import LEVEL, cell_text
 
     console = stdout()
     for table in study.tables:

@@ -10,23 +10,11 @@ from typing import Annotated
 import typer
 
 from triptych import __version__
-from triptych.cli import (
-    ablate,
-    compare,
-    convert,
-    data,
-    demo,
-    encode,
-    evaluate,
-    index,
-    info,
-    merge,
-    mine,
-    score,
-    search,
-    synthesize,
-    train,
-)
+from triptych.cli import ablate, compare, convert, data, demo, encode, index, mine, search, synthesize, train
+from triptych.cli import demo as info
+from triptych.cli import encode as score
+from triptych.cli import eval as evaluate
+from triptych.cli import train as merge
 from triptych.cli.failures import Commands
 
 app = typer.Typer(

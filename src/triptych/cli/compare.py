@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triptych.cli import options as o
-from triptych.cli.evaluate import Test
+from triptych.cli.eval import Test
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def compare(
 
     Example: triptych compare before.json after.json --systems '*/all'
     """
-    from triptych.cli.console import emit, stdout
+    from triptych.cli.show import emit, stdout
     from triptych.eval.compare import Choice
     from triptych.eval.compare import compare as run
     from triptych.eval.results import Evaluation

@@ -13,7 +13,7 @@ from triptych.cli import options as o
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from triptych.data.labelled.convert import Report
+    from triptych.tools.convert import Report
 
 
 class Negatives(StrEnum):
@@ -84,9 +84,9 @@ def convert(
 
     Example: triptych data convert miracl miracl-v1.0/ --split dev --lang sw --out miracl-sw.jsonl.gz
     """
-    from triptych.cli.console import emit, progress, stdout
-    from triptych.data.labelled.convert import convert
-    from triptych.data.labelled.items import Options
+    from triptych.cli.show import emit, progress, stdout
+    from triptych.collections.joined import Options
+    from triptych.tools.convert import convert
 
     options = Options(
         split=split,

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from triptych.data.check import Identify, Report
-    from triptych.data.datasets import PairLimits
-    from triptych.data.tokens import Tokenizes
+    from triptych.tools.check import Identify, Report
+    from triptych.train.data import Tokenizes
+    from triptych.train.datasets import PairLimits
 
 app = typer.Typer(no_args_is_help=True, help="Look at training data, and make it.")
 app.command()(pairs.pairs)
@@ -61,10 +61,10 @@ def check(
 
     Example: triptych data check my-data.jsonl
     """
-    from triptych.cli.console import emit, progress, stdout
     from triptych.cli.failures import USAGE
-    from triptych.data.check import check
-    from triptych.data.training import Reading
+    from triptych.cli.show import emit, progress, stdout
+    from triptych.collections.training import Reading
+    from triptych.tools.check import check
 
     tokenizer, limits = _tokenizer(model) if tokens else (None, None)
     identify = _identifier(languages)
@@ -96,11 +96,11 @@ def _tokenizer(model: str) -> tuple[Tokenizes, PairLimits]:
     """A model's tokenizer and prefixes, without its weights."""
     import json
 
-    from triptych.cli.inputs import model_name
+    from triptych.cli.options import model_name
     from triptych.config import M3Config
-    from triptych.data.datasets import PairLimits
     from triptych.model.hub import resolve
     from triptych.model.tokenizer import TextTokenizer
+    from triptych.train.datasets import PairLimits
 
     folder = resolve(model_name(model))
     tokenizer = TextTokenizer.load(folder)
@@ -111,8 +111,8 @@ def _tokenizer(model: str) -> tuple[Tokenizes, PairLimits]:
 
 
 def _identifier(wanted: bool | None) -> Identify | None:
-    from triptych.data.check import language_identifier
     from triptych.errors import MissingExtra
+    from triptych.tools.check import language_identifier
 
     if wanted is False:
         return None
@@ -159,7 +159,7 @@ def _lengths(report: Report) -> Table:
 def _show_problems(console: Console, report: Report) -> None:
     from rich.text import Text
 
-    from triptych.data.check import PROBLEMS, SERIOUS
+    from triptych.tools.check import PROBLEMS, SERIOUS
 
     found = [name for name in PROBLEMS if report.problems[name]]
     for name in found:

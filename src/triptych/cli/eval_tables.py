@@ -1,4 +1,4 @@
-"""Results of evaluations as tables: systems by language as in the paper, or turned where that is too wide."""
+"""Results of an evaluation as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from triptych.eval.comparisons import TOGETHER
+from triptych.eval.compare import TOGETHER
 from triptych.eval.results import Evaluation, Subset
 
 SIGNIFICANT = 0.05

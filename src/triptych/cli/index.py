@@ -13,8 +13,8 @@ from triptych.cli import options as o
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.cli.inputs import Inputs
-    from triptych.retrieval import Index
+    from triptych.cli.options import Inputs
+    from triptych.index.index import Index
 
 
 class Precision(StrEnum):
@@ -107,8 +107,8 @@ def index(
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
     """
-    from triptych.cli.inputs import Inputs
-    from triptych.data.records import Fields
+    from triptych.cli.options import Inputs
+    from triptych.records import Fields
 
     extra = o.parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
@@ -133,9 +133,9 @@ def index(
 
 def _add(opened: Index, source: Inputs, extra: dict[str, Any], block: int, total: int | None) -> int:
     """Adds block by block; each is durable before the next is read."""
-    from triptych.cli.console import progress
     from triptych.cli.failures import say
-    from triptych.cli.inputs import metadata_of
+    from triptych.cli.options import metadata_of
+    from triptych.cli.show import progress
 
     added = 0
     if not source.paths:
@@ -164,10 +164,10 @@ def _open_or_create(
     chosen: tuple[Precision | None, EngineChoice | None],
     may_create: bool,
 ) -> Index:
-    from triptych.cli.inputs import model_name
+    from triptych.cli.options import model_name
     from triptych.encode.encoder import Encoder
     from triptych.errors import IndexMissing
-    from triptych.retrieval import Index
+    from triptych.index.index import Index
 
     multi, engine = chosen
     try:
@@ -193,7 +193,7 @@ def _open_or_create(
 def _ids_of(path: Path | None) -> list[str]:
     if path is None:
         return []
-    from triptych.data.streams import open_source, read_lines
+    from triptych.io import open_source, read_lines
 
     with open_source(path) as source:
         return [line.text.strip() for line in read_lines(source) if line.text.strip()]
@@ -202,7 +202,7 @@ def _ids_of(path: Path | None) -> list[str]:
 def _report(report: dict[str, Any], seconds: float, as_json: bool) -> None:
     from rich.text import Text
 
-    from triptych.cli.console import emit, stdout
+    from triptych.cli.show import emit, stdout
 
     if as_json:
         emit({**report, "seconds": round(seconds, 3)})

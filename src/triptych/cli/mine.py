@@ -15,9 +15,9 @@ from triptych.cli import options as o
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.mine.negatives import Progress
-    from triptych.mine.options import Options
-    from triptych.mine.report import Report
+    from triptych.tools.negatives.mine import Progress
+    from triptych.tools.negatives.options import Options
+    from triptych.tools.negatives.report import Report
 
 
 class Ranking(StrEnum):
@@ -187,12 +187,12 @@ def mine_negatives(
 
     Example: triptych mine-negatives train.jsonl --corpus passages.jsonl --model small --out train-hard.jsonl
     """
-    from triptych.cli.inputs import model_name
+    from triptych.cli.options import model_name
     from triptych.encode.encoder import Encoder
-    from triptych.mine import negatives
-    from triptych.mine import options as m
-    from triptych.mine.passages import ARTICLE
-    from triptych.mine.rerank import CrossEncoder
+    from triptych.tools.negatives import mine as negatives
+    from triptych.tools.negatives import options as m
+    from triptych.tools.negatives.passages import ARTICLE
+    from triptych.tools.rerank import CrossEncoder
 
     options = m.Options(
         search=m.Search(
@@ -249,7 +249,7 @@ def _stages() -> Generator[Progress]:
     """A progress bar for each stage, one after the other."""
     from contextlib import ExitStack
 
-    from triptych.cli.console import progress
+    from triptych.cli.show import progress
 
     units = {"reading": "examples", "mining": "queries"}
     with ExitStack() as stack:
@@ -271,8 +271,8 @@ def _stages() -> Generator[Progress]:
 def _show(report: Report, options: Options, out: Path, seconds: float, as_json: bool) -> None:
     from rich.table import Table
 
-    from triptych.cli.console import emit, stdout
-    from triptych.mine.filters import REASONS
+    from triptych.cli.show import emit, stdout
+    from triptych.tools.negatives.filters import REASONS
 
     if as_json:
         emit({"file": str(out), **report.to_json(), "seconds": round(seconds, 3)})

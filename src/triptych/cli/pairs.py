@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from triptych.data.mined.engine import Engine
-    from triptych.data.mined.pipeline import Mined, Progress
-    from triptych.data.mined.settings import Settings
-    from triptych.data.mined.tally import Tally
+    from triptych.tools.pairs.engine import Engine
+    from triptych.tools.pairs.pipeline import Mined, Progress
+    from triptych.tools.pairs.settings import Settings
+    from triptych.tools.pairs.tally import Tally
 
 _LANGUAGES = 15  # rows of the table
 
@@ -93,14 +93,13 @@ def pairs(
 
     Example: triptych data pairs manual/ --out pairs --languages-in-paths --against dev/queries.jsonl
     """
-    from triptych.cli.console import emit, stdout
     from triptych.cli.failures import say
-    from triptych.data.mined.kinds import KINDS
-    from triptych.data.mined.limits import Limits
-    from triptych.data.mined.pipeline import mine_pairs
-    from triptych.data.mined.reading import Origin
-    from triptych.data.mined.report import summary
-    from triptych.data.mined.settings import FILTERS, Settings, with_changes
+    from triptych.cli.show import emit, stdout
+    from triptych.tools.pairs.base import Limits
+    from triptych.tools.pairs.kinds import KINDS
+    from triptych.tools.pairs.pipeline import mine_pairs, summary
+    from triptych.tools.pairs.reading import Origin
+    from triptych.tools.pairs.settings import FILTERS, Settings, with_changes
 
     how = Settings(
         kinds=_names(kinds, KINDS),
@@ -139,7 +138,7 @@ def _names(value: str | None, all_: Sequence[str]) -> tuple[str, ...]:
 
 
 def _engine(name: str, workers: int) -> Engine:
-    from triptych.data.mined.engine import Local, Ray
+    from triptych.tools.pairs.engine import Local, Ray
 
     if name not in ("local", "ray"):
         raise InputError(f"--engine: got {name!r}; expected local or ray")
@@ -150,8 +149,8 @@ def _engine(name: str, workers: int) -> Engine:
 def _scorer(model: str | None, device: str | None) -> Any:
     if model is None:
         return None
-    from triptych.cli.inputs import model_name
-    from triptych.mine.consistency import EncoderScorer
+    from triptych.cli.options import model_name
+    from triptych.tools.pairs.filters import EncoderScorer
 
     return EncoderScorer(model_name(model), device)
 
@@ -159,7 +158,7 @@ def _scorer(model: str | None, device: str | None) -> Any:
 @contextmanager
 def _drawn() -> Generator[Progress]:
     """One progress bar a stage."""
-    from triptych.cli.console import progress
+    from triptych.cli.show import progress
 
     with ExitStack() as stack:
         bars: dict[str, Callable[[int], None]] = {}
@@ -175,7 +174,7 @@ def _drawn() -> Generator[Progress]:
 
 def _picture(mined: Mined, wanted: bool | None) -> Path | None:
     """Draws the picture, unless it is not wanted, or nobody asked and matplotlib is not there."""
-    from triptych.data.mined.report import draw
+    from triptych.tools.pairs.pipeline import draw
 
     path = mined.folder / "report.svg"
     if wanted is False:
@@ -192,7 +191,7 @@ def _picture(mined: Mined, wanted: bool | None) -> Path | None:
 def _show(console: Console, mined: Mined, picture: Path | None, how: Settings) -> None:
     from rich.text import Text
 
-    from triptych.data.mined.report import language_pairs, rows, total
+    from triptych.tools.pairs.pipeline import language_pairs, rows, total
 
     tally = mined.tally
     whole = total(tally)
@@ -211,7 +210,7 @@ def _show(console: Console, mined: Mined, picture: Path | None, how: Settings) -
 
 
 def _show_texts(console: Console, tally: Tally) -> None:
-    from triptych.data.mined.report import summary
+    from triptych.tools.pairs.pipeline import summary
 
     counts: dict[str, int] = summary(tally)["texts"]
     console.print(", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
@@ -221,7 +220,7 @@ def _show_texts(console: Console, tally: Tally) -> None:
 def _table(tally: Tally, by: str, part: Sequence[Any]) -> Table:
     from rich.table import Table
 
-    from triptych.data.mined.report import filters
+    from triptych.tools.pairs.pipeline import filters
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(by)
@@ -241,7 +240,7 @@ def _table(tally: Tally, by: str, part: Sequence[Any]) -> Table:
 def _show_examples(console: Console, tally: Tally) -> None:
     from rich.text import Text
 
-    from triptych.data.mined.report import examples
+    from triptych.tools.pairs.pipeline import examples
 
     for name, cell, example in examples(tally):
         head = Text(f"\n{name}", style="yellow").append(

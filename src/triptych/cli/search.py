@@ -12,7 +12,7 @@ from triptych.errors import InputError
 if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
     from triptych.explain import Explanation
-    from triptych.retrieval import Index
+    from triptych.index.index import Index
     from triptych.types import HeadWeights, Hit
 
 
@@ -75,7 +75,7 @@ def search(
 
     Example: triptych search my.index how do I boil an egg --filter lang=en --explain
     """
-    from triptych.cli.inputs import queries_of
+    from triptych.cli.options import queries_of
 
     if protocol not in ("exact", "paper"):
         raise InputError(f"--protocol: got {protocol!r}; expected exact or paper")
@@ -99,9 +99,9 @@ def search(
 
 def open_index(place: str, model: str | None, device: str | None, dtype: o.Dtype) -> Index:
     """Opens an index with its recorded model, or that model from another place, on the chosen device."""
-    from triptych.cli.inputs import model_name
+    from triptych.cli.options import model_name
     from triptych.encode.encoder import Encoder
-    from triptych.retrieval import Index
+    from triptych.index.index import Index
 
     with Index.open(place) as index:
         source = index.info()["model"]["source"]
@@ -128,8 +128,8 @@ def _weights_used(index: Index, weights: HeadWeights | None) -> HeadWeights:
 
 
 def _emit(query_id: str, query: str, hits: list[Hit], explained: list[Explanation]) -> None:
-    from triptych.cli import draw
-    from triptych.cli.console import emit
+    from triptych.cli import show as draw
+    from triptych.cli.show import emit
 
     for i, hit in enumerate(hits):
         line = {"query_id": query_id, "query": query, **draw.hit_json(i + 1, hit)}
@@ -141,8 +141,8 @@ def _emit(query_id: str, query: str, hits: list[Hit], explained: list[Explanatio
 def _draw(
     query: str, hits: list[Hit], explained: list[Explanation], weights: HeadWeights, full: bool
 ) -> None:
-    from triptych.cli import draw
-    from triptych.cli.console import stdout
+    from triptych.cli import show as draw
+    from triptych.cli.show import stdout
 
     console = stdout()
     console.print(draw.heading(query))

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from triptych.cli.console import Advance
-    from triptych.cli.inputs import Inputs
-    from triptych.data.records import Document
-    from triptych.data.synthetic.lexical import Finder
-    from triptych.data.synthetic.synthesize import Report
+    from triptych.cli.options import Inputs
+    from triptych.cli.show import Advance
+    from triptych.records import Document
+    from triptych.tools.synthesize.passages import Finder
+    from triptych.tools.synthesize.synthesize import Report
 
 OPENAI = "https://api.openai.com/v1"
 WORDS, NONE = "bm25", "none"
@@ -130,15 +130,14 @@ def synthesize(
 
     Example: triptych data synthesize articles.jsonl --out questions.jsonl --model my-model --token-budget 100000
     """
-    from triptych.cli.console import emit, stdout
-    from triptych.cli.inputs import Inputs
-    from triptych.data.records import Fields
-    from triptych.data.synthetic.asking import Patience
-    from triptych.data.synthetic.budget import Budget, Prices
-    from triptych.data.synthetic.endpoint import Endpoint
-    from triptych.data.synthetic.passages import Sampling
-    from triptych.data.synthetic.questions import Limits
-    from triptych.data.synthetic.synthesize import Recipe, Synthesis, plan, synthesize
+    from triptych.cli.options import Inputs
+    from triptych.cli.show import emit, stdout
+    from triptych.records import Fields
+    from triptych.tools.synthesize.asking import Patience
+    from triptych.tools.synthesize.client import Budget, Endpoint, Prices
+    from triptych.tools.synthesize.passages import Sampling
+    from triptych.tools.synthesize.questions import Limits
+    from triptych.tools.synthesize.synthesize import Recipe, Synthesis, plan, synthesize
 
     source = Inputs(docs, format, Fields.of(id_field, text_field, title_field))
     read, count = _reread(source, limit)
@@ -188,15 +187,15 @@ def _reread(source: Inputs, limit: int | None) -> tuple[Callable[[], Iterator[Do
 
 
 def _finder(name: str, device: str | None) -> Finder | None:
-    from triptych.cli.inputs import model_name
-    from triptych.data.synthetic.lexical import LexicalFinder
+    from triptych.cli.options import model_name
+    from triptych.tools.synthesize.passages import LexicalFinder
 
     if name == NONE:
         return None
     if name == WORDS:
         return LexicalFinder()
     from triptych.encode.encoder import Encoder
-    from triptych.mine.round_trip import EncoderFinder
+    from triptych.tools.synthesize.questions import EncoderFinder
 
     return EncoderFinder(Encoder.from_pretrained(model_name(name), device=device))
 
@@ -204,7 +203,7 @@ def _finder(name: str, device: str | None) -> Finder | None:
 @contextmanager
 def _steps(requests: int, documents: int) -> Generator[Callable[[str, int], None]]:
     """A progress bar for each step, one after the other."""
-    from triptych.cli.console import progress
+    from triptych.cli.show import progress
 
     totals = {"asking": (requests, "answers")}
     with ExitStack() as stack:
@@ -263,7 +262,7 @@ def _show(console: Console, report: Report, out: Path) -> None:
 
 
 def _meaning(why: str) -> str:
-    from triptych.data.synthetic.questions import PROBLEMS
+    from triptych.tools.synthesize.questions import PROBLEMS
 
     return PROBLEMS.get(why, why)
 

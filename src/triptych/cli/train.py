@@ -1,10 +1,14 @@
-"""`triptych train` and `triptych pretrain`."""
+"""`triptych train` and `triptych pretrain`.
+
+`triptych merge`.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,8 +114,8 @@ def _run(
     resume: bool,
     as_json: bool,
 ) -> None:
-    from triptych.train.recipe import read
     from triptych.train.run import run
+    from triptych.train.settings import read
 
     if path is None and resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
@@ -158,7 +162,7 @@ def stop_on_signals() -> Generator[list[int]]:
 @contextmanager
 def _watched(stop: list[int], as_json: bool) -> Generator[Watcher]:
     """Progress on standard error; the log's lines there too, or with --json on standard output."""
-    from triptych.cli.console import emit, progress, stderr
+    from triptych.cli.show import emit, progress, stderr
     from triptych.train.run import Watcher
 
     console = stderr()
@@ -198,7 +202,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _show(outcome: Outcome, output: Path, k: int, as_json: bool) -> None:
-    from triptych.cli.console import emit, stderr, stdout
+    from triptych.cli.show import emit, stderr, stdout
 
     left = sum(outcome.left_over.values())
     model = None if outcome.model is None else str(outcome.model)
@@ -227,3 +231,52 @@ def _table(outcome: Outcome, k: int) -> Any:
     for name, after in best.items():
         table.add_row(name, f"{first[name]:.4f}", f"{after:.4f}", f"{after - first[name]:+.4f}")
     return table
+
+
+class Layouts(StrEnum):
+    """Layouts of a checkpoint folder."""
+
+    triptych = "triptych"
+    published = "published"
+    sentence_transformers = "sentence-transformers"
+
+
+def merge(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Two or more: 'small', folders of any layout, Hub names."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged model.")],
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weight", "-w", help="Of each model, in their order; by default all are equal."),
+    ] = None,
+    layout: Annotated[
+        Layouts, typer.Option("--layout", help="Layout of the merged model.")
+    ] = Layouts.triptych,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Merge models of one architecture into their weighted mean.
+
+    Fine-tuned models that started from the same weights can be averaged; mixing the starting model in brings back what
+    fine-tuning made it forget.
+
+    Example: triptych merge my-model/best small -w 0.7 -w 0.3 -o merged
+    """
+    from triptych.errors import InputError
+    from triptych.model import checkpoint as layouts
+    from triptych.model import hub
+    from triptych.train.start import merge as merged
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output: {output} is there and not an empty folder; expected a new name")
+    checkpoint = merged(models, weights)
+    layouts.save(checkpoint, output, layout.value, start=hub.resolve(models[0]))
+    if as_json:
+        from triptych.cli.show import emit
+
+        emit({"model": str(output), "fingerprint": checkpoint.fingerprint})
+        return
+    from triptych.cli.show import stdout
+
+    stdout().print(f"Load it with: Encoder.from_pretrained({str(output)!r})", soft_wrap=True)

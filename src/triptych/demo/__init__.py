@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
-from triptych.data.documents import read_documents, read_queries
-from triptych.data.records import Document, Query
+from triptych.documents import read_documents, read_queries
+from triptych.records import Document, Query
 
 CORPUS = "corpus.jsonl.zst"
 QUERIES = "queries.jsonl"

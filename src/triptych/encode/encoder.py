@@ -19,16 +19,17 @@ import torch
 from triptych.config import M3Config
 from triptych.encode import stream
 from triptych.encode.batching import Progress, encode_ids
-from triptych.encode.workers import WorkerPool
+from triptych.encode.stream import WorkerPool
 from triptych.errors import InputError
-from triptych.model import hub, layouts
-from triptych.model.devices import Dtype, device_of, dtype_of
-from triptych.model.engine import Engine
-from triptych.model.layouts import Checkpoint
+from triptych.model import checkpoint as layouts
+from triptych.model import hub
+from triptych.model.backbone import Dtype, device_of, dtype_of
+from triptych.model.checkpoint import Checkpoint
+from triptych.model.forward import supported
+from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
-from triptych.model.packed_forward import supported
 from triptych.model.tokenizer import TextTokenizer
-from triptych.ops import scores
+from triptych.scores import on_numpy as scores
 from triptych.types import Encoded, Floats, Head, HeadWeights, check_heads
 
 
@@ -97,7 +98,7 @@ class Encoder:
         """Loads a model.
 
         Args:
-            name: "small" (bundled), a local folder in any of the layouts of `triptych.model.layouts`, or a
+            name: "small" (bundled), a local folder in any of the layouts of `triptych.model.checkpoint`, or a
                 Hub name such as "BAAI/bge-m3".
             device: See `Encoder`.
             dtype: See `Encoder`.
@@ -351,7 +352,7 @@ class Encoder:
         return self._model.heads
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Writes a checkpoint folder; `options` as in `triptych.model.layouts.save`.
+        """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
         A model that was loaded is written in its full stored precision, whatever `dtype` it runs in.
         """
@@ -366,13 +367,13 @@ class Encoder:
         )
 
     def export_onnx(self, path: str | Path) -> None:
-        """Writes one ONNX graph with all heads, float32; what it takes and gives: `triptych.model.onnx_export`.
+        """Writes one ONNX graph with all heads, float32; what it takes and gives: `triptych.model.onnx`.
 
         Raises:
             MissingExtra: Without the extra `onnx`.
             StorageError: If the file cannot be written.
         """
-        from triptych.model.onnx_export import export
+        from triptych.model.onnx import export
 
         if self._folder is not None:  # not this encoder's own model, which would lose its inference engine
             model = layouts.reconfigured(layouts.load(self._folder), self.config.to_dict()).model.float()

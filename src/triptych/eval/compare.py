@@ -1,18 +1,228 @@
-"""Several results side by side, with published figures where the data set is the same."""
+"""Whether two systems differ: paired tests over queries, corrected for their number.
+
+Figures that others have published, to stand beside ours; `published.json` has them with their source.
+
+Which systems differ, subset by subset and data set by data set.
+
+Several results side by side, with published figures where the data set is the same.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+from itertools import combinations
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special, stats
 
 from triptych.errors import InputError
-from triptych.eval.published import published
-from triptych.eval.results import Evaluation, Subset
-from triptych.eval.significance import Test, holm, p_value
+from triptych.eval.results import Difference, Evaluation, Subset
+
+Test: TypeAlias = Literal["t", "randomisation"]
+
+
+def paired_t(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Two-sided p-value of Student's paired t-test; 1 for equal samples or fewer than two queries.
+
+    Args:
+        a: ``[Q]`` scores of one system.
+        b: ``[Q]`` scores of the other for the same queries.
+    """
+    difference = _differences(a, b)
+    n = len(difference)
+    if n < 2 or not difference.any():
+        return 1.0
+    error = difference.std(ddof=1) / np.sqrt(n)
+    if error == 0:
+        return 0.0
+    return float(2 * special.stdtr(n - 1, -abs(difference.mean() / error)))
+
+
+def randomisation(
+    a: NDArray[np.float64], b: NDArray[np.float64], trials: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p-value of Fisher's paired randomisation test: signs of the differences change at random.
+
+    Exact if there are at most as many sign patterns as trials; otherwise (hits + 1) / (trials + 1).
+
+    Args:
+        a: ``[Q]`` scores of one system.
+        b: ``[Q]`` scores of the other for the same queries.
+        trials: Random sign patterns.
+        seed: Of the random numbers.
+    """
+    difference = _differences(a, b)
+    difference = difference[difference != 0]
+    if not len(difference):
+        return 1.0
+    tested = stats.permutation_test(
+        (difference,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=trials,
+        batch=max(1, 4_000_000 // len(difference)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(tested.pvalue)
+
+
+def p_value(a: NDArray[np.float64], b: NDArray[np.float64], test: Test = "t") -> float:
+    """The p-value of the test of that name."""
+    return paired_t(a, b) if test == "t" else randomisation(a, b)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p-values that may be compared with the level for the whole family.
+
+    **Math** with p sorted ascending, ``p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j))`` (Holm 1979).
+    """
+    order = np.argsort(values, kind="stable")
+    scaled = np.minimum(1, np.asarray(values, float)[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty(len(values))
+    corrected[order] = np.maximum.accumulate(scaled)
+    return corrected.tolist()
+
+
+def _differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    if a.shape != b.shape or a.ndim != 1:
+        raise InputError(
+            f"paired test: got scores of shapes {a.shape} and {b.shape}; expected the same queries"
+        )
+    return a - b
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one publication gives for one system on one data set, in per cent.
+
+    Attributes:
+        mean: Of all subsets, as it is printed; None if it is not.
+        subsets: By name; empty if only the mean is printed.
+    """
+
+    mean: float | None
+    subsets: Mapping[str, float]
+
+    def over(self, subsets: Sequence[str], complete: bool) -> float | None:
+        """The mean of some subsets.
+
+        Args:
+            subsets: Names.
+            complete: Whether they are all that the publication has, so that the printed mean is theirs.
+        """
+        if subsets and all(name in self.subsets for name in subsets):
+            return sum(self.subsets[name] for name in subsets) / len(subsets)
+        return self.mean if complete else None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A table of a publication.
+
+    Attributes:
+        source: Publication and number of the table.
+        dataset: Name as in `Collection.name`.
+        split: Name.
+        metric: Name.
+        systems: By name.
+    """
+
+    source: str
+    dataset: str
+    split: str
+    metric: str
+    systems: Mapping[str, Figures]
+
+    @property
+    def subsets(self) -> frozenset[str]:
+        """All that some system has a figure for."""
+        return frozenset(name for figures in self.systems.values() for name in figures.subsets)
+
+    def covers(self, subsets: Sequence[str]) -> bool:
+        """Whether these are its subsets; a data set without subsets has none here."""
+        return frozenset(subsets) == self.subsets or (not self.subsets and len(subsets) == 1)
+
+
+@cache
+def tables() -> tuple[PublishedTable, ...]:
+    """All tables."""
+    content = json.loads(resources.files("triptych.eval").joinpath("published.json").read_text("utf-8"))
+    return tuple(
+        PublishedTable(
+            f"{content['source']}, table {table['table']}",
+            table["dataset"],
+            table["split"],
+            table["metric"],
+            {name: Figures(one["mean"], one["subsets"]) for name, one in table["systems"].items()},
+        )
+        for table in content["tables"]
+    )
+
+
+def published(dataset: str, split: str, metric: str) -> PublishedTable | None:
+    """The table for a data set and metric, if there is one."""
+    return next(
+        (one for one in tables() if (one.dataset, one.split, one.metric) == (dataset, split, metric)), None
+    )
+
+
+TOGETHER = "*"
+"""The name of all subsets of a data set together."""
+
+
+def differences(subsets: Sequence[Subset], reference: str, test: Test = "t") -> list[Difference]:
+    """Tests the systems against each other.
+
+    On each subset every system is compared with the reference. With the queries of all subsets of a data set
+    together every pair is compared. Holm's correction is for all comparisons of one subset, or of all together.
+
+    Args:
+        subsets: Results.
+        reference: A system.
+        test: Which.
+
+    Raises:
+        InputError: If there is no such system.
+    """
+    found: list[Difference] = []
+    for dataset in dict.fromkeys(subset.dataset for subset in subsets):
+        members = [subset for subset in subsets if subset.dataset == dataset]
+        systems = list(members[0].per_query)
+        if reference not in systems:
+            raise InputError(f"reference: got {reference!r}; expected one of {', '.join(systems)}")
+        against = [(name, reference) for name in systems if name != reference]
+        if len(members) > 1:
+            for subset in members:
+                found += _family([subset], subset.subset, against, test)
+        found += _family(members, TOGETHER, list(combinations(systems, 2)), test)
+    return found
+
+
+def _family(
+    members: Sequence[Subset], name: str, pairs: Sequence[tuple[str, str]], test: Test
+) -> list[Difference]:
+    metric = members[0].primary
+    values = {system: _joined(members, system) for pair in pairs for system in pair}
+    raw = [p_value(values[a], values[b], test) for a, b in pairs]
+    return [
+        Difference(
+            members[0].dataset, name, metric, a, b, float(np.mean(values[a] - values[b])), p, corrected
+        )
+        for (a, b), p, corrected in zip(pairs, raw, holm(raw), strict=True)
+    ]
+
+
+def _joined(members: Sequence[Subset], system: str) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(subset.per_query[system], dtype=np.float64) for subset in members])
+
 
 MEAN = "mean"
 

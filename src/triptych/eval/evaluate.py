@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypeIs
 
+from triptych.collections.base import Collection, Run
 from triptych.errors import InputError
-from triptych.eval.answer_recall import answer_recall, passages
-from triptych.eval.collection import Collection
-from triptych.eval.comparisons import differences
-from triptych.eval.contender import Contender, Run, VectorModel
+from triptych.eval.compare import differences
+from triptych.eval.contenders import Contender, VectorModel
 from triptych.eval.groups import Group, grouped
-from triptych.eval.metrics import check_metrics, depth_of, is_answer_recall, measure
+from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
     SCHEMA,
     Compressed,
@@ -34,7 +33,7 @@ from triptych.eval.results import (
     versions,
 )
 from triptych.eval.running import Cost, Options, Tools, run_model, run_ranker
-from triptych.eval.trials import apart, compressed, tuned_modes
+from triptych.eval.tuning import apart, compressed, tuned_modes
 from triptych.types import HeadWeights
 
 Values: TypeAlias = dict[str, NDArray[np.float64]]
@@ -89,7 +88,7 @@ def evaluate(
         keep: Gets every run.
 
     Raises:
-        DataError: For collections that cannot be evaluated, see `triptych.eval.survey`.
+        DataError: For collections that cannot be evaluated, see `triptych.eval.groups`.
         InputError: For options or contenders that do not go together.
     """
     began = time.perf_counter()

@@ -1,17 +1,78 @@
-"""Metrics of runs, by ir-measures."""
+"""Whether a passage holds an answer, as open-domain question answering counts it.
+
+MKQA is judged so (arXiv 2402.03216v4, section 4.2): a query counts at k if one of its first k passages holds one of
+its answers. Both are split into tokens after canonical decomposition, and an answer is held where its tokens follow
+each other in the passage; this is what DPR's evaluation does, and with it RocketQA's, Contriever's and Pyserini's.
+
+Metrics of runs, by ir-measures.
+
+Recall of answers in runs: does one of the first k passages contain one of the answers?
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.collections.base import ANSWER_RECALL, Corpus, Run
 from triptych.errors import InputError, MissingExtra
-from triptych.eval.collection import ANSWER_RECALL
-from triptych.eval.contender import Run
+
+
+class _Splitting(dict[int, str]):
+    """For `str.translate`: letters, digits and marks stay together, every other visible character is alone."""
+
+    def __missing__(self, point: int) -> str:
+        char = chr(point)
+        kind = unicodedata.category(char)[0]
+        self[point] = char if kind in "LNM" else " " if kind in "ZC" else f" {char} "
+        return self[point]
+
+
+_SPLITTING = _Splitting()
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of a text in lower case: runs of letters, digits and marks; any other visible character alone.
+
+    Example:
+        >>> tokens("Rock 'n' Roll, 1955")
+        ['rock', "'", 'n', "'", 'roll', ',', '1955']
+    """
+    return [
+        token.lower()
+        for token in unicodedata.normalize("NFD", text).translate(_SPLITTING).split(" ")
+        if token
+    ]
+
+
+def has_answer(text: str, answers: Sequence[str]) -> bool:
+    """Whether the tokens of one of the answers follow each other in the text.
+
+    An answer without a token (blank, or only control characters) is in no text; in DPR's script it is in every one.
+
+    Example:
+        >>> has_answer("It was built in São Paulo.", ["sao paulo", "São Paulo"])
+        True
+        >>> has_answer("The artist", ["art"])
+        False
+    """
+    held = _spaced(tokens(text))
+    return any(_spaced(answer) in held for answer in map(tokens, answers) if answer)
+
+
+def first_answer(passages: Iterable[str], answers: Sequence[str]) -> int | None:
+    """Rank, from 1, of the first passage that holds an answer; None if none does."""
+    return next((rank for rank, text in enumerate(passages, start=1) if has_answer(text, answers)), None)
+
+
+def _spaced(parts: Sequence[str]) -> str:
+    # No token holds a space, so that a run of tokens is found where the string is.
+    return f" {' '.join(parts)} "
 
 
 def check_metrics(names: Sequence[str], where: str = "metrics") -> tuple[str, ...]:
@@ -46,7 +107,7 @@ def measure(
         run: Rankings; a query without one scores 0.
         qrels: Judgements.
         queries: The Q queries to evaluate.
-        names: Metrics of ir-measures (`AnswerRecall` is not among them, see `triptych.eval.answers`).
+        names: Metrics of ir-measures (`AnswerRecall` is not among them, see `triptych.eval.metrics`).
 
     Returns:
         For each metric float64 ``[Q]``.
@@ -87,3 +148,46 @@ def _parsed(name: str, where: str) -> Any:
             f"{where}: got {name!r}; expected a metric of ir-measures such as nDCG@10, R@100, RR@10, AP, Success@5, "
             f"or {ANSWER_RECALL}@20"
         ) from error
+
+
+def answer_recall(
+    run: Run,
+    answers: Mapping[str, Sequence[str]],
+    queries: Sequence[str],
+    texts: Mapping[str, str],
+    cutoffs: Sequence[int],
+) -> dict[int, NDArray[np.float64]]:
+    """For each query and cutoff k, 1 if a passage among its first k contains an answer, else 0.
+
+    What counts as containing is said in `triptych.eval.metrics`.
+
+    Args:
+        run: Rankings; a query without one scores 0.
+        answers: Query id to strings of which one has to be found.
+        queries: The Q queries to evaluate.
+        texts: The retrieved passages as `passages` gives them.
+        cutoffs: The ks.
+
+    Returns:
+        For each k float64 ``[Q]``.
+    """
+    found = {k: np.zeros(len(queries)) for k in cutoffs}
+    for row, query in enumerate(queries):
+        wanted = [_joined(answer) for answer in answers[query] if tokens(answer)]
+        documents = run[query].documents[: max(cutoffs)] if query in run else ()
+        first = next(
+            (rank for rank, name in enumerate(documents, 1) if any(part in texts[name] for part in wanted)),
+            None,
+        )
+        for k in cutoffs:
+            found[k][row] = first is not None and first <= k
+    return found
+
+
+def passages(corpus: Corpus, ids: set[str]) -> dict[str, str]:
+    """The tokens of some documents, a blank around each, by one reading of the corpus: many answers meet them."""
+    return {document.id: _joined(document.text) for document in corpus if document.id in ids}
+
+
+def _joined(text: str) -> str:
+    return f" {' '.join(tokens(text))} "

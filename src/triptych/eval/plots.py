@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triptych.errors import MissingExtra
-from triptych.eval.modes import TUNED
+from triptych.eval.contenders import TUNED
 from triptych.eval.results import Evaluation, Subset
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""From single scores to rankings, by the protocol of choice.
+"""Reciprocal-rank fusion: the baseline for every way of putting rankings together.
+
+From single scores to rankings, by the protocol of choice.
 
 - "exact": every document of the corpus is ranked by the weighted sum of its exact scores. With `candidates`, modes
   that use token vectors rank only the union of the best documents by dense, lexical, and dense + lexical score.
@@ -17,13 +19,33 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.eval.best import Best
-from triptych.eval.contender import Progress, Scoring
-from triptych.eval.scan import Scanned, Variant, Wanted, numpy_scoring, rescore, scan
-from triptych.eval.survey import Survey
-from triptych.eval.vectors import Vectors
-from triptych.ops.scores import combine
+from triptych.eval.contenders import Progress, Scoring
+from triptych.eval.groups import Survey
+from triptych.eval.scan import Scanned, Variant, Vectors, Wanted, numpy_scoring, rescore, scan
+from triptych.scores.on_numpy import Best, combine
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
+
+RRF_K = 60
+"""The constant of the original publication."""
+
+
+def reciprocal_ranks(rankings: Sequence[Ranking], ranks: NDArray[np.int64], k: int = RRF_K) -> Ranking:
+    """Fuses rankings of one query.
+
+    **Math** ``s(d) = Σ_r 1 / (k + rank_r(d))`` over the rankings that have d (Cormack, Clarke and Büttcher 2009).
+
+    Args:
+        rankings: Of the same query.
+        ranks: Of all documents; equal sums are ordered by it.
+        k: The constant.
+    """
+    rows = np.unique(np.concatenate([ranking.rows for ranking in rankings]))
+    total = np.zeros(len(rows))
+    for ranking in rankings:
+        total[np.searchsorted(rows, ranking.rows)] += 1 / (k + 1 + np.arange(len(ranking.rows)))
+    order = np.lexsort((ranks[rows], -total))
+    return Ranking(rows[order], total[order].astype(np.float32))
+
 
 LISTED, RERANKED = 1000, 200
 """Lengths of the paper's lists."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from triptych.errors import MissingExtra
 from triptych.eval import plots
-from triptych.eval.comparisons import TOGETHER
+from triptych.eval.compare import TOGETHER
 from triptych.eval.results import Evaluation, Subset
-from triptych.files import write_atomically
+from triptych.io import write_atomically
 
 _SIGNIFICANT = 0.05
 _WIDE = 40  # subsets, above which only the mean stands in the table

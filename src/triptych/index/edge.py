@@ -17,19 +17,21 @@ import numpy as np
 import qdrant_edge as qe
 
 from triptych.errors import IndexCorrupt, IndexFault, StorageError
-from triptych.index.collection import (
+from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.layout import Coarse, Layout
+from triptych.index.qdrant import (
     FULL_SCAN_KB,
     GRAPH_BUILD,
     GRAPH_DEGREE,
     Datatype,
     NeutralPoint,
+    QdrantEngine,
+    Request,
+    SparseList,
     VectorSpec,
     collection_spec,
     field_path,
 )
-from triptych.index.filters import AnyOf, Between, Condition, Filter
-from triptych.index.layout import Coarse, Layout
-from triptych.index.qdrant import QdrantEngine, Request, SparseList
 from triptych.index.storage import check_room, folder_size, no_panics, storage_error, sync_folder
 
 _ROOM_TO_OPEN = 32_000_000

@@ -3,19 +3,29 @@
 A collection has up to three named vectors ("dense", "lexical", "multi") a document and a payload
 ``{"id": …, "text": …, "metadata": {…}}``. Because the embedded engine and the server share this module, moving
 from one to the other is a change of address and nothing else.
+
+Documents as users give them, checked: ids, texts and metadata become payloads.
+
+Token vectors in the precision in which they are stored: float32, float16, 8 bits or 1 bit a number.
+
+- int8: every vector has one float32 scale d, and ``value = d · code`` with code in -127..127
+- binary: the sign of every number; a vector of D' signs stands for ``±1 / √D'``, so that its length is 1
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.errors import IndexForeign, InputError
-from triptych.types import HEADS, Encoded, Head
+from triptych.types import HEADS, Encoded, Floats, Head, Ragged
 
 LAYOUT = 1
 """Version of all that this module describes; an index of another version is refused."""
@@ -191,3 +201,190 @@ def check_token_limit(ids: Sequence[str], lengths: Sequence[int], width: int) ->
                 f"{(MAX_TOKEN_NUMBERS - 1) // width} tokens). Split the document, pool its token vectors, use a "
                 "model with a narrower multi-vector head, or leave the token vectors out (multi=None)"
             )
+
+
+_LARGEST = 2**63
+"""Integers in metadata lie within ±this: what the engines' JSON holds."""
+
+
+def read_documents(
+    ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None
+) -> list[Payload]:
+    """Documents as payloads, all of them checked before any is used.
+
+    Args:
+        ids: N distinct names.
+        texts: N texts.
+        metadata: N JSON objects or None.
+
+    Raises:
+        InputError: Naming the document and what is wrong with it.
+    """
+    names = check_ids(ids, "add")
+    if isinstance(texts, str):
+        raise InputError("add: got one string for texts; expected a list of strings")
+    objects = [None] * len(names) if metadata is None else list(metadata)
+    if not len(names) == len(texts) == len(objects):
+        raise InputError(
+            f"add: got {len(names)} ids, {len(texts)} texts and {len(objects)} metadata; expected equally many"
+        )
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"add: got the id {name!r} twice; expected each id once")
+        seen.add(name)
+    return [
+        Payload(
+            id=name, text=check_text(text, f"add: text of document {name!r}"), metadata=_metadata(name, value)
+        )
+        for name, text, value in zip(names, texts, objects, strict=True)
+    ]
+
+
+def check_ids(ids: Sequence[str], where: str) -> list[str]:
+    """The ids as a list.
+
+    Raises:
+        InputError: If one is not a string, empty, or not valid Unicode.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"{where}: got the string {ids!r} for ids; expected a list of strings")
+    for name in ids:
+        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"{where}: got the id {name!r}; expected a string that is not empty")
+        check_text(name, f"{where}: id")
+    return list(ids)
+
+
+def check_text(text: object, where: str) -> str:
+    """The text itself.
+
+    Raises:
+        InputError: If it is not a string, or not valid Unicode (engines keep texts as UTF-8).
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{where}: got {type(text).__name__}; expected a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: got a text that is no valid Unicode ({error.reason})") from error
+    return text
+
+
+def _metadata(name: str, value: object) -> dict[str, Any]:
+    """A copy of a document's metadata as JSON gives it back.
+
+    Raises:
+        InputError: For anything that JSON cannot hold unchanged.
+    """
+    if value is None:
+        return {}
+    where = f"add: metadata of document {name!r}"
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: got {type(value).__name__}; expected a JSON object (a dict)")
+    try:
+        text = json.dumps(dict(cast(Mapping[str, Any], value)), allow_nan=False, ensure_ascii=False)
+        text.encode()
+        copy = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: got what JSON cannot hold ({error}); expected a JSON object") from error
+    _check_json(cast(Mapping[Any, Any], value), where)
+    return copy
+
+
+def _check_json(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in cast(Mapping[Any, Any], value).items():
+            if not isinstance(key, str):
+                raise InputError(f"{where}: got the key {key!r}; expected strings as keys")
+            _check_json(inner, where)
+    elif isinstance(value, list | tuple):
+        for inner in cast(Sequence[Any], value):
+            _check_json(inner, where)
+    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        raise InputError(f"{where}: got the number {value}; expected integers of at most 64 bits")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The token vectors of N documents, packed.
+
+    Attributes:
+        codes: ``[T, C]``: float32, float16 or int8 with C = D'; for "binary" uint8 with C = ⌈D'/8⌉.
+        scales: float32 ``[T]`` for "int8", else None.
+        offsets: int64 ``[N + 1]``; document i has the rows ``offsets[i]:offsets[i + 1]``.
+        width: D'.
+        precision: Which form `codes` has.
+    """
+
+    codes: NDArray[Any]
+    scales: Floats | None
+    offsets: NDArray[np.int64]
+    width: int
+    precision: TokenPrecision
+
+    @classmethod
+    def pack(cls, ragged: Ragged, precision: TokenPrecision) -> Tokens:
+        """Packs vectors ``[n_i, D']``."""
+        values, scales = ragged.values, None
+        if precision == "int8":
+            largest = np.abs(values).max(axis=1, initial=0).astype(np.float32)
+            scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+            codes: NDArray[Any] = np.rint(values / scales[:, None]).astype(np.int8)
+        elif precision == "binary":
+            codes = np.packbits(values >= 0, axis=1)
+        else:
+            codes = values.astype(precision)
+        return cls(codes, scales, ragged.offsets, ragged.width, precision)
+
+    def unpack(self) -> Ragged:
+        """The vectors that the codes stand for, float32."""
+        if self.precision == "binary":
+            bits = np.unpackbits(self.codes, axis=1, count=self.width)
+            values = (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(self.width))
+        else:
+            values = self.codes.astype(np.float32)
+            if self.scales is not None:
+                values *= self.scales[:, None]
+        return Ragged(values, self.offsets)
+
+    def take(self, documents: NDArray[np.int64]) -> Tokens:
+        """The documents of these numbers, in that order."""
+        lengths = np.diff(self.offsets)[documents]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        rows = np.repeat(self.offsets[documents] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        scales = None if self.scales is None else self.scales[rows]
+        return Tokens(self.codes[rows], scales, offsets, self.width, self.precision)
+
+    def run(self, start: int, stop: int) -> Tokens:
+        """The documents from `start` to before `stop`, without a copy."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        scales = None if self.scales is None else self.scales[first:last]
+        offsets = self.offsets[start : stop + 1] - first
+        return Tokens(self.codes[first:last], scales, offsets, self.width, self.precision)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Joins parts of the same width and precision."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        scales = [part.scales for part in parts if part.scales is not None]
+        codes = np.concatenate([part.codes for part in parts])
+        joined = np.concatenate(scales) if scales else None
+        return cls(codes, joined, offsets, parts[0].width, parts[0].precision)
+
+
+def to_text(tokens: Tokens, document: int) -> str:
+    """The binary codes of one document as base64, for a payload: the engines have no vectors of one bit."""
+    rows = tokens.codes[tokens.offsets[document] : tokens.offsets[document + 1]]
+    return base64.b64encode(rows.tobytes()).decode("ascii")
+
+
+def from_texts(texts: Sequence[str], width: int) -> Tokens:
+    """The inverse of `to_text` for several documents; an empty text is a document without vectors."""
+    row = (width + 7) // 8
+    blobs = [base64.b64decode(text) for text in texts]
+    offsets = np.zeros(len(blobs) + 1, dtype=np.int64)
+    np.cumsum([len(blob) // row for blob in blobs], out=offsets[1:])
+    codes = np.frombuffer(b"".join(blobs), dtype=np.uint8).reshape(-1, row)
+    return Tokens(codes, None, offsets, width, "binary")

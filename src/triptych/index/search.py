@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from triptych.errors import InputError
 from triptych.index.engine import Candidates, Engine
 from triptych.index.filters import Filter
-from triptych.ops.scores import combine
+from triptych.scores.on_numpy import combine
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check_heads
 
 Protocol: TypeAlias = Literal["exact", "paper"]

@@ -24,18 +24,20 @@ from triptych.errors import (
     MissingExtra,
     StorageError,
 )
-from triptych.index.collection import (
+from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.layout import Coarse, Layout
+from triptych.index.qdrant import (
     FULL_SCAN_KB,
     GRAPH_BUILD,
     GRAPH_DEGREE,
     NeutralPoint,
+    QdrantEngine,
+    Request,
+    SparseList,
     VectorSpec,
     collection_spec,
     field_path,
 )
-from triptych.index.filters import AnyOf, Between, Condition, Filter
-from triptych.index.layout import Coarse, Layout
-from triptych.index.qdrant import QdrantEngine, Request, SparseList
 from triptych.index.storage import Manifest
 
 if TYPE_CHECKING:

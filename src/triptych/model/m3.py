@@ -14,9 +14,9 @@ from torch.nn.functional import linear, normalize
 from triptych.config import M3Config
 from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
-from triptych.model.engine import Engine
+from triptych.model.forward import RunLayer, last_states
+from triptych.model.inference import Engine
 from triptych.model.packed import Packed, Reps, SpecialIds, positions, sent
-from triptych.model.packed_forward import RunLayer, last_states
 from triptych.types import HEADS, Head
 
 # Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and

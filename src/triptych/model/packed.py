@@ -1,18 +1,23 @@
-"""A batch of token ids without padding, and which of its positions count in which head."""
+"""A batch of token ids without padding, and which of its positions count in which head.
+
+From one weight a position to one row a text: the lexical representation as a sparse matrix.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from triptych.config import M3Config
-from triptych.types import Head
+from triptych.types import Floats, Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +137,29 @@ class Reps:
     lexical: Tensor | None = None
     multi: Tensor | None = None
     multi_offsets: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+
+
+def lexical_rows(
+    ids: NDArray[Any], weights: Floats, offsets: NDArray[np.int64], vocabulary: int
+) -> sparse.csr_array:
+    """The largest weight of each token id of each text (arXiv 2402.03216v4, section 3.2, lexical retrieval).
+
+    Args:
+        ids: ``[T]`` token ids of N packed texts.
+        weights: float32 ``[T]`` ≥ 0; 0 for positions that do not count.
+        offsets: ``[N + 1]``.
+        vocabulary: V, number of columns.
+
+    Returns:
+        CSR float32 ``[N, V]`` with sorted columns and no explicit zeros.
+    """
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    kept = weights > 0
+    key, weights = rows[kept] * vocabulary + ids[kept], weights[kept]
+    order = np.argsort(key, kind="stable")
+    key, weights = key[order], weights[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    data = np.maximum.reduceat(weights, first) if len(first) else weights
+    rows, columns = np.divmod(key[first], vocabulary)
+    indptr = np.searchsorted(rows, np.arange(len(offsets)))
+    return sparse.csr_array((data, columns, indptr), shape=(len(offsets) - 1, vocabulary))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from triptych.config import from_mapping
 from triptych.errors import DataError, InputError, StorageError
-from triptych.files import sync_folder, write_atomically
+from triptych.io import sync_folder, write_atomically
 from triptych.train.optim import trained
 
 _LATEST = "latest"

@@ -1,25 +1,81 @@
-"""Many processes as one: representations of all heads from every process, with the right gradient.
+"""Where a run computes, and in which type of numbers.
+
+Many processes as one: representations of all heads from every process, with the right gradient.
 
 Each process compares its own queries with the passages of all. Its loss is ``W/Q_all · Σ`` over its own queries
 (W processes, Q_all queries), so that the mean of the processes' gradients, which data-parallel training takes, is
 the gradient of the joint batch in one process.
+
+One model in many processes: data-parallel (DDP) or sharded (FSDP), behind the same few functions.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
+from triptych.errors import InputError
+from triptych.model.forward import run_layer, supported
+from triptych.model.m3 import M3Model
 from triptych.model.packed import Reps
 from triptych.train.objective import Candidates
+
+EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
+"""Tokens that an evaluation encodes at a time."""
+
+
+def autocast(wanted: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a forward pass: in bfloat16 if that is wanted, or if `wanted` is auto and the device can."""
+    if wanted == "float32" or (wanted == "auto" and not _computes_in_bfloat16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def compile_layers(model: M3Model, device: torch.device, sub_batch_tokens: int | None) -> None:
+    """Compiles what runs of the model in training: the layers, once for all lengths; on a GPU alone.
+
+    A processor takes texts of each length on their own, which would be compiled again for every batch.
+
+    Raises:
+        InputError: With sub-batches and dropout. GradCache encodes twice and needs the same dropout both times; that
+            compiled code with and without a graph draws the same was not shown.
+    """
+    if sub_batch_tokens is not None and any(
+        isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules()
+    ):
+        raise InputError(
+            "compute.compile: got true with compute.sub_batch_tokens and a model with dropout; expected one of the "
+            "two, or a model without dropout, since the gradient would not be that of the whole batch"
+        )
+    if device.type != "cuda":
+        return
+    if supported(model.backbone) is None:
+        model.run_layer = torch.compile(run_layer, dynamic=True)
+    else:
+        model.backbone.compile(dynamic=True)
+
+
+def best_device() -> torch.device:
+    """A GPU if there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def size() -> int:
@@ -213,3 +269,62 @@ def _counts(*own: int, device: torch.device) -> list[list[int]]:
     everything = [torch.empty_like(mine) for _ in range(size())]
     dist.all_gather(everything, mine)
     return torch.stack(everything, dim=1).tolist()
+
+
+class Replica:
+    """A module as this process calls it.
+
+    Args:
+        module: On its device, with all that is not trained frozen.
+        way: `ddp`: every process has all; `fsdp`: gradients and the optimiser's state are shared out.
+
+    Attributes:
+        module: The original; its parameters are those to give to the optimiser.
+        call: What to call.
+    """
+
+    def __init__(self, module: nn.Module, way: Literal["ddp", "fsdp"]) -> None:
+        self.module = module
+        self._sharded = size() > 1 and way == "fsdp"
+        self.call: nn.Module = module
+        if self._sharded:
+            from torch.distributed.fsdp import fully_shard
+
+            # The packed forward reads the weights of inner modules directly, so that only the whole module can say
+            # when they are needed.
+            fully_shard(module, reshard_after_forward=False)
+        elif size() > 1:
+            self.call = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def synchronised(self, last: bool) -> Generator[None]:
+        """The context of a backward pass; gradients are exchanged in the last one of a step."""
+        if isinstance(self.call, DistributedDataParallel) and not last:
+            with self.call.no_sync():
+                yield
+            return
+        if self._sharded:
+            cast(Any, self.module).set_requires_gradient_sync(last)
+        yield
+
+    @contextmanager
+    def gathered(self) -> Generator[nn.Module]:
+        """The module with all its weights in this process, and without dropout: for evaluation."""
+        module = self.module
+        if self._sharded:
+            cast(Any, module).unshard()
+        module.eval()
+        try:
+            yield module
+        finally:
+            module.train()
+            if self._sharded:
+                cast(Any, module).reshard()
+
+    def clip(self, limit: float | None) -> float:
+        """Scales the gradient down to a norm of at most `limit`; gives the norm before."""
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        norm: Any = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()
+        return float(cast(Tensor, norm))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from triptych.model.packed import Packed, Reps, moved, sent
-from triptych.train.reps import join, leaves, ragged_places, take
+from triptych.train.objective import join, leaves, ragged_places, take
 
 Encode: TypeAlias = Callable[[Packed], Reps]
 Losses: TypeAlias = Callable[[Reps], dict[str, Tensor]]

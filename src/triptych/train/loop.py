@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
-from triptych.data.ahead import ahead
 from triptych.errors import TriptychError
 from triptych.train import distributed
 from triptych.train.checkpoint import State
+from triptych.train.collate import ahead
 from triptych.train.optim import Average, factor, set_rate
 from triptych.train.settings import Recipe
 from triptych.train.tasks import Batch, Progress, Runner, Task

@@ -10,19 +10,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from triptych.data.buckets import BatchTable, probe_table
 from triptych.errors import InputError
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
 from triptych.train import distributed, gradcache
-from triptych.train.batches import PairBatch
-from triptych.train.device import autocast
-from triptych.train.objective import Candidates, losses
+from triptych.train.collate import PairBatch
+from triptych.train.distributed import autocast
+from triptych.train.objective import Candidates, losses, parted
 from triptych.train.optim import trained
-from triptych.train.pairs import encode, pair_limits
-from triptych.train.recipe import read
-from triptych.train.reps import parted
-from triptych.train.settings import Recipe
+from triptych.train.sampling import BatchTable, probe_table
+from triptych.train.settings import Recipe, read
+from triptych.train.tasks import encode, pair_limits
 
 PROBE = "probe"
 # Of what fits so much is used: other processes' passages and what lies between tensors take room too.

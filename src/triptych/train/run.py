@@ -18,29 +18,24 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from triptych.data.beir import load_beir
+from triptych.collections.qrels import load_beir
 from triptych.errors import InputError
-from triptych.files import write_atomically
-from triptych.model.layouts import Checkpoint
+from triptych.io import write_atomically
+from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.device import EVALUATION_TOKENS, autocast, best_device, compile_layers
-from triptych.train.logs import RunLog
+from triptych.train.distributed import EVALUATION_TOKENS, Replica, autocast, best_device, compile_layers
 from triptych.train.loop import Hooks, Record, train
 from triptych.train.optim import Average, merged, optimizer, trained
-from triptych.train.pairs import Pairs, pair_limits
-from triptych.train.parallel import Replica
 from triptych.train.probe import probed
-from triptych.train.recipe import dump
 from triptych.train.retromae import RetroMAE
-from triptych.train.settings import Recipe
+from triptych.train.settings import Recipe, dump
 from triptych.train.start import export, finished, freeze, prepare
-from triptych.train.tasks import Progress, Runner
-from triptych.train.texts import Texts
-from triptych.train.validate import Validation
+from triptych.train.tasks import Pairs, Progress, Runner, Texts, pair_limits
+from triptych.train.validate import RunLog, Validation
 from triptych.types import Head
 
 Stage: TypeAlias = Literal["train", "pretrain"]

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from tests.eval.readers import made
 
-from triptych.eval import run_files
-from triptych.eval.collection import Collection
-from triptych.eval.contender import Ranked
-from triptych.eval.readers.base import Wanted
-from triptych.eval.readers.catalogue import READERS, check, guess, read_collections
-from triptych.eval.readers.trec import read_run
+from triptych.collections.base import Collection, Ranked, Wanted
+from triptych.collections.readers import READERS, check, guess, read_collections
+from triptych.collections.trec import read_run
+from triptych.eval import results as run_files
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "beir": ("beir", made.beir),

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from tests.eval.readers import made
 
-from triptych.data.records import Place
+from triptych.collections import texts
+from triptych.collections.base import Document, Wanted
+from triptych.collections.readers import READERS, check, read_collections
+from triptych.collections.texts import distinct
+from triptych.collections.trec import read_run
 from triptych.errors import DataError, InputError
-from triptych.eval.collection import Document
-from triptych.eval.readers import texts
-from triptych.eval.readers.base import Wanted
-from triptych.eval.readers.catalogue import READERS, check, read_collections
-from triptych.eval.readers.texts import distinct
-from triptych.eval.readers.trec import read_run
+from triptych.records import Place
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "training"])

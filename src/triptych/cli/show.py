@@ -1,0 +1,278 @@
+"""The terminal: results on standard output, everything else on standard error.
+
+Results as a reader sees them: hits with their three scores, and what the scores are made of.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from triptych.types import HEADS, Head, HeadWeights, Hit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task
+
+Advance = Callable[[int], None]
+
+
+def stdout() -> Console:
+    """A console on standard output; 80 columns wide where it is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def stderr() -> Console:
+    """A console on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False, markup=False)
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """One JSON object as one line of standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def progress(label: str, total: int | None, unit: str = "documents") -> Generator[Advance]:
+    """A progress bar with rate and remaining time, if standard error is a terminal.
+
+    Args:
+        label: What is going on.
+        total: How many there are; None: unknown, and no remaining time is shown.
+        unit: What is counted.
+
+    Yields:
+        A function to call with the number of units done since its last call.
+    """
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    from rich import progress as bars
+    from rich.text import Text
+
+    class Rate(bars.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.1f} {unit}/s" if speed else "", style="dim")
+
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(bar_width=20),
+        bars.MofNCompleteColumn(),
+        Rate(),
+        bars.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+if TYPE_CHECKING:
+    from triptych.explain import Explanation, Token
+
+COLOURS: dict[Head, str] = {"dense": "cyan", "lexical": "yellow", "multi": "magenta"}
+_BAR = 24
+_INDENT = " " * 5
+_WORDS, _PARTNERS = 8, 24  # most that are shown of one explanation
+
+
+def heading(query: str, lang: str | None = None) -> Text:
+    """A query above its hits."""
+    text = Text("? ", style="bold green")
+    text.append(query, style="bold")
+    if lang:
+        text.append(f"  [{lang}]", style="green")
+    return text
+
+
+def legend(weights: HeadWeights, heads: Sequence[Head] = HEADS) -> Text:
+    """Which colour is which score, and with which weight it counts."""
+    text = Text("score = ", style="dim")
+    terms: list[tuple[Head, float]] = [
+        (head, getattr(weights, head)) for head in heads if getattr(weights, head)
+    ]
+    for i, (head, weight) in enumerate(terms):
+        text.append(" + " if i else "")
+        text.append(f"{weight:g} × ", style="dim").append(f"■ {head}", style=COLOURS[head])
+    return text
+
+
+def hit_lines(
+    console: Console, rank: int, hit: Hit, weights: HeadWeights, top: float, *, lines: int | None = 2
+) -> RenderableType:
+    """A hit: rank, score, the three scores and their share in it as a bar, language, id, and the text.
+
+    Args:
+        console: Where it will be printed.
+        rank: From 1.
+        hit: The hit.
+        weights: As in the search.
+        top: The best score, which has the full bar.
+        lines: Of the text; None: all of it.
+    """
+    head = Text(f"{rank:>3}  ", style="bold")
+    head.append(f"{hit.score:.3f} ", style="bold")
+    head.append_text(_bar(hit.scores, weights, top))
+    for name in HEADS:
+        if name in hit.scores:
+            head.append(f" {hit.scores[name]:.3f}", style=COLOURS[name])
+    second = Text(_INDENT)
+    if isinstance(lang := hit.metadata.get("lang"), str):
+        second.append(f"[{lang}] ", style="green")
+    second.append(hit.id, style="blue")
+    return Group(head, second, *_body(console, hit.text, lines))
+
+
+def _body(console: Console, text: str, lines: int | None) -> list[Text]:
+    """The text in indented lines; an ellipsis says that there were more."""
+    room = max(20, console.width - len(_INDENT))
+    wrapped = list(Text(" ".join(text.split())).wrap(console, room, overflow="fold"))
+    shown = wrapped[:lines]
+    if len(wrapped) > len(shown):
+        shown[-1].truncate(room - 1)
+        shown[-1].rstrip()
+        shown[-1].append("…")
+    for line in shown:
+        line.rstrip()
+    return [Text(_INDENT).append_text(line) for line in shown]
+
+
+def _bar(scores: Mapping[Head, float], weights: HeadWeights, top: float) -> Text:
+    """The weighted scores side by side; as long as the score in relation to the best one."""
+    bar = Text()
+    parts = {head: max(0.0, getattr(weights, head) * score) for head, score in scores.items()}
+    unit = _BAR / top if top > 0 else 0.0
+    done = shown = 0.0
+    for head in HEADS:
+        done += parts.get(head, 0.0) * unit
+        cells = min(_BAR, round(done)) - round(shown)
+        bar.append("█" * max(0, cells), style=COLOURS[head])
+        shown += max(0, cells)
+    bar.append("·" * (_BAR - round(shown)), style="dim")
+    return bar
+
+
+def explanation_lines(explanation: Explanation) -> RenderableType:
+    """The shared words with their weights, and the partner of each query token."""
+    parts: list[RenderableType] = []
+    if "lexical" in explanation.scores:
+        parts.append(_lexical_table(explanation))
+    if "multi" in explanation.scores:
+        parts.append(_partners(explanation))
+    return Padding(Group(*parts), (0, 0, 0, len(_INDENT)), expand=False)
+
+
+def _lexical_table(explanation: Explanation) -> RenderableType:
+    if not explanation.lexical:
+        return Text("lexical 0: no word in common", style=COLOURS["lexical"])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
+    table.add_column("words in common", style=COLOURS["lexical"], overflow="fold")
+    for name in ("query", "document", "product"):
+        table.add_column(name, justify="right")
+    for match in explanation.lexical[:_WORDS]:
+        numbers = (match.query_weight, match.document_weight, match.contribution)
+        table.add_row(_named(match.document_token), *(f"{number:.3f}" for number in numbers))
+    rest = explanation.lexical[_WORDS:]
+    if rest:
+        table.add_row(f"and {len(rest)} more", "", "", f"{sum(match.contribution for match in rest):.3f}")
+    table.add_row(Text("lexical score", style="bold"), "", "", f"{explanation.scores['lexical']:.3f}")
+    return table
+
+
+def _partners(explanation: Explanation) -> RenderableType:
+    """``query token→document token similarity``, as many to a line as fit."""
+    text = Text()
+    for match in explanation.tokens[:_PARTNERS]:
+        dim = match.query_token.kind != "text"
+        text.append(_joined(match.query_token), style="dim" if dim else COLOURS["multi"])
+        text.append("→", style="dim").append(_joined(match.document_token), style="dim" if dim else "")
+        text.append("\u00a0").append(f"{match.similarity:.2f}", style="dim" if dim else "bold")
+        text.append("   ")
+    if rest := len(explanation.tokens) - _PARTNERS:
+        text.append(f"and {rest} more" if rest > 0 else "")
+    text.append(f"  multi score {explanation.scores['multi']:.3f}", style="bold")
+    return Group(Text("query token → nearest document token, similarity", style="dim"), text)
+
+
+def _joined(token: Token) -> str:
+    """A token that a line break does not cut."""
+    return token.piece.replace(" ", "\u00a0")
+
+
+def _named(token: Token) -> str:
+    """A piece, with its word where that tells more and is one (not a whole clause without blanks)."""
+    word = token.word.strip(".,;:!?()[]«»\"'„“”")
+    if word == token.piece or len(word) > 20 or token.kind != "text":
+        return token.piece
+    return f"{token.piece} ({word})"
+
+
+def hit_json(rank: int, hit: Hit) -> dict[str, Any]:
+    """A hit for machines."""
+    return {
+        "rank": rank,
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "scores": {head: round(score, 6) for head, score in hit.scores.items()},
+        "text": hit.text,
+        "metadata": dict(hit.metadata),
+    }
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """An explanation for machines."""
+    return {
+        "lexical": [
+            {
+                "piece": match.document_token.piece,
+                "word": match.document_token.word,
+                "id": match.document_token.id,
+                "query_weight": match.query_weight,
+                "document_weight": match.document_weight,
+                "contribution": match.contribution,
+            }
+            for match in explanation.lexical
+        ],
+        "tokens": [
+            {
+                "query_token": match.query_token.piece,
+                "kind": match.query_token.kind,
+                "document_token": match.document_token.piece,
+                "document_position": match.document_token.position,
+                "similarity": match.similarity,
+            }
+            for match in explanation.tokens
+        ],
+    }
+
+
+def print_hits(
+    console: Console,
+    hits: Sequence[Hit],
+    weights: HeadWeights,
+    explanations: Sequence[Explanation] = (),
+    *,
+    lines: int | None = 2,
+) -> None:
+    """Prints the hits of one query, each with its explanation if there are any."""
+    if not hits:
+        console.print(Text("     nothing found", style="dim"))
+    top = max((hit.score for hit in hits), default=0.0)
+    for i, hit in enumerate(hits):
+        console.print(hit_lines(console, i + 1, hit, weights, top, lines=lines))
+        if explanations:
+            console.print(explanation_lines(explanations[i]))
+            console.print()

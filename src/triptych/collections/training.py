@@ -1,0 +1,246 @@
+"""Streams of training examples and of raw texts from files and folders, never held whole.
+
+Our own training format as a test collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from triptych.collections.base import (
+    Collection,
+    Document,
+    Facts,
+    FileCorpus,
+    Judgements,
+    Qrels,
+    Queries,
+    Wanted,
+    found,
+    make,
+)
+from triptych.collections.examples import LANGUAGE, Example, Judged, join_judged, parse_record
+from triptych.collections.qrels import beir_files, is_beir, read_beir
+from triptych.errors import DataError
+from triptych.io import STDIN, open_source, read_lines, read_text
+from triptych.records import JSONL, PARQUET, Fields, Place, ending, files_of, parsed, places_of, to_document
+
+TEXT = (".txt", ".text")
+
+
+class RawText(NamedTuple):
+    """A text for pre-training, where it stands, and what the file says of its language."""
+
+    text: str
+    place: Place
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        split: The judgements of a BEIR folder that are used.
+        positive_from: The least label or score of a positive, where passages are judged one by one.
+        on_error: Called with each record that cannot be used; reading goes on after it. None: it is raised.
+        on_skip: Called with the place of each query that has no positive.
+        on_record: Called with each record of JSON Lines and Parquet of which an example can be made: for fields
+            that an example does not have.
+    """
+
+    split: str = "train"
+    positive_from: float = 0.5
+    on_error: Callable[[DataError], None] | None = None
+    on_skip: Callable[[Place], None] | None = None
+    on_record: Callable[[Place, Mapping[str, Any]], None] | None = None
+
+
+def read_examples(
+    sources: Path | str | Iterable[Path | str], reading: Reading | None = None
+) -> Iterator[tuple[Place, Example]]:
+    """Reads training examples from files and folders, in the forms that `triptych.collections.examples` knows.
+
+    JSON Lines may be compressed by gzip or Zstandard. A folder with ``corpus.jsonl`` and ``queries.jsonl`` is a
+    BEIR collection; of any other folder all .jsonl and .parquet files are read, in the order of their names.
+    Pairs that are judged one by one are joined to one example as long as the same query follows itself; a query
+    without any positive gives no example (`Reading.on_skip` tells).
+
+    Yields:
+        Where the example begins, and the example.
+
+    Raises:
+        DataError: For what cannot be read, with the file and the line (of a Parquet file: the row).
+    """
+    how = reading or Reading()
+    for path in source_paths(sources):
+        if is_beir(path):
+            beir_files(path, how.split)
+            yield from _kept(_guarded(read_beir(path, how.split), how), how)
+            continue
+        for file in files_of(path, JSONL + PARQUET):
+            yield from _kept(_guarded(_read_file(file, how), how), how)
+
+
+def read_texts(sources: Path | str | Iterable[Path | str], *, lines: bool = False) -> Iterator[RawText]:
+    """Reads raw texts for pre-training.
+
+    JSON Lines and Parquet hold them in ``text`` (or ``contents``, ``body``; a ``title`` goes in front) with,
+    perhaps, a ``lang``. A .txt file is one text, or with `lines` each of its lines is one. Blank texts are passed
+    over.
+
+    Raises:
+        DataError: For what cannot be read, with the file and the line.
+    """
+    for path in source_paths(sources):
+        for file in files_of(path, JSONL + PARQUET + TEXT):
+            for raw in _read_plain(file, lines) if ending(file) in TEXT else _read_records(file):
+                if raw.text.strip():
+                    yield raw
+
+
+def source_paths(sources: Path | str | Iterable[Path | str]) -> list[Path]:
+    """One or several paths as a list."""
+    return [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
+
+
+def source_files(sources: Path | str | Iterable[Path | str], split: str = "train") -> list[Path]:
+    """All files that are read for `sources`: what a cache's key has to cover.
+
+    Raises:
+        DataError: For a path that is not there, or standard input, which has no file.
+    """
+    files: list[Path] = []
+    for path in source_paths(sources):
+        if str(path) == STDIN:
+            raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
+        files += files_of(path, (*JSONL, *PARQUET, *TEXT, ".tsv"))
+        if is_beir(path):  # a missing split is an error now and not after an hour of reading
+            beir_files(path, split)
+    return files
+
+
+def _kept(found: Iterator[tuple[Place, Example | None]], how: Reading) -> Iterator[tuple[Place, Example]]:
+    for place, example in found:
+        if example is not None:
+            yield place, example
+        elif how.on_skip:
+            how.on_skip(place)
+
+
+def _guarded(
+    found: Iterator[tuple[Place, Example | None]], how: Reading
+) -> Iterator[tuple[Place, Example | None]]:
+    """Hands an error that ends the file (bytes that are not UTF-8, a missing file) to `on_error`."""
+    try:
+        yield from found
+    except DataError as error:
+        if how.on_error is None:
+            raise
+        how.on_error(error)
+
+
+def _read_file(file: Path, how: Reading) -> Iterator[tuple[Place, Example | None]]:
+    waiting: list[Judged] = []
+    start = Place(str(file))
+    for place, raw in places_of(file):
+        try:
+            record = parsed(raw, place)
+            made = parse_record(record, place)
+        except DataError as error:
+            if how.on_error is None:
+                raise
+            how.on_error(error)
+            continue
+        if how.on_record:
+            how.on_record(place, record)
+        if isinstance(made, Example):
+            yield from _joined(waiting, start, how)
+            waiting = []
+            yield place, made
+            continue
+        for pair in made:
+            if waiting and waiting[0].query != pair.query:
+                yield from _joined(waiting, start, how)
+                waiting = []
+            start = start if waiting else place
+            waiting.append(pair)
+    yield from _joined(waiting, start, how)
+
+
+def _joined(waiting: list[Judged], start: Place, how: Reading) -> Iterator[tuple[Place, Example | None]]:
+    if not waiting:
+        return
+    try:
+        yield start, join_judged(waiting, how.positive_from, start)
+    except DataError as error:
+        if how.on_error is None:
+            raise
+        how.on_error(error)
+
+
+def _read_plain(file: Path, lines: bool) -> Iterator[RawText]:
+    with open_source(file) as source:
+        if not lines:
+            yield RawText(read_text(source), Place(source.name), None)
+            return
+        for line in read_lines(source):
+            yield RawText(line.text, Place(source.name, line.number), None)
+
+
+def _read_records(file: Path) -> Iterator[RawText]:
+    for place, raw in places_of(file):
+        record = parsed(raw, place)
+        language = next((record[name] for name in LANGUAGE if isinstance(record.get(name), str)), None)
+        yield RawText(to_document(record, Fields(id=()), place).content, place, language)
+
+
+LAYOUT = "JSON Lines or Parquet with query, pos and neg (or one of the other forms of training data)"
+
+
+def training(path: Path, wanted: Wanted) -> list[Collection]:
+    """Reads queries with their positives and negatives; the passages of all queries together are the corpus.
+
+    A document's id is made of its text, so that a passage that several queries name is one document. Lines with
+    the same query are one query. The collection is as hard as its negatives, and passages that nobody judged count
+    as not relevant.
+    """
+    files = files_of(path, JSONL + PARQUET)
+    name = path.resolve().name.split(".")[0]
+    if not wanted.takes("", f"{name}/"):
+        return found([], path, wanted, LAYOUT)
+    ids: dict[str, str] = {}
+    qrels: Qrels = {}
+    skipped: list[str] = []
+    reading = Reading(on_skip=lambda place: skipped.append(place.id))
+    for place, example in read_examples(files, reading):
+        query = ids.setdefault(example.query, example.id or str(len(ids)))
+        judged = qrels.setdefault(query, {})
+        for text in example.neg:
+            judged.setdefault(_id(text), 0)
+        judged |= {_id(text): 1 for text in example.pos}
+        if len(qrels) != len(ids):
+            raise place.error(f"duplicate query id {query!r}; expected one for each query")
+    if skipped and wanted.warn is not None:
+        wanted.warn(f"{path}: {len(skipped)} queries have no positive and are left out")
+    queries: Queries = {id_: text for text, id_ in ids.items()}
+    corpus = FileCorpus.of(lambda: _passages(files), files, "training")
+    return [make(Facts(name), "", wanted.split or "test", corpus, Judgements(queries, qrels, path), wanted)]
+
+
+def _passages(files: list[Path]) -> Iterator[Document]:
+    seen: set[str] = set()
+    for _, example in read_examples(files):
+        for text in example.passages:
+            id_ = _id(text)
+            if id_ not in seen:
+                seen.add(id_)
+                yield Document(id_, text)
+
+
+def _id(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -1,0 +1,284 @@
+"""Writing files so that a reader never sees half of one.
+
+Bytes of a file, of a pipe or of standard input as checked UTF-8 lines, decompressed on the way.
+
+What can be wrong with the bytes is found here: a missing file, a cut-off archive, text that is not UTF-8.
+
+Writing JSON Lines: whole or not at all, compressed by the ending of the name, the same bytes for the same lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import zstandard
+
+from triptych.errors import DataError, StorageError
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Gives a temporary path to write to; at the end that file is forced to the disk and renamed to `path`.
+
+    Args:
+        path: The file; an old one is replaced at once, or not at all.
+
+    Raises:
+        StorageError: If the folder cannot be written (disk full, no permission); an old file is untouched.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it appears whole or not at all.
+
+    Raises:
+        StorageError: If it cannot be written; an old file is untouched.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces a folder's entries to the disk, so that a rename survives a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    """The rights that new files lose; mkstemp gives its files to their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+STDIN = "-"
+BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 18
+_ZSTD_CHUNK = 1 << 11  # small, because what comes out may be thousands of times larger
+_PEEK = 512  # bytes that decide on compression and, without a format, on JSON Lines
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Line(NamedTuple):
+    """A line without its end, and its number from 1."""
+
+    number: int
+    text: str
+
+
+class Source(NamedTuple):
+    """An open, decompressed stream with the name that ids and messages use.
+
+    Attributes:
+        name: The path as given, with ``/`` between its parts; ``-`` for standard input.
+        stream: The bytes, decompressed.
+        head: Its first bytes, for guessing; they are still to come from `stream`.
+    """
+
+    name: str
+    stream: BinaryIO
+    head: bytes
+
+
+class _Chunks(io.RawIOBase):
+    """A raw stream over an iterator of byte strings."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        n = min(len(buffer), len(self._left))
+        buffer[:n] = self._left[:n]
+        self._left = self._left[n:]
+        return n
+
+
+@contextlib.contextmanager
+def open_source(path: Path | str) -> Generator[Source]:
+    """Opens a file, a pipe or (for ``-``) standard input, and decompresses gzip and Zstandard.
+
+    Compression is told by the first bytes, so that it works on pipes too and a wrong ending does no harm:
+    neither magic number can begin a UTF-8 text.
+
+    Raises:
+        DataError: For a file that cannot be opened or read, or a broken archive (while reading too).
+    """
+    name = STDIN if str(path) == STDIN else Path(path).as_posix()
+    with contextlib.ExitStack() as stack:
+        with _read_errors(name):
+            raw = sys.stdin.buffer if name == STDIN else stack.enter_context(Path(path).open("rb"))
+            stream, magic = _peek(raw, len(_ZSTD))
+            plain, head = _peek(_decompressed(stream, magic, name), _PEEK)
+        yield Source(name, plain, head)
+
+
+def read_lines(source: Source) -> Iterator[Line]:
+    """Lines of a source, ended by LF or CR LF and nothing else; a byte order mark is dropped.
+
+    Raises:
+        DataError: For bytes that are not UTF-8, with the line and the offset (after decompression).
+    """
+    offset = 0
+    with _read_errors(source.name):
+        for number, line in enumerate(source.stream, start=1):
+            skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
+            try:
+                text = line[skip:].decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(line[skip:], error, offset + skip, source.name, number) from None
+            yield Line(number, text.removesuffix("\n").removesuffix("\r"))
+            offset += len(line)
+
+
+def read_chunks(source: Source) -> Iterator[str]:
+    """The text of a source in pieces of at most 256 KiB, for files whose lines may be too long to hold.
+
+    Raises:
+        DataError: As `read_lines`, without the line.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    with _read_errors(source.name):
+        try:
+            while data := source.stream.read(_CHUNK):
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 text: {error.reason}", source.name) from None
+
+
+def read_text(source: Source) -> str:
+    """The whole text of a source, its lines ended by LF.
+
+    Raises:
+        DataError: As `read_lines`.
+    """
+    return "\n".join(line.text for line in read_lines(source))
+
+
+def _not_utf8(line: bytes, error: UnicodeDecodeError, offset: int, name: str, number: int) -> DataError:
+    place = offset + error.start
+    if place == 0 and line.startswith(_UTF16):
+        return DataError("UTF-16 text; expected UTF-8", name, number)
+    return DataError(f"byte 0x{line[error.start]:02x} at offset {place} is not UTF-8", name, number)
+
+
+@contextlib.contextmanager
+def _read_errors(name: str) -> Generator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise DataError(f"broken compressed file ({error})", name) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", name) from error
+
+
+def _peek(stream: BinaryIO, size: int) -> tuple[BinaryIO, bytes]:
+    """The first bytes of a stream (fewer only at its end), and the stream from its beginning."""
+    head = stream.read(size) or b""
+    # read1 gives what a slow pipe has by now; read would wait until the chunk is full.
+    rest = iter(lambda: cast(io.BufferedReader, stream).read1(_CHUNK) or b"", b"")
+    return io.BufferedReader(_Chunks(itertools.chain([head] if head else [], rest)), _CHUNK), head
+
+
+def _decompressed(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
+    if head.startswith(_GZIP):
+        return io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), _CHUNK)
+    if head.startswith(_ZSTD) or name.lower().endswith((".zst", ".zstd")):
+        return io.BufferedReader(_Chunks(_unzstd(stream)), _CHUNK)
+    return stream
+
+
+def _unzstd(stream: BinaryIO) -> Iterator[bytes]:
+    """Decompresses all frames; the library's own reader takes a cut-off frame for the end of the data."""
+    frame = None
+    for chunk in iter(lambda: stream.read(_ZSTD_CHUNK), b""):
+        data = chunk
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data = b""
+            if frame.eof:
+                data, frame = frame.unused_data, None
+    if frame is not None:
+        raise EOFError("it ends in the middle of a Zstandard frame")
+
+
+WriteLine = Callable[[Mapping[str, Any]], None]
+
+
+@contextmanager
+def json_lines(path: Path) -> Generator[WriteLine]:
+    """Gives a function that writes one record; the file appears under its name when all are written.
+
+    Args:
+        path: ``.gz`` means gzip and ``.zst`` Zstandard; the folder is made if it is not there.
+
+    Raises:
+        StorageError: If it cannot be written; an old file is untouched, as it is by any error in between.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as raw, ExitStack() as stack:
+        stream: Any = raw
+        if path.suffix == ".gz":
+            stream = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        elif path.suffix in (".zst", ".zstd"):
+            writer = zstandard.ZstdCompressor(level=9).stream_writer(cast(BinaryIO, raw), closefd=False)
+            stream = stack.enter_context(writer)
+
+        def write(record: Mapping[str, Any]) -> None:
+            line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+            stream.write(line.encode("utf-8", "surrogatepass"))
+
+        yield write

@@ -1,0 +1,293 @@
+"""Checkpoint folders: which layouts there are, how each is read and written.
+
+- **ours**: `config.json` (the backbone's Hugging Face configuration with a part `triptych`), one
+  `model.safetensors` (backbone tensors under their Hugging Face names, `lexical_head.*`, `multi_head.*`; large
+  tables may be stored in 4 or 8 bits) and the tokenizer's files;
+- **published**: as BGE-M3 is published: a Hugging Face encoder folder with `sparse_linear.pt` and
+  `colbert_linear.pt`;
+- **sentence-transformers**: see `triptych.model.sentence_transformers`, which reads and writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig
+
+from triptych.config import M3Config
+from triptych.errors import InputError, ModelError
+from triptych.io import write_json
+from triptych.model import backbone as backbones
+from triptych.model import sentence_transformers as st_layout
+from triptych.model import sentence_transformers as st_write
+from triptych.model import tensors as compact
+from triptych.model.m3 import M3Model
+from triptych.model.tensors import Quantized, read_object
+from triptych.model.tokenizer import TextTokenizer
+
+Layout = Literal["triptych", "published", "sentence-transformers"]
+WEIGHTS = "model.safetensors"
+_HEADS = {"lexical_head": "sparse_linear.pt", "multi_head": "colbert_linear.pt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model with its tokenizer."""
+
+    model: M3Model
+    tokenizer: TextTokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that determines the vectors."""
+        return self.model.fingerprint({"tokenizer": self.tokenizer.digest})
+
+
+def layout_of(folder: Path) -> Layout:
+    """Tells which layout a folder has.
+
+    Raises:
+        ModelError: If it is none that has heads; the message says what is missing.
+    """
+    config = folder / "config.json"
+    if config.is_file() and "triptych" in read_object(config):
+        return "triptych"
+    found = [name for name in _HEADS.values() if (folder / name).is_file()]
+    if len(found) == len(_HEADS):
+        return "published"
+    if found:
+        missing = next(name for name in _HEADS.values() if name not in found)
+        raise ModelError(
+            f"{folder / missing}: missing; the folder has {found[0]}, so it should hold both heads"
+        )
+    if (folder / "modules.json").is_file():
+        return "sentence-transformers"
+    if not folder.is_dir() or not config.is_file():
+        raise ModelError(f"{folder}: not a checkpoint folder (no config.json)")
+    raise ModelError(
+        f"{folder}: an encoder without heads (no {' and '.join(_HEADS.values())}, no 'triptych' in config.json); "
+        "Encoder.from_backbone gives it new, untrained ones"
+    )
+
+
+def load(folder: Path) -> Checkpoint:
+    """Reads a checkpoint folder of any layout.
+
+    Raises:
+        ModelError: If a file is missing, broken or does not fit; the message names it.
+    """
+    layout = layout_of(folder)
+    inner = st_layout.encoder_folder(folder) if layout == "sentence-transformers" else folder
+    tokenizer = TextTokenizer.load(inner)
+    if layout == "triptych":
+        return Checkpoint(_load_ours(folder, tokenizer), tokenizer)
+    if layout == "published":
+        return Checkpoint(_load_published(folder, tokenizer), tokenizer)
+    encoder = backbones.read(inner)
+    config, heads = st_layout.read(folder, encoder, tokenizer)
+    return Checkpoint(_with_heads(encoder, config, tokenizer, heads, str(folder)), tokenizer)
+
+
+def reconfigured(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:
+    """The same weights under a changed configuration.
+
+    Args:
+        checkpoint: A model with its tokenizer.
+        settings: Fields of `M3Config`.
+
+    Raises:
+        InputError: For an unknown field, or one that needs other weights.
+    """
+    model = checkpoint.model
+    config = M3Config.of({**model.config.to_dict(), **settings}, "settings")
+    room = backbones.usable_positions(model.backbone)
+    if config.max_length > room:
+        raise InputError(f"max_length: got {config.max_length}; the backbone has {room} usable positions")
+    if (config.lexical, config.multi_dim) != (model.config.lexical, model.config.multi_dim):
+        raise InputError(
+            "lexical, multi_dim: say which heads the weights have; they cannot be changed by a setting"
+        )
+    model.config = config
+    return checkpoint
+
+
+def from_backbone(folder: Path, **settings: Any) -> Checkpoint:
+    """A plain Hugging Face encoder with new, untrained heads: where training starts.
+
+    Args:
+        folder: Encoder folder.
+        settings: Fields of `M3Config`; `max_length` defaults to what the backbone can read, `multi_dim` to
+            its width.
+    """
+    tokenizer, encoder = TextTokenizer.load(folder), backbones.read(folder)
+    room = backbones.usable_positions(encoder)
+    config = M3Config.of(
+        {"max_length": room, "multi_dim": backbones.hidden_size(encoder), **settings}, "from_backbone"
+    )
+    return Checkpoint(_with_heads(encoder, config, tokenizer, None, str(folder)), tokenizer)
+
+
+def _load_ours(folder: Path, tokenizer: TextTokenizer) -> M3Model:
+    config = M3Config.of(
+        read_object(folder / "config.json")["triptych"], f"{folder / 'config.json'}: triptych"
+    )
+    path = folder / WEIGHTS
+    tensors = {name: torch.from_numpy(array).float() for name, array in compact.read_tensors(path).items()}
+    heads = {name: tensors.pop(name) for name in list(tensors) if name.split(".")[0] in _HEADS}
+    encoder = backbones.build(_hf_config(folder), tensors, str(path))
+    return _with_heads(encoder, config, tokenizer, heads, str(path))
+
+
+def _load_published(folder: Path, tokenizer: TextTokenizer) -> M3Model:
+    encoder = backbones.read(folder)
+    heads: dict[str, Tensor] = {}
+    for head, name in _HEADS.items():
+        tensors = _read_pickle(folder / name)
+        width = backbones.hidden_size(encoder)
+        rows = 1 if head == "lexical_head" else len(tensors["weight"])
+        for part, shape in (("weight", (rows, width)), ("bias", (rows,))):
+            if tuple(tensors[part].shape) != shape:
+                raise ModelError(
+                    f"{folder / name}: {part} has shape {tuple(tensors[part].shape)}, expected {shape}"
+                )
+            heads[f"{head}.{part}"] = tensors[part]
+    config = M3Config(
+        max_length=backbones.usable_positions(encoder), multi_dim=len(heads["multi_head.weight"])
+    )
+    return _with_heads(encoder, config, tokenizer, heads, str(folder))
+
+
+def _with_heads(
+    encoder: nn.Module,
+    config: M3Config,
+    tokenizer: TextTokenizer,
+    heads: Mapping[str, Tensor] | None,
+    where: str,
+) -> M3Model:
+    """Puts the heads on; with `heads` None they stay random."""
+    room = backbones.usable_positions(encoder)
+    if config.max_length > room:
+        raise ModelError(
+            f"{where}: max_length {config.max_length}, but the backbone has {room} usable positions"
+        )
+    model = M3Model(encoder, config, tokenizer.special)
+    if heads is not None:
+        own = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
+        for name, parameter in own.items():
+            if name not in heads:
+                raise ModelError(f"{where}: the tensor {name} is missing")
+            if heads[name].shape != parameter.shape:
+                got, expected = tuple(heads[name].shape), tuple(parameter.shape)
+                raise ModelError(f"{where}: {name} has shape {got}, expected {expected}")
+            parameter.data = heads[name].clone()
+        if extra := set(heads) - set(own):
+            raise ModelError(f"{where}: has {sorted(extra)}, which the configuration does not mention")
+    return model.eval()
+
+
+def save(
+    checkpoint: Checkpoint,
+    folder: Path,
+    layout: Layout = "triptych",
+    *,
+    part: Literal["dense", "multi"] = "dense",
+    bits: Mapping[str, int] | None = None,
+    start: Path | None = None,
+) -> None:
+    """Writes a checkpoint folder.
+
+    Args:
+        checkpoint: What to write.
+        folder: Made if needed; files of the same names are replaced.
+        layout: Ours, the published one (which FlagEmbedding and vLLM load), or sentence-transformers'.
+        part: Which representation a sentence-transformers folder gives.
+        bits: Our layout only: tensor name to 4 or 8, to store it in as many bits.
+        start: A folder that the model came from. If both are in our layout, matrices that are compact there and
+            have not changed since are stored as they are there: what was frozen in training stays as small.
+
+    Raises:
+        InputError: If the layout cannot hold this model.
+        StorageError: If writing fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if layout == "triptych":
+        _save_ours(checkpoint, folder, bits or {}, start)
+    elif layout == "published":
+        _save_published(checkpoint.model, folder)
+    elif layout == "sentence-transformers":
+        st_write.save(checkpoint.model, checkpoint.tokenizer, folder, part)
+    else:
+        raise InputError(f"layout: got {layout!r}; expected triptych, published or sentence-transformers")
+    checkpoint.tokenizer.save(folder)
+
+
+def _save_ours(checkpoint: Checkpoint, folder: Path, bits: Mapping[str, int], start: Path | None) -> None:
+    model = checkpoint.model
+    state = {name.removeprefix("backbone."): tensor for name, tensor in model.state_dict().items()}
+    tensors: dict[str, Any] = {name: _to_numpy(tensor) for name, tensor in state.items()}
+    if start is not None and layout_of(start) == "triptych":
+        tensors |= _unchanged(compact.read_stored(start / WEIGHTS), tensors, except_for=bits)
+    compact.write_tensors(folder / WEIGHTS, tensors, bits)
+    values = cast(Any, model.backbone).config.to_dict() | {"triptych": model.config.to_dict()}
+    write_json(folder / "config.json", values)
+
+
+def _unchanged(
+    stored: Mapping[str, Any], tensors: Mapping[str, Any], except_for: Collection[str]
+) -> dict[str, Quantized]:
+    """The compact matrices of a file whose values are exactly those of the tensors of the same names."""
+    return {
+        name: matrix
+        for name, matrix in stored.items()
+        if isinstance(matrix, Quantized)
+        and name in tensors
+        and name not in except_for
+        and matrix.shape == tensors[name].shape
+        and np.array_equal(matrix.dequantize(), tensors[name])
+    }
+
+
+def _to_numpy(tensor: Tensor) -> Any:
+    """NumPy has no bfloat16; float32 holds it exactly."""
+    tensor = tensor.detach().cpu().contiguous()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _save_published(model: M3Model, folder: Path) -> None:
+    plain = M3Config(max_length=model.config.max_length, multi_dim=model.config.multi_dim)
+    if model.heads != ("dense", "lexical", "multi") or model.config != plain:
+        raise InputError(
+            "layout 'published' holds models with [CLS] pooling, both heads and no prefixes; "
+            f"this one has {model.config} (a sentence-transformers folder can hold its dense part)"
+        )
+    backbones.write(model.backbone, folder)
+    for head, name in _HEADS.items():
+        torch.save(cast(nn.Module, getattr(model, head)).state_dict(), folder / name)
+
+
+def _hf_config(folder: Path) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder / 'config.json'}: not a Hugging Face configuration: {error}") from error
+    # transformers keeps keys that it does not know, and would write ours into folders of other layouts.
+    vars(config).pop("triptych", None)
+    return config
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Reads a torch pickle of a linear layer; `weights_only` lets it hold tensors and nothing else."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+        raise ModelError(f"{path}: cannot be read as a torch file of tensors: {error}") from error
+    found = cast("dict[str, Any]", tensors) if isinstance(tensors, dict) else {}
+    if not all(isinstance(found.get(name), Tensor) for name in ("weight", "bias")):
+        raise ModelError(f"{path}: expected the tensors weight and bias")
+    return found

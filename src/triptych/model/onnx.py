@@ -1,0 +1,186 @@
+"""One ONNX graph with all the heads that a model has, for onnxruntime and whatever else reads ONNX.
+
+Inputs: ``input_ids`` and ``attention_mask``, int64 ``[N, L]``, padded on the right. Outputs, float32:
+
+- ``dense`` ``[N, D]``, rows of length 1;
+- ``lexical`` ``[N, L]``, the weight of each position's token, 0 where it does not count; the weight of a token
+  id in a text is the maximum over its positions;
+- ``multi`` ``[N, L, D']``, rows of length 1, and 0 where a position has no vector.
+
+The file's metadata say what the graph cannot: the configuration with its prefixes, and the heads.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize, scaled_dot_product_attention
+
+from triptych.errors import InputError, MissingExtra, StorageError
+from triptych.io import replacing
+from triptych.model.forward import supported
+from triptych.model.m3 import M3Model
+from triptych.model.packed import SpecialIds
+from triptych.types import Head
+
+# Parameters above 2 GB do not fit into one protobuf message; they then go into a file beside it.
+_ONE_FILE = 2**31 - 2**20
+
+
+class PaddedModel(nn.Module):
+    """The model as a function of a padded batch, of operations that ONNX has.
+
+    Args:
+        model: In float32, in evaluation mode.
+    """
+
+    def __init__(self, model: M3Model) -> None:
+        super().__init__()
+        self.model = model
+        self.packs = supported(model.backbone) is None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """See the module."""
+        model, real = self.model, attention_mask.bool()
+        if self.packs:
+            states = _states(cast(Any, model.backbone), input_ids, real)
+        else:
+            states = model.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        outputs = [_dense(model, states, input_ids, real)]
+        if model.lexical_head is not None:
+            outputs.append(_lexical(model, states, input_ids, real))
+        if model.multi_head is not None:
+            outputs.append(_multi(model, states, input_ids, real))
+        return tuple(outputs)
+
+
+def _states(backbone: Any, ids: Tensor, real: Tensor) -> Tensor:
+    """The states ``[N, L, H]`` of a BERT-like backbone, written out: tracing its own forward depends on its release."""
+    parts = backbone.embeddings
+    padding = parts.position_embeddings.padding_idx
+    if padding is None:
+        places = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    else:
+        counted = (real & (ids != padding)).long()
+        places = counted.cumsum(1) * counted + padding
+    states = parts.word_embeddings(ids) + parts.position_embeddings(places)
+    if getattr(parts, "token_type_embeddings", None) is not None:
+        states = states + parts.token_type_embeddings.weight[0]
+    states = parts.LayerNorm(states)
+    mask = real[:, None, None, :]
+    for layer in backbone.encoder.layer:
+        inner, output = layer.attention.self, layer.attention.output
+        size = (*ids.shape, inner.num_attention_heads, inner.attention_head_size)
+        qkv = [part(states).view(size).transpose(1, 2) for part in (inner.query, inner.key, inner.value)]
+        context = scaled_dot_product_attention(*qkv, attn_mask=mask).transpose(1, 2).flatten(2)
+        states = output.LayerNorm(output.dense(context) + states)
+        wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(states))
+        states = layer.output.LayerNorm(layer.output.dense(wide) + states)
+    return states
+
+
+def _dense(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
+    pooling = model.config.pooling
+    if pooling == "cls":
+        return normalize(states[:, 0], dim=-1)
+    counted = real if pooling == "mean" else real & (ids == model.special.cls)
+    return normalize((states * counted[..., None]).sum(1), dim=-1)
+
+
+def _lexical(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
+    head = cast(nn.Linear, model.lexical_head)
+    counted = real
+    for special in model.special.never_lexical:
+        counted = counted & (ids != special)
+    return torch.relu(linear(states, head.weight, head.bias).squeeze(2)) * counted
+
+
+def _multi(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
+    head, config = cast(nn.Linear, model.multi_head), model.config
+    column = torch.arange(ids.shape[1], device=ids.device)
+    counted = real
+    if config.pooling == "mcls":
+        counted = counted & (ids != model.special.cls)
+    if not config.multi_first:
+        counted = counted & (column > 0)
+    if not config.multi_last:
+        counted = counted & (column < real.sum(1, keepdim=True) - 1)
+    return normalize(head(states), dim=-1) * counted[..., None]
+
+
+def export(model: M3Model, path: Path, facts: dict[str, str] | None = None) -> tuple[Head, ...]:
+    """Writes the graph; large weights go into ``NAME.data`` beside it.
+
+    Args:
+        model: On the processor, in float32, with its weights (no inference engine).
+        path: The file, ending in .onnx; its folder must exist.
+        facts: Further metadata, such as the fingerprint.
+
+    Returns:
+        The graph's outputs, in order.
+
+    Raises:
+        MissingExtra: Without the packages onnx and onnxscript.
+        InputError: For another ending, or a model in another type.
+        StorageError: If the file cannot be written.
+    """
+    if path.suffix != ".onnx":
+        raise InputError(f"export: got {path.name!r}; expected a file name that ends in .onnx")
+    if next(model.parameters()).dtype != torch.float32 or model.engine is not None:
+        raise InputError(
+            "export: expected a model in float32 whose weights are its own (load with dtype=None)"
+        )
+    program = _program(PaddedModel(model).eval(), model.heads, model.special)
+    program.model.metadata_props.update(
+        {"triptych": json.dumps(model.config.to_dict()), "heads": ",".join(model.heads), **(facts or {})}
+    )
+    large = sum(p.numel() * p.element_size() for p in model.parameters()) > _ONE_FILE
+    _save(program, path, external=large)
+    return model.heads
+
+
+def _save(program: Any, path: Path, *, external: bool) -> None:
+    """Writes into a folder of its own first; the graph appears last, when its weights are there."""
+    try:
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            program.save(str(Path(folder) / path.name), external_data=external)
+            for name in (f"{path.name}.data", path.name):
+                if (Path(folder) / name).exists():
+                    with replacing(path.parent / name) as temporary:
+                        (Path(folder) / name).replace(temporary)
+    except OSError as error:
+        raise StorageError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _program(module: PaddedModel, heads: Sequence[Head], special: SpecialIds) -> Any:
+    try:
+        import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise MissingExtra("the export to ONNX", "onnx") from error
+    ids = torch.full((2, 7), special.eos, dtype=torch.int64)
+    ids[:, 0] = special.cls
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    rows, columns = torch.export.Dim("texts", min=1), torch.export.Dim("tokens", min=2)
+    sizes = {0: rows, 1: columns}
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
+        # The exporter deprecates parts of itself, and reports on standard output.
+        warnings.simplefilter("ignore")
+        return torch.onnx.export(
+            module,
+            (ids, mask),
+            dynamo=True,
+            input_names=["input_ids", "attention_mask"],
+            output_names=list(heads),
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+            verbose=False,
+        )

@@ -1,0 +1,418 @@
+"""Documents and queries as people's files hold them, and the checks that a record must pass.
+
+Rows of TSV and CSV files as records.
+
+TSV here is what retrieval collections use: a tab always separates, a quote is a character like any other.
+CSV is RFC 4180: a cell in double quotes may hold separators, line breaks and doubled quotes. Python's csv
+module is not used because it refuses cells over a limit that is global to the process.
+
+Records of JSON Lines and Parquet files, one after the other, each with its place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, cast
+
+from triptych.errors import DataError
+from triptych.io import STDIN, Line, open_source, read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a collection.
+
+    Attributes:
+        id: Unique in what was read together.
+        text: The text without its title; that of a Markdown or HTML file has all that is seen, headings too.
+        title: Its title, or None.
+        metadata: All other fields of the record.
+    """
+
+    id: str
+    text: str
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def content(self) -> str:
+        """Title and text, joined by a line break; the title is left out where the text begins with it."""
+        if not self.title or self.text.startswith(self.title):
+            return self.text
+        return f"{self.title}\n{self.text}" if self.text else self.title
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query; `metadata` holds all other fields of its record."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the fields of a record, in order of preference; the first that a record has is taken.
+
+    The defaults cover BEIR (``_id``, ``title``, ``text``), Pyserini (``id``, ``contents``) and common others.
+    """
+
+    id: tuple[str, ...] = ("id", "_id")
+    text: tuple[str, ...] = ("text", "contents", "body")
+    title: tuple[str, ...] = ("title",)
+
+    @classmethod
+    def of(cls, id_field: str | None, text_field: str | None, title_field: str | None = None) -> Fields:
+        """The default names but for those given."""
+        default = cls()
+        return cls(
+            (id_field,) if id_field is not None else default.id,
+            (text_field,) if text_field is not None else default.text,
+            (title_field,) if title_field is not None else default.title,
+        )
+
+    def without_title(self) -> Fields:
+        """For queries: a title is a field like any other."""
+        return Fields(self.id, self.text, ())
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that mean something."""
+        return frozenset((*self.id, *self.text, *self.title))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record stands: a file and, where there is one, a line."""
+
+    name: str
+    line: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of a record that brings none: the path, or path:line."""
+        return self.name if self.line is None else f"{self.name}:{self.line}"
+
+    def error(self, message: str) -> DataError:
+        """A `DataError` that names the place."""
+        return DataError(message, self.name, self.line)
+
+
+def parse_object(line: str, place: Place) -> dict[str, Any]:
+    """One line of JSON Lines as a mapping.
+
+    Raises:
+        DataError: For broken JSON, a value that is not an object, NaN or Infinity (not JSON, though Python
+            reads them), and half a surrogate pair, which no UTF-8 text can hold.
+    """
+    try:
+        value: Any = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise place.error(f"broken JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise place.error("JSON nested too deeply") from None
+    except ValueError as error:
+        raise place.error(f"broken JSON: {error}") from None
+    if not isinstance(value, dict):
+        kind = _kind(value)
+        raise place.error(
+            f"got {kind}; expected one JSON object a line, such as " + '{"id": "1", "text": "…"}'
+        )
+    if "\\u" in line:  # only an escape can bring half a pair
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise place.error(
+                "an escape \\ud800-\\udfff without its partner; expected whole characters"
+            ) from None
+    return cast(dict[str, Any], value)
+
+
+def to_document(record: Mapping[str, Any], fields: Fields, place: Place) -> Document:
+    """Makes a document of a record; every field that is neither id, text nor title becomes metadata.
+
+    A field ``metadata`` that is an object (as in BEIR) is not kept as such: its entries join the others.
+
+    Raises:
+        DataError: For a missing text, a value of the wrong type, an empty id, or an entry of ``metadata``
+            that contradicts a field of the same name.
+    """
+    id_name = _first(record, fields.id)
+    text_name = _first(record, fields.text)
+    title_name = _first(record, fields.title)
+    if text_name is None:
+        wanted = " or ".join(repr(name) for name in fields.text)
+        raise place.error(f"no field {wanted}; the record has {', '.join(map(repr, record)) or 'no fields'}")
+    text = record[text_name]
+    if not isinstance(text, str):
+        raise place.error(f"field {text_name!r} is {_kind(text)}; expected a string")
+    title = None if title_name is None else record[title_name]
+    if title is not None and not isinstance(title, str):
+        raise place.error(f"field {title_name!r} is {_kind(title)}; expected a string or null")
+    used = {id_name, text_name, title_name}
+    rest = {name: value for name, value in record.items() if name not in used}
+    return Document(_id(record, id_name, place), text, title or None, _flatten(rest, place))
+
+
+class Uniqueness:
+    """Refuses an id that came before; keeps 16 bytes of each (some 100 with the overhead), not the id."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+
+    def check(self, id_: str, place: Place) -> None:
+        """Remembers an id.
+
+        Raises:
+            DataError: If it was there already.
+        """
+        digest = blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if digest in self._seen:
+            raise place.error(f"duplicate id {id_!r}; expected each id once in all that is read together")
+        self._seen.add(digest)
+
+
+def _first(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in record), None)
+
+
+def _id(record: Mapping[str, Any], name: str | None, place: Place) -> str:
+    value = None if name is None else record[name]
+    if value is None:
+        return place.id
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise place.error(f"field {name!r} is {_kind(value)}; expected a string or a whole number")
+    if value == "":
+        raise place.error(f"field {name!r} is empty; expected an id, or no such field for a made one")
+    return str(value)
+
+
+def _flatten(rest: dict[str, Any], place: Place) -> dict[str, Any]:
+    inner = rest.get("metadata")
+    if not isinstance(inner, dict):
+        return rest
+    entries = cast(dict[str, Any], inner)
+    del rest["metadata"]
+    for name, value in entries.items():
+        if name in rest and rest[name] != value:
+            raise place.error(f"field {name!r} and the entry {name!r} of 'metadata' contradict each other")
+    return {**rest, **entries}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", str: "a string", list: "an array", dict: "an object"}
+    return kinds.get(type(value), f"the number {value!r:.40}")
+
+
+_CELL = {
+    separator: re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"\n{separator}][^\n{separator}]*|))({separator}|\Z)')
+    for separator in (",", ";", "\t")
+}
+
+
+class Row(NamedTuple):
+    """The cells of a row, and the number of the line on which it begins."""
+
+    line: int
+    cells: list[str]
+
+
+def tsv_rows(lines: Iterable[Line]) -> Iterator[Row]:
+    """Rows of a TSV file; blank lines are passed over."""
+    for line in lines:
+        if line.text.strip():
+            yield Row(line.number, line.text.split("\t"))
+
+
+def csv_rows(lines: Iterable[Line], fields: Fields, name: str) -> Iterator[Row]:
+    """Rows of a CSV file; blank lines between rows are passed over.
+
+    The separator is a comma, unless the first row names a text column when it is cut at semicolons (as some
+    spreadsheets write) or tabs.
+
+    Raises:
+        DataError: For a quote that is not closed, or stands where none can.
+    """
+    separator: str | None = None
+    for number, record in _whole_records(lines, name):
+        if separator is None:
+            separator = _separator(record, fields)
+        yield Row(number, _cells(record, separator, Place(name, number)))
+
+
+def records_of(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Names the cells of rows.
+
+    The first row is a header if one of its cells is a name of `fields`. Without a header, one column is the
+    text, and two are id and text.
+
+    Raises:
+        DataError: For a header without a text column or with a name twice, a row of another length, or more
+            than two columns without a header.
+    """
+    header: list[str] | None = None
+    for line, cells in rows:
+        place = Place(name, line)
+        if header is None:
+            header = _header(cells, fields, place)
+            if header == cells:
+                continue
+        if len(cells) != len(header):
+            raise place.error(f"got {len(cells)} columns; expected {len(header)} ({', '.join(header)})")
+        yield line, dict(zip(header, cells, strict=True))
+
+
+def _header(cells: Sequence[str], fields: Fields, place: Place) -> list[str]:
+    """The columns' names: those of the first row, or the implied ones."""
+    if not fields.names.isdisjoint(cells):
+        if fields.text and set(fields.text).isdisjoint(cells):
+            raise place.error(
+                f"header {list(cells)!r} has no text column; expected {' or '.join(fields.text)}"
+            )
+        if len(set(cells)) < len(cells):
+            raise place.error(f"header {list(cells)!r} has a name twice; expected different names")
+        return list(cells)
+    if len(cells) > 2:
+        expected = f"a header with a column {' or '.join(fields.text)}, or the columns (id,) text"
+        raise place.error(f"got {len(cells)} columns without a header; expected {expected}")
+    return [fields.id[0], fields.text[0]][-len(cells) :]
+
+
+def _whole_records(lines: Iterable[Line], name: str) -> Iterator[tuple[int, str]]:
+    """Joins lines until the quotes are even, as they are at every end of a row."""
+    parts: list[str] = []
+    start, quotes = 0, 0
+    for line in lines:
+        if not parts:
+            if not line.text.strip():
+                continue
+            start = line.number
+        parts.append(line.text)
+        quotes += line.text.count('"')
+        if quotes % 2 == 0:
+            yield start, "\n".join(parts)
+            parts, quotes = [], 0
+    if parts:
+        raise Place(name, start).error("a quote in this row is never closed")
+
+
+def _separator(record: str, fields: Fields) -> str:
+    for separator in (",", ";", "\t"):
+        cells = {cell.strip('"') for cell in record.split(separator)}
+        if len(cells) > 1 and not cells.isdisjoint(fields.text):
+            return separator
+    return ","
+
+
+def _cells(record: str, separator: str, place: Place) -> list[str]:
+    if '"' not in record:
+        return record.split(separator)
+    cells: list[str] = []
+    at = 0
+    while True:
+        match = _CELL[separator].match(record, at)
+        if match is None:
+            column = len(cells) + 1
+            raise place.error(f'misplaced quote in column {column}; expected "…" around the cell, "" inside')
+        quoted = match.group(1)
+        cells.append(match.group(2) if quoted is None else quoted.replace('""', '"'))
+        if not match.group(3):
+            return cells
+        at = match.end()
+
+
+JSONL = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet", ".pq")
+COMPRESSED = (".gz", ".zst", ".zstd")
+_ROWS = 256  # of a Parquet file held at once
+
+
+def ending(path: Path) -> str:
+    """The ending of a file name in lower case, without a compression's."""
+    name = path.name.lower()
+    for compression in COMPRESSED:
+        name = name.removesuffix(compression)
+    return Path(name).suffix
+
+
+def files_of(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The file itself, or the files of a folder with one of the endings, in the order of their names.
+
+    Files and folders whose name begins with a dot are passed over.
+
+    Raises:
+        DataError: If there is no such path, or the folder has no such file.
+    """
+    if str(path) == STDIN or path.is_file():
+        return [path]
+    if not path.exists():
+        raise DataError("no such file or folder", path)
+    if not path.is_dir():  # a pipe
+        return [path]
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if ending(file) in endings
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not found:
+        raise DataError(
+            f"no file in this folder ends in one of {' '.join(endings)} (or .gz, .zst after it)", path
+        )
+    return found
+
+
+def places_of(path: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
+    """The raw records of a file: lines of JSON still to be parsed, or rows of Parquet.
+
+    A Parquet file is told by its ending; everything else is taken for JSON Lines. Blank lines are passed over.
+
+    Raises:
+        DataError: For a file that cannot be read as what it should be.
+    """
+    if ending(path) in PARQUET:
+        yield from _parquet(path)
+        return
+    with open_source(path) as source:
+        for line in read_lines(source):
+            if line.text.strip():
+                yield Place(source.name, line.number), line.text
+
+
+def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
+    """A raw record as a mapping.
+
+    Raises:
+        DataError: For a line that is not one JSON object.
+    """
+    return parse_object(raw, place) if isinstance(raw, str) else raw
+
+
+def _parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                for row in cast("list[dict[str, Any]]", batch.to_pylist()):
+                    number += 1
+                    yield Place(path.as_posix(), number), row
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"not a Parquet file that can be read: {error}", path) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path) from error

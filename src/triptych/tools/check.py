@@ -1,0 +1,237 @@
+"""What is in a file of training examples, and what is wrong with it: the work of ``triptych data check``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from triptych.collections.examples import Example
+from triptych.collections.training import Reading, read_examples
+from triptych.errors import DataError, MissingExtra
+from triptych.records import Place
+from triptych.train.data import Tokenizes, chunked
+from triptych.train.datasets import PairLimits
+
+Identify = Callable[[str], str]
+PROBLEMS = {
+    "broken": "records that cannot be used",
+    "no positive": "queries without any positive (left out)",
+    "no negatives": "examples without negatives (fine for contrastive pre-training)",
+    "positive also negative": "examples with a passage that is both positive and negative",
+    "query is positive": "examples with the query as one of its positives",
+    "repeated passage": "examples with the same passage twice on the same side",
+    "repeated query": "examples whose query came before",
+    "repeated example": "examples that are equal to one before, scores aside",
+}
+"""Everything that is looked for, with what it means."""
+SERIOUS = ("broken", "positive also negative")
+"""Problems that spoil training."""
+_CHUNK = 64
+_EXAMPLES = 5  # places that are kept of each problem
+_WHOLE = 1 << 30
+
+
+@dataclass(slots=True)
+class Lengths:
+    """Lengths of texts of one kind: how many texts have how many tokens (or characters)."""
+
+    counts: Counter[int] = field(default_factory=Counter[int])
+
+    def quantile(self, share: float) -> int:
+        """The least length that this share of the texts does not exceed; 0 without texts."""
+        wanted, seen = share * self.counts.total(), 0
+        for length in sorted(self.counts):
+            seen += self.counts[length]
+            if seen >= wanted:
+                return length
+        return 0
+
+    def to_dict(self) -> dict[str, float]:
+        """Number of texts, mean, median, 90th and 99th percentile, longest."""
+        total = self.counts.total()
+        mean = sum(length * count for length, count in self.counts.items()) / total if total else 0.0
+        shares = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+        return {"texts": total, "mean": round(mean, 1)} | {
+            name: self.quantile(share) for name, share in shares.items()
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """What `check` found.
+
+    Attributes:
+        examples: How many can be used.
+        scored: How many of them have a teacher's scores.
+        unit: Of the lengths, "tokens" or "characters".
+        lengths: By kind of text: "query", "positive", "negative", and "longest" for the longest of each example.
+        languages: By kind of text, how many texts are of which language; empty if they were not identified.
+        problems: By name (see `PROBLEMS`), how many.
+        places: By name, messages about the first few.
+    """
+
+    examples: int = 0
+    scored: int = 0
+    unit: str = "characters"
+    lengths: dict[str, Lengths] = field(
+        default_factory=lambda: {kind: Lengths() for kind in ("query", "positive", "negative", "longest")}
+    )
+    languages: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    problems: Counter[str] = field(default_factory=Counter[str])
+    places: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are examples and nothing that spoils training."""
+        return self.examples > 0 and not any(self.problems[name] for name in SERIOUS)
+
+    def note(self, problem: str, message: str) -> None:
+        """Counts a problem and keeps the message if it is among the first."""
+        self.problems[problem] += 1
+        known = self.places.setdefault(problem, [])
+        if len(known) < _EXAMPLES:
+            known.append(message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **{name: value for name, value in asdict(self).items() if name in ("examples", "scored", "unit")},
+            "usable": self.usable,
+            "lengths": {kind: lengths.to_dict() for kind, lengths in self.lengths.items()},
+            "languages": {kind: dict(counts.most_common()) for kind, counts in self.languages.items()},
+            "problems": {name: self.problems[name] for name in PROBLEMS},
+            "places": self.places,
+        }
+
+
+def check(
+    sources: Path | str | Iterable[Path | str],
+    *,
+    tokenizer: Tokenizes | None = None,
+    limits: PairLimits | None = None,
+    identify: Identify | None = None,
+    reading: Reading | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Report:
+    """Reads all examples of files or folders, and counts what they hold and what is wrong with them.
+
+    Broken records are counted, not raised. Repeats are found by digests of 16 bytes a query and example.
+
+    Args:
+        sources: As for `triptych.collections.training.read_examples`.
+        tokenizer: Counts tokens; None: characters are counted.
+        limits: Prefixes to count with; lengths are those of the whole texts.
+        identify: Gives the language of a text; see `language_identifier`.
+        reading: How files are read; `on_error` and `on_skip` are called too.
+        progress: Called with the number of examples read so far.
+
+    Raises:
+        DataError: If a path is not there.
+    """
+    report = Report(unit="tokens" if tokenizer else "characters")
+    if identify:
+        report.languages = {"query": Counter(), "positive": Counter()}
+    repeats = _Repeats()
+    how = reading or Reading()
+
+    def broken(error: DataError) -> None:
+        report.note("broken", str(error))
+        if how.on_error:
+            how.on_error(error)
+
+    def skipped(place: Place) -> None:
+        report.note("no positive", place.id)
+        if how.on_skip:
+            how.on_skip(place)
+
+    lenient = Reading(how.split, how.positive_from, broken, skipped)
+    for chunk in chunked(read_examples(sources, lenient), _CHUNK):
+        examples = [example for _, example in chunk]
+        _measure(examples, report, tokenizer, limits or PairLimits())
+        for place, example in chunk:
+            report.examples += 1
+            report.scored += example.pos_scores is not None
+            for problem in [*problems_of(example), *repeats.problems_of(example)]:
+                report.note(problem, f"{place.id}: {example.query[:60]!r}")
+            if identify:
+                report.languages["query"][identify(example.query)] += 1
+                report.languages["positive"][identify(example.pos[0])] += 1
+        if progress:
+            progress(report.examples, None)
+    return report
+
+
+def problems_of(example: Example) -> list[str]:
+    """Problems of an example by itself, by their names in `PROBLEMS`."""
+    pos, neg = set(example.pos), set(example.neg)
+    found = {
+        "no negatives": not neg,
+        "positive also negative": bool(pos & neg),
+        "query is positive": example.query in pos,
+        "repeated passage": len(pos) < len(example.pos) or len(neg) < len(example.neg),
+    }
+    return [name for name, there in found.items() if there]
+
+
+def language_identifier() -> Identify:
+    """A function that gives the language (ISO 639-1) of a text, by py3langid.
+
+    Raises:
+        MissingExtra: If that package is not installed.
+    """
+    try:
+        from py3langid import classify
+    except ImportError as error:
+        raise MissingExtra("identifying languages", "data") from error
+    return lambda text: str(classify(text[:1000])[0])
+
+
+class _Repeats:
+    """Digests of the queries and examples that came before."""
+
+    def __init__(self) -> None:
+        self._queries: set[bytes] = set()
+        self._examples: set[bytes] = set()
+
+    def problems_of(self, example: Example) -> list[str]:
+        query = _digest([example.query])
+        whole = _digest([example.query, *example.pos, "\0", *example.neg])
+        if whole in self._examples:
+            return ["repeated example"]
+        self._examples.add(whole)
+        if query in self._queries:
+            return ["repeated query"]
+        self._queries.add(query)
+        return []
+
+
+def _digest(texts: Sequence[str]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.digest()
+
+
+def _measure(
+    examples: Sequence[Example], report: Report, tokenizer: Tokenizes | None, limits: PairLimits
+) -> None:
+    """Adds the lengths of the texts of some examples."""
+
+    def count(texts: list[str], prefix: str = "") -> list[int]:
+        if tokenizer is None:
+            return [len(text) for text in texts]
+        return [len(ids) for ids in tokenizer.encode(texts, prefix=prefix, max_length=_WHOLE).ids]
+
+    queries = count([limits.query(example) if tokenizer else example.query for example in examples])
+    passages = iter(count([text for each in examples for text in each.passages], limits.document_prefix))
+    for example, query in zip(examples, queries, strict=True):
+        pos = [next(passages) for _ in example.pos]
+        neg = [next(passages) for _ in example.neg]
+        for kind, lengths in (("query", [query]), ("positive", pos), ("negative", neg)):
+            report.lengths[kind].counts.update(lengths)
+        report.lengths["longest"].counts[max(query, *pos, *neg)] += 1

@@ -1,0 +1,145 @@
+"""What a run of mining depends on, and nothing that it does not depend on (workers, engine)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from triptych.errors import DataError, InputError
+from triptych.tools.pairs.base import Limits
+from triptych.tools.pairs.duplicates import SHORTEST, WORDS
+from triptych.tools.pairs.filters import PAIR_FILTERS, Consistency, Thresholds
+from triptych.tools.pairs.kinds import KINDS, check_kinds
+from triptych.tools.pairs.reading import MinedFile, Origin
+
+PART_BYTES = 4 << 20
+"""About how many bytes of files as they are on the disk make a part."""
+MOST_PARTS = 4096
+FILTERS = (*PAIR_FILTERS, "exact-duplicate", "near-duplicate", "consistency")
+"""All filters of pairs, in the order in which they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that decides which pairs come out.
+
+    Attributes:
+        kinds: Which of `triptych.tools.pairs.kinds.KINDS` are made.
+        filters: Which of `FILTERS` run; ``contamination`` needs `against`, ``consistency`` a scorer, and without
+            them they have nothing to do.
+        limits: How much is taken of a document; the seed is there.
+        thresholds: What the filters let pass.
+        origin: What is said of documents that do not say it themselves.
+        against: Evaluation files whose text no pair may hold.
+        words: Words in a row that make a pair contaminated.
+        recurring: In how many documents of a collection and language a line recurs that is boilerplate.
+        near: From which estimated Jaccard index on both sides are near duplicates.
+        consistency: How much the scorer must agree.
+        parts: Into how many parts the documents are divided, which are worked on one by one; by default one for
+            each 4 MB of the files.
+
+    Raises:
+        InputError: For unknown names, or numbers out of range.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    filters: tuple[str, ...] = FILTERS
+    limits: Limits = field(default_factory=Limits)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    origin: Origin = field(default_factory=Origin)
+    against: tuple[str, ...] = ()
+    words: int = WORDS
+    recurring: int = 10
+    near: float = 0.8
+    consistency: Consistency = field(default_factory=Consistency)
+    parts: int | None = None
+
+    def __post_init__(self) -> None:
+        check_kinds(self.kinds)
+        unknown = next((name for name in self.filters if name not in FILTERS), None)
+        if unknown is not None:
+            raise InputError(f"filters: got {unknown!r}; expected some of {', '.join(FILTERS)}")
+        for name, least in (("words", SHORTEST), ("recurring", 2), ("parts", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: got {value}; expected at least {least}")
+        if not 0 < self.near <= 1:
+            raise InputError(f"near: got {self.near}; expected a number above 0 and up to 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with other values, named as in ``settings.json``: ``near`` or ``limits.passage_chars``.
+
+    Raises:
+        InputError: For an unknown name (the nearest is named), a value of another type, or one out of range.
+    """
+    for name, value in changes.items():
+        group, dot, field_name = name.rpartition(".")
+        owner: Any = getattr(settings, group, None) if dot else settings
+        known = _values(owner)
+        old = known.get(field_name)
+        if field_name not in known or is_dataclass(old) or isinstance(old, tuple):
+            near = get_close_matches(name, _names(settings), n=1)
+            raise InputError(f"settings: no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if isinstance(value, bool) != isinstance(old, bool) or not isinstance(value, _types(old)):
+            raise InputError(f"settings: {name} is {value!r}; expected a value such as {old!r}")
+        changed: Any = replace(owner, **{field_name: value})
+        settings = replace(settings, **{group: changed}) if dot else changed
+    return settings
+
+
+def _values(owner: Any) -> dict[str, Any]:
+    """The fields of a group of settings; none of anything else."""
+    return {each.name: getattr(owner, each.name) for each in fields(owner)} if is_dataclass(owner) else {}
+
+
+def _types(old: Any) -> tuple[type, ...]:
+    return (int, float) if isinstance(old, float) else (int,) if old is None else (type(old),)
+
+
+def _names(settings: Any, before: str = "") -> list[str]:
+    """The names of all settings that `with_changes` takes."""
+    names: list[str] = []
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            names += _names(value, f"{each.name}.")
+        elif not isinstance(value, tuple):
+            names.append(before + each.name)
+    return names
+
+
+def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
+    """How many parts there are: a function of the settings and the files alone."""
+    if settings.parts is not None:
+        return settings.parts
+    total = sum(file.path.stat().st_size for file in files)
+    return min(MOST_PARTS, 1 + total // PART_BYTES)
+
+
+def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:
+    """A digest of the settings, of the names, sizes and times of all files, and of the scorer's name.
+
+    Raises:
+        DataError: For a file that is not there.
+    """
+    state = blake2b(digest_size=16)
+    state.update(json.dumps([settings.to_dict(), scorer], sort_keys=True).encode())
+    for path in (*(file.path for file in files), *map(Path, settings.against)):
+        if not path.exists():
+            raise DataError("no such file or folder", path)
+        for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            stat = each.stat()
+            state.update(
+                f"{each.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+            )
+    return state.hexdigest()
