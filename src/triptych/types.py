@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
@@ -15,6 +15,9 @@ from triptych.errors import InputError
 Floats: TypeAlias = NDArray[np.float32]
 Head: TypeAlias = Literal["dense", "lexical", "multi"]
 HEADS: tuple[Head, ...] = ("dense", "lexical", "multi")
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""The one progress callback, called with (stage, done, total): what is being done, how many of its items are done,
+and how many there are (None: not known). `done` starts at 0 for each stage and never falls within it."""
 
 
 def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
