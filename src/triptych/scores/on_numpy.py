@@ -1,6 +1,6 @@
 """The three scores and their sum on NumPy and SciPy arrays: the index's and the evaluation's side.
 
-`triptych.scores.on_torch` has the same functions for training. The formulae are those of
+`triptych.scores.on_torch` has the same functions for training and for GPUs. The formulae are those of
 arXiv 2402.03216v4, section 3.2; `tests/reference.py` writes them out in plain loops.
 
 Ranking quality of a matrix of scores.
@@ -89,7 +89,7 @@ def maxsim_scores(queries: Ragged, documents: Ragged) -> Floats:
     query_rows = queries.values.astype(np.float32, copy=False)
     query_starts = queries.offsets[filled_queries]
     query_lengths = queries.lengths[filled_queries].astype(np.float32)[:, None]
-    for block in _blocks(documents.lengths[filled_documents], max(1, _BLOCK // len(query_rows))):
+    for block in cuts(documents.lengths[filled_documents], max(1, _BLOCK // len(query_rows))):
         columns = filled_documents[block]
         first, last = documents.offsets[columns[0]], documents.offsets[columns[-1] + 1]
         rows = documents.values[first:last].astype(np.float32, copy=False)
@@ -138,8 +138,16 @@ def head_scores(queries: Encoded, documents: Encoded, head: Head) -> Floats:
     return maxsim_scores(cast(Ragged, queries.multi), cast(Ragged, documents.multi))
 
 
-def _blocks(lengths: NDArray[np.int64], budget: int) -> list[slice]:
-    """Consecutive runs of texts with at most `budget` rows each (a longer text stands alone)."""
+def cuts(lengths: NDArray[np.int64], budget: int) -> list[slice]:
+    """Cuts a sequence of texts into consecutive runs of at most `budget` rows each (a longer text stands alone).
+
+    Args:
+        lengths: ``[N]``, rows of each text.
+        budget: Rows, ≥ 1.
+
+    Returns:
+        Slices that cover all N texts in order.
+    """
     ends = np.cumsum(lengths)
     cuts, start = [0], 0
     while start < len(lengths):
@@ -175,27 +183,69 @@ def ndcg(
         float64 ``[Q]`` in [0, 1]; 0 for a query without a relevant document.
     """
     k = min(k, scores.shape[1])
-    order = _top(scores, k)
     discount = 1 / np.log2(np.arange(2, k + 2))
     found = np.zeros(len(scores))
     for row, known in enumerate(gains):
-        got = np.array([max(0.0, known.get(int(column), 0.0)) for column in order[row]])
+        got = np.array([max(0.0, known.get(int(column), 0.0)) for column in top_k(scores[row], k)])
         ideal = np.sort([value for value in known.values() if value > 0])[::-1][:k]
         if len(ideal):
             found[row] = (got * discount).sum() / (ideal * discount[: len(ideal)]).sum()
     return found
 
 
-def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Columns of the k largest of each row, as a stable sort of the whole row would have them."""
-    if not k:
-        return np.zeros((len(scores), 0), dtype=np.int64)
-    least = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
-    order = np.empty((len(scores), k), dtype=np.int64)
-    for row, limit in enumerate(least):
-        there = np.flatnonzero(scores[row] >= limit)
-        order[row] = there[np.argsort(-scores[row, there], kind="stable")[:k]]
-    return order
+def top_k(
+    scores: NDArray[Any], k: int, *, floor: float = -np.inf, with_ties: bool = False
+) -> NDArray[np.int64]:
+    """Positions of the k largest scores, the best first; equal ones by position, as a stable sort has them.
+
+    This is the one rule for ties: whoever wants them broken by id sorts the documents by id beforehand. Where
+    that order is not known yet, `with_ties` also returns all that equal the k-th.
+
+    Args:
+        scores: ``[N]``.
+        k: How many, ≥ 0.
+        floor: Only scores above it count; -inf (the default) leaves out scores of -inf.
+        with_ties: Return all that are equal to the k-th, too.
+
+    Returns:
+        int64 ``[≤ k]``, or more with `with_ties`.
+    """
+    above = np.flatnonzero(scores > floor)
+    if len(above) > k:
+        if not k:
+            return above[:0]
+        bar = np.partition(scores[above], len(above) - k)[len(above) - k]
+        above = above[scores[above] >= bar]
+    order = above[np.argsort(-scores[above], kind="stable")]
+    return order if with_ties else order[:k]
+
+
+def maxsim_of_pairs(
+    queries: Ragged, documents: Ragged, query: NDArray[np.int64], document: NDArray[np.int64]
+) -> Floats:
+    """MaxSim of chosen pairs: one product for each document with all its queries, read where its vectors stand.
+
+    **Math** as `maxsim_scores`.
+
+    Args:
+        queries: Q matrices ``[S_i, D']``.
+        documents: N matrices ``[T_j, D']``.
+        query: int64 ``[P]``, the query of each pair.
+        document: int64 ``[P]``, its document.
+
+    Returns:
+        float32 ``[P]``; 0 where either side has no vectors.
+    """
+    scores = np.zeros(len(query), dtype=np.float32)
+    filled = np.flatnonzero((queries.lengths[query] > 0) & (documents.lengths[document] > 0))
+    order = filled[np.argsort(document[filled], kind="stable")]
+    for pairs in np.split(order, np.flatnonzero(np.diff(document[order])) + 1) if len(order) else []:
+        vectors = documents[int(document[pairs[0]])].astype(np.float32, copy=False)
+        stacked = np.concatenate([queries[int(i)] for i in query[pairs]]).astype(np.float32, copy=False)
+        lengths = queries.lengths[query[pairs]]
+        best = (stacked @ vectors.T).max(axis=1)
+        scores[pairs] = np.add.reduceat(best, np.cumsum(lengths) - lengths) / lengths
+    return scores
 
 
 _GONE = -np.inf

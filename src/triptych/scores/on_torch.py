@@ -1,18 +1,12 @@
-"""MaxSim of all pairs of a packed batch, with its gradient: the training side of the multi-vector score.
+"""The three scores on torch tensors: differentiable on packed (unpadded) batches, and on a GPU for whole corpora.
 
-The ``[S, T]`` similarities of S query vectors and T document vectors never exist as a whole: blocks of documents of
-like length go through, and what is kept for the gradient is the place of each maximum.
-
-The three scores as differentiable torch functions on packed (unpadded) batches: the training side.
-
-Scores are float32 whatever the type of the inputs. A packed batch of N texts is a flat array of positions
-with `offsets` int64 ``[N + 1]``. The formulae are those of `triptych.scores.on_numpy`.
-
-The three scores on a device, for comparing many queries with whole corpora.
+Scores are float32 whatever the type of the inputs. A packed batch of N texts is a flat array of positions with
+`offsets` int64 ``[N + 1]``. The formulae are those of `triptych.scores.on_numpy`. The ``[S, T]`` similarities of S
+query vectors and T document vectors never exist as a whole: blocks of documents of like length go through, and what
+is kept for the gradient is the position of each maximum.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +46,7 @@ class _Segments(NamedTuple):
 class MaxSim(torch.autograd.Function):
     """``[Q, N]``, float32: the mean over a query's vectors of the best inner product in the document.
 
-    Of a tie one maximum gets the gradient. 16-bit vectors are multiplied in float16 (they are of length 1, and it
+    On ties the gradient goes to one argmax. 16-bit vectors are multiplied in float16 (they are of length 1, and it
     has three more bits for them than bfloat16) and their gradient in bfloat16, which has the range for it.
 
     Args (of `apply`):
@@ -73,18 +67,16 @@ class MaxSim(torch.autograd.Function):
         document_offsets: Tensor,
         products: bool,
     ) -> Tensor:
-        """See the class."""
-        kind = torch.float16 if queries.is_cuda and queries.dtype.itemsize == 2 else torch.float32
-        left, right = queries.to(kind), documents.to(kind)
+        """Scores, ``[Q, N]``."""
+        dtype = torch.float16 if queries.is_cuda and queries.dtype.itemsize == 2 else torch.float32
+        left, right = queries.to(dtype), documents.to(dtype)
         segments = _segments(query_offsets, len(queries))
         total = queries.new_zeros(len(document_offsets) - 1, len(query_offsets) - 1, dtype=torch.float32)
         blocks = _blocks(document_offsets, max(1, _BLOCK // max(1, len(queries)))) if len(queries) else []
         places: list[Tensor] = []
         for block in blocks:
             value, place = _best(left, right[block.grid], block.inside, by_column=products)
-            means = total.new_zeros(total.shape[1], len(block.texts))
-            means.index_add_(0, segments.rows, value.T.float() * segments.share[:, None])
-            total.index_copy_(0, block.texts, means.T)
+            total.index_copy_(0, block.texts, _means(value, segments, total.shape[1]))
             places.append(place.to(torch.int16 if block.grid.shape[1] < 1 << 15 else torch.int32))
         ctx.save_for_backward(queries, query_offsets, documents, *places)
         ctx.blocks, ctx.products = blocks, products
@@ -95,9 +87,8 @@ class MaxSim(torch.autograd.Function):
         """The gradients of the vectors."""
         queries, query_offsets, documents, *places = ctx.saved_tensors
         segments = _segments(query_offsets, len(queries))
-        turned = grads[0].T.contiguous()
         way = _by_products if ctx.products else _by_sparse
-        left, right = way(queries, documents, turned, segments, ctx.blocks, places)
+        left, right = way(queries, documents, grads[0].T.contiguous(), segments, ctx.blocks, places)
         return left.to(queries.dtype), None, right.to(documents.dtype), None, None
 
 
@@ -107,9 +98,7 @@ def _best(
     """For n padded documents ``[n, h, d]`` the largest similarities of S query vectors and their places, ``[n, S]``."""
     count, height, _ = documents.shape
     flat = documents.flatten(0, 1)
-    if (
-        by_column
-    ):  # neighbours in memory belong to different maxima, so that a GPU's threads read side by side
+    if by_column:  # neighbors in memory belong to different maxima, so that a GPU's threads read side by side
         similar, axis = (flat @ queries.T).view(count, height, -1), 1
         mask = None if inside is None else inside[:, :, None]
     else:
@@ -121,6 +110,13 @@ def _best(
     return (value, place) if by_column else (value.T, place.T)
 
 
+def _means(best: Tensor, segments: _Segments, count: int) -> Tensor:
+    """Means over each query's vectors of its maxima ``[n, S]``: float32 ``[n, Q]``."""
+    means = torch.zeros(count, len(best), device=best.device)
+    means.index_add_(0, segments.rows, best.T.float() * segments.share[:, None])
+    return means.T
+
+
 def _by_products(
     queries: Tensor,
     documents: Tensor,
@@ -130,12 +126,12 @@ def _by_products(
     places: list[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Both gradients by matrix products with the blocks of the ``[T, S]`` gradient, one entry a column."""
-    kind = torch.bfloat16 if queries.is_cuda and queries.dtype.itemsize == 2 else torch.float32
-    left, right = queries.to(kind), documents.to(kind)
+    dtype = torch.bfloat16 if queries.is_cuda and queries.dtype.itemsize == 2 else torch.float32
+    left, right = queries.to(dtype), documents.to(dtype)
     of_queries = queries.new_zeros(queries.shape, dtype=torch.float32)
     of_documents = documents.new_zeros(documents.shape, dtype=torch.float32)
     for block, place in zip(blocks, places, strict=True):
-        wanted = _gradient(grads, segments, block).to(kind)
+        wanted = _gradient(grads, segments, block).to(dtype)
         rows = torch.arange(block.grid.shape[1], device=place.device, dtype=place.dtype)
         chosen = torch.where(place[:, None] == rows[None, :, None], wanted[:, None], 0).flatten(0, 1)
         places_here = block.grid.flatten()
@@ -179,22 +175,21 @@ def _segments(offsets: Tensor, total: int) -> _Segments:
 
 
 def _blocks(offsets: Tensor, budget: int) -> list[_Block]:
-    """Documents by length, so many that their padded area is at most `budget` (a longer one stands alone).
+    """Documents by length, longest first, whose padded area is at most `budget` (a longer one stands alone).
 
     Documents without vectors are in no block.
     """
     lengths: list[int] = offsets.diff().tolist()
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
-    there = torch.tensor(order, dtype=torch.int64).to(offsets.device)
-    cuts = [0]
-    for i in range(len(order)):
-        if i > cuts[-1] and lengths[order[cuts[-1]]] * (i + 1 - cuts[-1]) > budget:
-            cuts.append(i)
-    return [
-        _block(offsets, there[a:b], lengths[order[a]], lengths[order[b - 1]])
-        for a, b in pairwise([*cuts, len(order)])
-        if b > a
-    ]
+    on_device = torch.tensor(order, dtype=torch.int64).to(offsets.device)
+    blocks: list[_Block] = []
+    start = 0
+    while start < len(order):
+        tallest = lengths[order[start]]
+        stop = min(len(order), start + max(1, budget // tallest))
+        blocks.append(_block(offsets, on_device[start:stop], tallest, lengths[order[stop - 1]]))
+        start = stop
+    return blocks
 
 
 def _block(offsets: Tensor, texts: Tensor, tallest: int, shortest: int) -> _Block:
@@ -265,7 +260,7 @@ def maxsim_scores(
 ) -> Float[Tensor, "q n"]:
     """Mean over a query's vectors of the best inner product in the document, for all pairs.
 
-    Neither forward nor backward holds the ``[S, T]`` similarities of the whole batch: see `torch_maxsim`. 16-bit
+    Neither forward nor backward holds the ``[S, T]`` similarities of the whole batch: see `MaxSim`. 16-bit
     vectors on a GPU are multiplied in 16 bits, float32 ones exactly. A pair of which either side is empty scores 0.
     """
     scores: Tensor = MaxSim.apply(queries, query_offsets, documents, document_offsets, queries.is_cuda)  # type: ignore[assignment]
@@ -280,7 +275,7 @@ def combine(
     return torch.stack(parts).sum(0)
 
 
-_BLOCK_DEVICE_SCORES = 256 * 1024 * 1024
+_DEVICE_BLOCK = 256 * 1024 * 1024
 """Similarities that are held at once: 512 MB in 16 bits."""
 
 
@@ -331,14 +326,13 @@ class DeviceQueries:
     """
 
     def __init__(self, queries: Ragged, device: torch.device, dtype: torch.dtype) -> None:
-        self._lengths = torch.from_numpy(queries.lengths).to(device)
         self._values = torch.from_numpy(np.ascontiguousarray(queries.values)).to(device).to(dtype)
-        self._rows = torch.repeat_interleave(torch.arange(len(queries), device=device), self._lengths)
+        self._count = len(queries)
+        offsets = torch.from_numpy(np.ascontiguousarray(queries.offsets)).to(device)
+        self._segments = _segments(offsets, len(self._values))
 
     def scores(self, documents: Ragged) -> Floats:
-        """Mean over a query's tokens of the inner product with the document's best token, for all pairs.
-
-        **Math** ``s_mul = 1/N Σ_i max_j <E_q[i], E_p[j]>`` (arXiv 2402.03216v4, section 3.2).
+        """MaxSim of all pairs (see `maxsim_scores`), without a gradient.
 
         Args:
             documents: N matrices ``[T_j, D']``.
@@ -349,39 +343,80 @@ class DeviceQueries:
         Raises:
             InputError: For different widths.
         """
-        device, size = self._values.device, len(self._lengths)
-        total = np.zeros((size, len(documents)), dtype=np.float32)
-        filled = np.flatnonzero(documents.lengths)
-        if not len(self._values) or not len(filled):
-            return total
-        if self._values.shape[1] != documents.width:
-            raise InputError(
-                f"DeviceQueries.scores: got documents of width {documents.width}; expected {self._values.shape[1]}"
-            )
-        values = torch.from_numpy(np.ascontiguousarray(documents.values)).to(device).to(self._values.dtype)
-        order = filled[np.argsort(documents.lengths[filled], kind="stable")]
-        found = torch.zeros((size, len(order)), dtype=torch.float32, device=device)
-        start = 0
-        while start < len(order):
-            end = self._end(documents.lengths[order], start)
-            found[:, start:end] = self._block(values, documents, order[start:end])
-            start = end
-        found /= self._lengths.clamp(min=1)[:, None]
-        total[:, order] = found.cpu().numpy()
-        return total
+        values, device = self._values, self._values.device
+        total = torch.zeros(len(documents), self._count, device=device)
+        if len(values) and len(documents.values):
+            if values.shape[1] != documents.width:
+                raise InputError(
+                    f"DeviceQueries.scores: got documents of width {documents.width}; expected {values.shape[1]}"
+                )
+            right = torch.from_numpy(np.ascontiguousarray(documents.values)).to(device).to(values.dtype)
+            offsets = torch.from_numpy(np.ascontiguousarray(documents.offsets)).to(device)
+            for block in _blocks(offsets, max(1, _DEVICE_BLOCK // len(values))):
+                best, _ = _best(values, right[block.grid], block.inside, by_column=values.is_cuda)
+                total.index_copy_(0, block.texts, _means(best, self._segments, self._count))
+        return total.T.cpu().numpy()
 
-    def _end(self, lengths: np.ndarray, start: int) -> int:
-        """Neighbours in the order of lengths, of which the longest, times their number, fits into a block."""
-        most = _BLOCK_DEVICE_SCORES // len(self._values)
-        areas = lengths[start:] * np.arange(1, len(lengths) - start + 1)
-        return start + max(1, int(np.searchsorted(areas, most, side="right")))
 
-    def _block(self, values: Tensor, documents: Ragged, chosen: np.ndarray) -> Tensor:
-        """Sums of maxima, float32 ``[Q, n]``. A shorter text repeats its last vector, which changes no maximum."""
-        height = int(documents.lengths[chosen].max())
-        inside = np.minimum(np.arange(height), documents.lengths[chosen, None] - 1)
-        place = torch.from_numpy(documents.offsets[chosen, None] + inside).to(values.device)
-        padded = values[place.flatten()]
-        best = (self._values @ padded.T).view(len(self._values), len(chosen), height).amax(dim=2).float()
-        sums = torch.zeros((len(self._lengths), len(chosen)), dtype=torch.float32, device=values.device)
-        return sums.index_add_(0, self._rows, best)
+def maxsim_of_pairs(
+    queries: Ragged, documents: Tensor, offsets: Tensor, query: Tensor, document: Tensor, budget: int
+) -> Tensor:
+    """MaxSim of chosen pairs on a device, many pairs of about the same height at once.
+
+    Args:
+        queries: Q matrices ``[S_i, D']``.
+        documents: ``[T, D']``, on the device, or in the host's memory where they do not fit.
+        offsets: int64 ``[N + 1]`` on the device.
+        query: int64 ``[P]`` on the device, the query of each pair.
+        document: int64 ``[P]``, its document.
+        budget: Token vectors that are compared at once.
+
+    Returns:
+        float32 ``[P]`` on the device; 0 where either side has no vectors.
+    """
+    device = offsets.device
+    lengths = torch.from_numpy(queries.lengths).to(device)
+    tall = max(1, int(queries.lengths.max(initial=1)))
+    padded = torch.zeros(len(queries), tall, queries.width, device=device)
+    padded[torch.arange(tall, device=device) < lengths[:, None]] = torch.from_numpy(
+        queries.values.astype(np.float32)
+    ).to(device)
+    heights = offsets.diff()[document]
+    order = heights.argsort(descending=True, stable=True)
+    sorted_heights = [
+        height for height in heights[order].tolist() if height
+    ]  # one without vectors keeps its 0
+    scores = torch.zeros(len(document), device=device)
+    start = 0
+    while start < len(sorted_heights):
+        pairs = order[start : min(len(sorted_heights), start + max(1, budget // sorted_heights[start]))]
+        rows = document[pairs]
+        position = offsets[rows][:, None] + torch.arange(sorted_heights[start], device=device)
+        # Beyond the end of a document its last vector again, which changes no maximum.
+        place = torch.minimum(position, offsets[rows + 1][:, None] - 1).to(documents.device)
+        vectors = documents[place].to(device).float()
+        best = torch.bmm(vectors, padded[query[pairs]].transpose(1, 2)).amax(dim=1)
+        inside = torch.arange(tall, device=device) < lengths[query[pairs], None]
+        scores[pairs] = (best * inside).sum(1) / lengths[query[pairs]].clamp(min=1)
+        start += len(pairs)
+    return scores
+
+
+def top_k(scores: Tensor, k: int, floor: float = -torch.inf) -> Tensor:
+    """Columns of the k largest scores of each row above `floor`; of equal ones at the end the first columns.
+
+    Args:
+        scores: ``[Q, N]``.
+        k: How many, ≥ 1.
+        floor: Only scores above it count.
+
+    Returns:
+        int64 ``[Q, min(k, N)]``, **ascending columns** (a union is made of them next); -1 for those that do not count.
+    """
+    k = min(k, scores.shape[1])
+    bar = scores.topk(k, dim=1).values[:, -1:]
+    above, level = scores > bar, scores == bar
+    room = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (level & (level.cumsum(dim=1, dtype=torch.int32) <= room))
+    columns = chosen.nonzero()[:, 1].view(len(scores), k)
+    return columns.masked_fill(scores.gather(1, columns) <= floor, -1)

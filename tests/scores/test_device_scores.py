@@ -29,7 +29,7 @@ def texts(rng: np.random.Generator, n: int, width: int = 16) -> Encoded:
 def test_all_scores_equal_those_in_numpy(
     seed: int, block: int, dtype: torch.dtype, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_scores, "_BLOCK", block)
+    monkeypatch.setattr(device_scores, "_DEVICE_BLOCK", block)
     rng = np.random.default_rng(seed)
     queries, documents = texts(rng, 7), texts(rng, 23)
     found = device_scoring(torch.device("cpu"), dtype)(queries)(documents, HEADS)
