@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
 TORCH ?= torch==2.13.0
 
-.PHONY: bench smoke-train demo test quick check lint types format docs lock clean
+.PHONY: bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
@@ -15,6 +15,10 @@ test: $(VENV)/.ready
 
 quick: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+
+# How the bundled model was made: frozen, and no part of `make check`.
+test-recipe: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest recipes/small/tests
 
 # Everything that has to hold before a change goes in: what CI runs.
 check: lint types test

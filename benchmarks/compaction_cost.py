@@ -2,9 +2,9 @@
 
     python benchmarks/compaction_cost.py qa-train.jsonl.zst --text docs.jsonl.zst --model TRAINED
 
-The passages and questions are those that `scripts/qa_split.py` sets aside for development. TRAINED is the model before
-`scripts/bundled_model.py ship`, whose layers are float32: what 8 and 4 bits cost there is measured. Its word vectors
-come in blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is what it costs
+The passages and questions are those that `recipes/small/qa_split.py` sets aside for development. TRAINED is the model
+before `recipes/small/bundled_model.py ship`, whose layers are float32: what 8 and 4 bits cost there is measured. Its word
+vectors come in blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is what it costs
 to go on: one scale a row in place of one for 32 columns, in 8 or 4 bits, and a vocabulary without the pieces
 that the text does not use (its tokenizer then cuts words differently; the development articles are not read).
 """
@@ -29,7 +29,7 @@ from triptych.model import tensors as compact
 from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "small"))
 from bundled_model import WORDS as TABLE
 from bundled_model import is_matrix
 from development import Pool, ndcg10, pool

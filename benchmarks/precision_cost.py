@@ -2,9 +2,9 @@
 
     python benchmarks/precision_cost.py qa-train.jsonl.zst [--passages 100] [--questions 200]
 
-The passages and questions are those that `scripts/qa_split.py` sets aside for development. Every question is asked in
-every precision, so that the differences are paired: their mean (of the sets' means), its 95 % interval by resampling
-the questions of each set, and which questions changed. "fp8" is what `benchmarks/gpu_fp8.py` measures on a GPU, here
+The passages and questions are those that `recipes/small/qa_split.py` sets aside for development. Every question is
+asked in every precision, so that the differences are paired: their mean (of the sets' means), its 95 % interval by
+resampling the questions of each set, and which questions changed. "fp8" is what `benchmarks/gpu_fp8.py` measures on a GPU, here
 with the same rounding on a processor.
 """
 
@@ -28,7 +28,7 @@ from triptych.model.kernels import Kernels, Weights, choose
 from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import HEADS, HeadWeights
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "small"))
 from development import Pool, gains, ndcg10, pool
 from qa_split import read
 

@@ -21,7 +21,6 @@ import eval_long
 import eval_short
 from eval_folder import TestSet, Text, write_folder
 from qa_split import Passage
-
 from triptych.io import write_json
 from triptych.records import parsed, places_of
 

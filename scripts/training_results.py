@@ -1,7 +1,7 @@
 """Keeps what training runs left behind as one small file, and draws it.
 
     python scripts/training_results.py gather RUNS --into FILE
-    python scripts/training_results.py draw FILE --into docs/experiments.svg --curves stage2 once final
+    python scripts/training_results.py draw FILE --into docs/history/experiments.svg --curves stage2 once final
 
 `gather` takes of every run in a folder: its settings, its log, and the mean of each development set at every
 evaluation (a query's set is what stands before the first "/" of its id). Runs that differ in one thing are compared by

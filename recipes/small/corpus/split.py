@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from qa_split import DEVELOPMENT, digest
-
 from corpus.overlap import Overlap
 from corpus.records import Passage
+from qa_split import DEVELOPMENT, digest
 from triptych.text import fold
 from triptych.tools.pairs.base import StructuredDocument
 

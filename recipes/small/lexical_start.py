@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from qa_split import Passage
 
+from qa_split import Passage
 from triptych.model.backbone import hidden_size, padded_states
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.packed import Packed

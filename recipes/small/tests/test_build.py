@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from corpus import pack
 from corpus.records import read, write
 from corpus.split import is_development
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LANGUAGES = ("en", "de", "fr", "ja")
 
 
@@ -74,7 +75,7 @@ def ready(folder: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> str:
-    command = [sys.executable, str(ROOT / "scripts/corpus/build.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "recipes/small/corpus/build.py"), *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     return done.stdout
 
@@ -197,7 +198,13 @@ def test_the_manifest_names_every_file_with_its_checksum_and_licences(built: Pat
     ],
 )
 def test_wrong_usage_is_told_in_a_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, str(ROOT / "scripts/corpus/build.py"), *arguments, "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(ROOT / "recipes/small/corpus/build.py"),
+        *arguments,
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert message in done.stderr

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-from e5_source import Source
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
+from e5_source import Source
 from triptych.errors import DataError
 from triptych.io import write_atomically, write_json
 

@@ -1,8 +1,8 @@
 """Draws the part of the corpus that the bundled model is trained on, and its development pool.
 
-    python scripts/bundled_data.py CORPUS --into build/part
+    python recipes/small/bundled_data.py CORPUS --into build/part
 
-CORPUS is what scripts/corpus/build.py made. The table of what is drawn is recipes/bundled/part.yaml. The pool,
+CORPUS is what recipes/small/corpus/build.py made. The table of what is drawn is recipes/small/part.yaml. The pool,
 ``dev-all``, leaves out queries on documents that the long-document *test* set asks for (`eval_long`).
 """
 
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from eval_long import SOURCES
 from pool_beir import pool
 from qa_split import DEVELOPMENT, digest
-
 from triptych.io import json_lines
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus.records import read
 
-TABLE = Path(__file__).parents[1] / "recipes" / "bundled" / "part.yaml"
+TABLE = Path(__file__).parent / "part.yaml"
 FIELDS = ("query", "pos", "neg", "lang", "pos_id", "article")
 SETS = ("dev-qa", "dev-cross", "dev-help", "dev-long")
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from development import Pool, ndcg10
-from lexical_start import Floats, Frequencies, Text, states_of, targets
 from numpy.typing import NDArray
 from scipy import sparse
 
+from development import Pool, ndcg10
+from lexical_start import Floats, Frequencies, Text, states_of, targets
 from triptych.model.checkpoint import Checkpoint
 from triptych.scores.on_numpy import lexical_scores
 

@@ -10,7 +10,7 @@ import pytest
 
 from triptych.collections.qrels import load_beir
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[1]
 
 
 def beir(folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: list[tuple[str, str]]) -> Path:

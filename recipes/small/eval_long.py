@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import py3langid
+
 from eval_folder import TestSet, Text
 from qa_split import DEVELOPMENT, digest
 

@@ -5,13 +5,13 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from corpus.debian import descriptions, rebuild
 from corpus.debian.books import books
 from corpus.debian.fetch import unpack
 from corpus.debian.manuals import manuals
 from corpus.debian.pages import gnome, libreoffice
 from corpus.debian.words import catalogues, characters, dictionaries
-
 from triptych.errors import DataError
 
 
@@ -255,6 +255,6 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_the_recipe_of_the_project_can_be_read() -> None:
-    recipe = rebuild.load(Path(__file__).parents[2] / "recipes" / "corpus" / "packages.yaml")
+    recipe = rebuild.load(Path(__file__).parents[1] / "packages.yaml")
     assert set(recipe) == {*rebuild.READERS, rebuild.DESCRIPTIONS}
     assert all(len(set(packages)) == len(packages) for packages in recipe.values())

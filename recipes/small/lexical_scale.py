@@ -1,6 +1,6 @@
 """Scales a model's lexical head so that the default weights of the three scores fit it.
 
-    python scripts/lexical_scale.py MODEL --development DEV --into FOLDER --report FILE
+    python recipes/small/lexical_scale.py MODEL --development DEV --into FOLDER --report FILE
 
 The loss does not fix the scale: a head times c gives the same ranking, with scores times c². What is chosen is the c²
 for which dense + 0.3 lexical + multi ranks the development queries best (mean nDCG@10 of the development sets, whose

@@ -1,6 +1,6 @@
 """Chooses among models by what a training run made of each on the development split, and makes a link to the best.
 
-    python scripts/choose_run.py MODEL=RUN MODEL=RUN … --into LINK [--metric integrated]
+    python recipes/small/choose_run.py MODEL=RUN MODEL=RUN … --into LINK [--metric integrated]
 
 The figure of a run is the best of its evaluations (`evaluation` in its log.jsonl). The choice is written beside the
 link.

@@ -1,6 +1,6 @@
 """Gives a model room for longer texts, and turns its dropout off: the start of the bundled model's training.
 
-    python scripts/extend_model.py small --positions 8192 --no-dropout --into build/first
+    python recipes/small/extend_model.py small --positions 8192 --no-dropout --into build/first
 
 The new positions repeat the old ones (see `triptych.model.backbone.extend_positions`): training has to make
 something of them.
