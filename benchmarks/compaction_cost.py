@@ -3,10 +3,10 @@
     python benchmarks/compaction_cost.py qa-train.jsonl.zst --text docs.jsonl.zst --model TRAINED
 
 The passages and questions are those that `recipes/small/qa_split.py` sets aside for development. TRAINED is the model
-before `recipes/small/bundled_model.py ship`, whose layers are float32: what 8 and 4 bits cost there is measured. Its word
-vectors come in blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is what it costs
-to go on: one scale a row in place of one for 32 columns, in 8 or 4 bits, and a vocabulary without the pieces
-that the text does not use (its tokenizer then cuts words differently; the development articles are not read).
+before `recipes/small/bundled_model.py ship`, whose layers are float32: what 8 and 4 bits cost there is measured. Its
+word vectors come in blocks of 4 bits, so that what their first rounding cost cannot be seen here; what is measured is
+what it costs to go on: one scale a row in place of one for 32 columns, in 8 or 4 bits, and a vocabulary without the
+pieces that the text does not use (its tokenizer then cuts words differently; the development articles are not read).
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ HEADER = """# The bundled model on held-out sets
 
 nDCG@10 × 100, the mean of each data set's languages or pairs of languages; the whole corpus of each table is searched,
 passages of all languages and sets together. How the sets are made: [evaluation-data.md](evaluation-data.md); how the
-model was made: [experiments](history/experiments.md). The results, with every query's figure and the tests of significance,
-are the files named below; this page is made of them by `python scripts/make_evaluation_docs.py`.
+model was made: [experiments](history/experiments.md). The results, with every query's figure and the tests of
+significance, are the files named below; this page is made of them by `python scripts/make_evaluation_docs.py`.
 
 The files that end in `-first` are of the model's first version, before it was trained. Its dense vectors are
 multilingual-e5-small's (from the same 4-bit weights, equal to what sentence-transformers makes of them within 2e-7):
