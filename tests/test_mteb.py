@@ -8,6 +8,9 @@ import pytest
 
 import checkpoints
 from triptych import Encoder
+from triptych.collections.base import Wanted
+from triptych.collections.catalogue import read_collections
+from triptych.collections.mteb import collections_of_task
 from triptych.errors import InputError
 from triptych.eval.contenders import MODES
 from triptych.mteb import DenseModel, SearchModel
@@ -100,6 +103,19 @@ def ours(encoder: Encoder, mode: str) -> float:
     gains = [{place[doc]: value for doc, value in QRELS[query].items()} for query in QUERIES]
     assert len(np.unique(scores)) > 0.9 * np.count_nonzero(scores > 0)  # ties would go by other rules
     return float(ndcg(scores, gains).mean())
+
+
+def test_a_task_is_a_test_collection_of_ours() -> None:
+    [collection] = collections_of_task(make_task(), Wanted())
+    assert {document.id: document.text for document in collection.corpus} == DOCUMENTS
+    assert collection.queries == QUERIES
+    assert collection.qrels == QRELS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_name_that_is_no_task_is_refused() -> None:
+    with pytest.raises(InputError, match="mteb:NoSuchRetrieval: no such task"):
+        read_collections("mteb:NoSuchRetrieval")
 
 
 def test_both_protocols_are_fulfilled(encoder: Encoder) -> None:

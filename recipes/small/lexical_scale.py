@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from triptych import Encoder
-from triptych.collections.qrels import load_beir
+from triptych.collections.beir import load_beir
 from triptych.eval.tuning import Development
 from triptych.io import write_json
 from triptych.model import checkpoint as layouts

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.qrels import load_beir
+from triptych.collections.beir import load_beir
 from triptych.io import json_lines, write_atomically
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -16,6 +15,7 @@ from triptych.errors import DataError, InputError
 from triptych.io import BOM, STDIN, Source, open_source, read_lines, read_text
 from triptych.markup import Plain, plain_html, plain_markdown
 from triptych.records import (
+    QUERY_FIELDS,
     Document,
     Fields,
     Place,
@@ -23,7 +23,7 @@ from triptych.records import (
     Uniqueness,
     csv_rows,
     parse_object,
-    records_of,
+    table_records,
     to_document,
     tsv_rows,
 )
@@ -107,8 +107,13 @@ def read_queries(
     allowed = ("jsonl", "tsv", "csv", "lines")
     if format is not None and format not in allowed:
         raise InputError(f"read_queries: got format {format!r}; expected one of {', '.join(allowed)}")
-    names = fields or replace(Fields(), text=(*Fields().text, "query", "question"))
-    return _queries(source, format, names.without_title())
+    given, default = fields or Fields(), Fields()
+    names = Fields(
+        QUERY_FIELDS.id if given.id == default.id else given.id,
+        QUERY_FIELDS.text if given.text == default.text else given.text,
+        title=(),
+    )
+    return _queries(source, format, names)
 
 
 def _queries(source: Path | str, format: Format | None, fields: Fields) -> Iterator[Query]:
@@ -206,7 +211,7 @@ def _read_jsonl(source: Source, fields: Fields) -> Iterator[tuple[Place, Documen
 def _read_table(source: Source, is_csv: bool, fields: Fields) -> Iterator[tuple[Place, Document]]:
     lines = read_lines(source)
     rows = csv_rows(lines, fields, source.name) if is_csv else tsv_rows(lines)
-    for number, record in records_of(rows, fields, source.name):
+    for number, record in table_records(rows, fields, source.name):
         place = Place(source.name, number)
         yield place, to_document(record, fields, place)
 

@@ -1,12 +1,8 @@
-"""Documents and queries as people's files hold them, and the checks that a record must pass.
-
-Rows of TSV and CSV files as records.
+"""Records of people's files, each with its place: JSON Lines, Parquet, and rows of TSV and CSV.
 
 TSV here is what retrieval collections use: a tab always separates, a quote is a character like any other.
 CSV is RFC 4180: a cell in double quotes may hold separators, line breaks and doubled quotes. Python's csv
 module is not used because it refuses cells over a limit that is global to the process.
-
-Records of JSON Lines and Parquet files, one after the other, each with its place.
 """
 
 from __future__ import annotations
@@ -21,6 +17,28 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 from triptych.errors import DataError
 from triptych.io import STDIN, Line, open_source, read_lines
+
+_IDS = ("id", "_id")
+DOCUMENT_IDS = (
+    *_IDS,
+    *(
+        "docid",
+        "doc_id",
+        "doc-id",
+        "docno",
+        "document_id",
+        "corpus-id",
+        "corpus_id",
+        "pid",
+        "passage_id",
+        "psg_id",
+    ),
+)
+"""Names of the field with a document's id, in order of preference."""
+QUERY_IDS = (*_IDS, "qid", "query_id", "query-id", "queryid", "question_id", "topic_id")
+"""The same for queries."""
+TEXTS = ("text", "contents", "content", "body", "passage", "document", "page_content")
+"""Names of the field with a document's text, in order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +78,12 @@ class Query:
 class Fields:
     """Names of the fields of a record, in order of preference; the first that a record has is taken.
 
-    The defaults cover BEIR (``_id``, ``title``, ``text``), Pyserini (``id``, ``contents``) and common others.
+    The defaults are those of documents; `QUERY_FIELDS` are those of queries. A name that no field has as it is counts
+    in other letter case too.
     """
 
-    id: tuple[str, ...] = ("id", "_id")
-    text: tuple[str, ...] = ("text", "contents", "body")
+    id: tuple[str, ...] = DOCUMENT_IDS
+    text: tuple[str, ...] = TEXTS
     title: tuple[str, ...] = ("title",)
 
     @classmethod
@@ -77,31 +96,34 @@ class Fields:
             (title_field,) if title_field is not None else default.title,
         )
 
-    def without_title(self) -> Fields:
-        """For queries: a title is a field like any other."""
-        return Fields(self.id, self.text, ())
-
     @property
     def names(self) -> frozenset[str]:
         """All names that mean something."""
         return frozenset((*self.id, *self.text, *self.title))
 
 
+QUERY_FIELDS = Fields(QUERY_IDS, ("text", "query", "question", *TEXTS[1:]), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record stands: a file and, where there is one, a line."""
+    """Where a record stands: a file and, where there is one, a line or the number of the record, from 1."""
 
     name: str
     line: int | None = None
+    record: int | None = None
 
     @property
     def id(self) -> str:
-        """The id of a record that brings none: the path, or path:line."""
+        """The id of a record that brings none: the path, path:line, or path#record."""
+        if self.record is not None:
+            return f"{self.name}#{self.record}"
         return self.name if self.line is None else f"{self.name}:{self.line}"
 
     def error(self, message: str) -> DataError:
         """A `DataError` that names the place."""
-        return DataError(message, self.name, self.line)
+        record = "" if self.record is None else f"record {self.record}: "
+        return DataError(record + message, self.name, self.line)
 
 
 def parse_object(line: str, place: Place) -> dict[str, Any]:
@@ -143,9 +165,9 @@ def to_document(record: Mapping[str, Any], fields: Fields, place: Place) -> Docu
         DataError: For a missing text, a value of the wrong type, an empty id, or an entry of ``metadata``
             that contradicts a field of the same name.
     """
-    id_name = _first(record, fields.id)
-    text_name = _first(record, fields.text)
-    title_name = _first(record, fields.title)
+    id_name = first_of(record, fields.id)
+    text_name = first_of(record, fields.text)
+    title_name = first_of(record, fields.title)
     if text_name is None:
         wanted = " or ".join(repr(name) for name in fields.text)
         raise place.error(f"no field {wanted}; the record has {', '.join(map(repr, record)) or 'no fields'}")
@@ -178,8 +200,13 @@ class Uniqueness:
         self._seen.add(digest)
 
 
-def _first(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    return next((name for name in names if name in record), None)
+def first_of(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of some names that a record has, as it is or else in other letter case."""
+    found = next((name for name in names if name in record), None)
+    if found is None and not all(map(str.islower, record)):
+        folded = {name.strip().casefold(): name for name in reversed(list(record))}
+        found = next((folded[name] for name in names if name in folded), None)
+    return found
 
 
 def _id(record: Mapping[str, Any], name: str | None, place: Place) -> str:
@@ -252,7 +279,7 @@ def csv_rows(lines: Iterable[Line], fields: Fields, name: str) -> Iterator[Row]:
         yield Row(number, _cells(record, separator, Place(name, number)))
 
 
-def records_of(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+def table_records(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Names the cells of rows.
 
     The first row is a header if one of its cells is a name of `fields`. Without a header, one column is the

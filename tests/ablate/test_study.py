@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from triptych import Encoder
 from triptych.cli.app import app
 from triptych.collections.base import Wanted
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.ablate import MARK, Watcher, ablate
 from triptych.eval.ablate_plan import read_plan

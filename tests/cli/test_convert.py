@@ -4,9 +4,9 @@ import inspect
 import json
 from pathlib import Path
 
-from labelled import samples
+from readers import samples
 from triptych.cli.convert import convert
-from triptych.collections.catalogue import AUTO, DATASETS
+from triptych.collections.catalogue import AUTO, CONVERTIBLE
 
 from .conftest import Run
 
@@ -32,11 +32,11 @@ def test_data_convert_json_and_its_own_licence(run: Run, tmp_path: Path) -> None
     samples.put(tmp_path / "b", samples.BEIR)
     out = tmp_path / "b.jsonl"
     done = run(
-        "data", "convert", "auto", tmp_path / "b", "-o", out, "--split", "test", "--licence", "CC0", "--json"
+        "data", "convert", "auto", tmp_path / "b", "-o", out, "--split", "test", "--license", "CC0", "--json"
     )
     (report,) = done.lines
-    assert (report["dataset"], report["examples"], report["licence"]) == ("beir", 1, "CC0")
-    assert json.loads(out.read_text())["source"]["licence"] == "CC0"
+    assert (report["dataset"], report["examples"], report["license"]) == ("beir", 1, "CC0")
+    assert json.loads(out.read_text())["source"]["license"] == "CC0"
 
 
 def test_data_convert_of_an_unknown_name_lists_those_that_there_are(run: Run, tmp_path: Path) -> None:
@@ -48,4 +48,4 @@ def test_data_convert_of_an_unknown_name_lists_those_that_there_are(run: Run, tm
 
 def test_the_help_names_every_data_set() -> None:
     text = inspect.signature(convert, eval_str=True).parameters["name"].annotation.__metadata__[0].help
-    assert text.removesuffix(".").split(", or ") == [AUTO, ", ".join(sorted(DATASETS))]
+    assert text.removesuffix(".").split(", or ") == [AUTO, ", ".join(sorted(CONVERTIBLE))]

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from triptych.collections.qrels import load_beir
+from triptych.collections.beir import load_beir
 from triptych.collections.training import read_examples
 from triptych.tools.check import check
 

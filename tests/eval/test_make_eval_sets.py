@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from triptych.collections.base import Collection, Wanted
-from triptych.collections.readers import check, read_collections
+from triptych.collections.catalogue import check, read_collections
 
 pytest.importorskip("py3langid", reason="the extra 'data' is not installed")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from triptych.collections.qrels import load_beir
+from triptych.collections.beir import load_beir
 
 SCRIPTS = Path(__file__).parents[1]
 

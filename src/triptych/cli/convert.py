@@ -29,9 +29,9 @@ def convert(
         str,
         typer.Argument(
             metavar="NAME",
-            help="auto, or beir, dpr, dureader-retrieval, dureader-robust, hotpotqa, korquad, miracl, mldr, mmarco, "
-            "mrtydi, msmarco, multinli, natural-questions, nli, snli, squad, squad-like, t2ranking, trec, triviaqa, "
-            "xnli.",
+            help="auto, or beir, cmteb, dpr, dureader-retrieval, dureader-robust, hotpotqa, korquad, longembed, "
+            "miracl, mldr, mmarco, mrtydi, msmarco, multinli, narrativeqa, natural-questions, nli, snli, squad, "
+            "squad-like, t2ranking, training, trec, triviaqa, xnli.",
         ),
     ],
     paths: Annotated[
@@ -70,17 +70,18 @@ def convert(
         str,
         typer.Option("--topic-fields", metavar="NAMES", help="Fields of TREC topics that make the query."),
     ] = "title",
-    licence: Annotated[
+    license: Annotated[
         str | None,
-        typer.Option("--licence", help="What 'source' says, instead of what the publisher states."),
+        typer.Option("--license", help="What 'source' says, instead of what the publisher states."),
     ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", hidden=True)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of --max-negatives.")] = 0,
     as_json: o.JsonOption = False,
 ) -> None:
     """Convert a labelled data set from local copies of its published files to training examples.
 
     Each line has query, pos, neg, where known id, lang, pos_ids, neg_ids and answers, and its source: data set, split,
-    licence. What is left out is counted, with an example.
+    license. What is left out is counted, with an example.
 
     Example: triptych data convert miracl miracl-v1.0/ --split dev --lang sw --out miracl-sw.jsonl.gz
     """
@@ -106,7 +107,7 @@ def convert(
             advance(done - seen)
             seen = done
 
-        report = convert(name, paths, out, options, licence=licence, progress=advanced)
+        report = convert(name, paths, out, options, license=license or licence, progress=advanced)
     if as_json:
         emit({"out": str(out), **report.to_dict()})
     else:
@@ -125,7 +126,7 @@ def _show(console: Console, report: Report, out: Path) -> None:
     )
     languages = ", ".join(f"{name} {count:,}" for name, count in report.languages.most_common())
     console.print(Text("languages: ", style="dim").append(languages, style="not dim"))
-    console.print(Text("licence: ", style="dim").append(report.licence or "not stated", style="not dim"))
+    console.print(Text("license: ", style="dim").append(report.license or "not stated", style="not dim"))
     for why, count in report.dropped.most_common():
         console.print(Text(f"{count:>8,}  {why}", style="yellow"))
         console.print(Text(f"{'':10}{report.first[why]}", style="dim"), overflow="fold")

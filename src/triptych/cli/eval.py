@@ -233,7 +233,7 @@ def evaluate(
 def _collections(datasets: Sequence[str], split: str | None) -> list[Collection]:
     from triptych.cli.failures import say
     from triptych.collections.base import Wanted
-    from triptych.collections.readers import read_collections
+    from triptych.collections.catalogue import read_collections
 
     found: list[Collection] = []
     for dataset in datasets:

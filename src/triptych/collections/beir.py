@@ -1,111 +1,157 @@
-"""BEIR folders as labelled examples: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
+"""BEIR folders: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, plain or compressed.
 
-BEIR folders; and folders of many sets over one corpus, as scripts/make_eval_sets.py writes them.
+A folder with ``sets.json`` holds many sets over one corpus, as scripts/make_eval_sets.py writes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.base import Collection, Facts, Judgements, Wanted, Without, found, locate, make
+from triptych.collections.base import Grades, grades_of
 from triptych.collections.files import Files
-from triptych.collections.joined import Item, Options, Tables, Text, join
-from triptych.collections.qrels import beir_files, is_beir, read_qrels
-from triptych.collections.texts import qrels_of, record_corpus, record_queries, tsv_rows
+from triptych.collections.joined import Options, Tables, Text, cells_of, judgements_of, records_of
 from triptych.errors import DataError
 from triptych.io import open_source, read_text
-from triptych.records import Fields, Place, parse_object, parsed, places_of, to_document
+from triptych.records import COMPRESSED, QUERY_FIELDS, Place, parse_object
+
+_SETS = "sets.json"
 
 
-def read_beir_folders(files: Files, options: Options) -> Iterator[Item]:
-    """Reads folders of that form; a grade of 1 and more is a positive, unless the options say otherwise."""
-    for folder in files.roots:
-        if not is_beir(folder):
-            raise DataError("no folder with corpus.jsonl and queries.jsonl; expected a BEIR folder", folder)
-        corpus, queries, qrels = beir_files(folder, options.split)
-        parts = Tables(
-            queries=_texts(queries),
-            judgements=read_qrels(qrels),
-            documents=_texts(corpus),
-            qrels=qrels,
-            language=options.language,
-        )
-        yield from join(parts, options)
+@dataclass(frozen=True, slots=True)
+class BeirSet:
+    """A retrieval test collection in memory.
 
-
-def _texts(path: Path) -> Iterator[Text]:
-    for place, raw in places_of(path):
-        document = to_document(parsed(raw, place), Fields(), place)
-        yield Text(document.id, document.text, place, document.title)
-
-
-LAYOUT = "BEIR's corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, in the folder or in folders below it"
-SETS = "sets.json"
-
-
-def beir(path: Path, wanted: Wanted) -> list[Collection]:
-    """Reads a BEIR folder, or all that stand in a folder. The split is "test", or the only one that is there.
-
-    A document whose id is the query's (ArguAna, Quora) is left out of its ranking, as BEIR's own evaluation does,
-    and so is what a file ``excluded/SPLIT.tsv`` names (query, document); never what is relevant. With a file
-    sets.json the folder holds many sets over one corpus.
+    Attributes:
+        corpus: Document id to text, the title in front.
+        queries: Query id to text; those that the split judges.
+        qrels: Query id to {document id: relevance}, fractions too.
     """
-    collections: list[Collection] = []
-    for folder in _folders(path):
-        if (folder / SETS).is_file():
-            collections += _sets(folder, wanted)
-            continue
-        name, subset = (folder.name, "") if folder == path else (path.name, folder.name)
-        if wanted.takes(subset, f"{name}/{subset}"):
-            collections.append(_one(folder, name, subset, wanted))
-    return found(collections, path, wanted, LAYOUT)
+
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Grades
 
 
-def _folders(path: Path) -> list[Path]:
+def read_beir(files: Files, options: Options) -> Iterator[Tables]:
+    """Reads a BEIR folder, or all that stand in a folder. Without a split it is "test", or the only one there is.
+
+    Left out of a query's ranking is what a file ``excluded/SPLIT.tsv`` names (query, document).
+    """
+    for root in files.roots:
+        folders = folders_of(root)
+        if not folders:
+            raise DataError("no folder with corpus.jsonl and queries.jsonl; expected a BEIR folder", root)
+        for folder in folders:
+            if (folder / _SETS).is_file():
+                yield from _sets(folder, options)
+                continue
+            name, subset = (folder.name, "") if folder == root else (root.name, folder.name)
+            if options.takes(name, subset):
+                yield beir_tables(folder, options, name, subset)
+
+
+def is_beir(path: Path) -> bool:
+    """Whether the path is a folder with a corpus and queries."""
+    return all(_find(path, f"{name}.jsonl") is not None for name in ("corpus", "queries"))
+
+
+def folders_of(path: Path) -> list[Path]:
+    """The BEIR folders with judgements among a folder and those up to two below it."""
     inner = [path, *sorted((*path.glob("*/"), *path.glob("*/*/")))]
-    return [folder for folder in inner if is_beir(folder)]
-
-
-def _one(folder: Path, name: str, subset: str, wanted: Wanted) -> Collection:
-    split = wanted.split or _usual(folder)
-    documents, asked, judged = beir_files(folder, split)
-    qrels = qrels_of(judged)
-    groups = {query: frozenset((query,)) for query in qrels}
-    for file in locate(folder, f"excluded/{split}.tsv"):
-        groups |= {query: docs | groups.get(query, frozenset()) for query, docs in _excluded(file).items()}
-    judgements = Judgements(record_queries([asked]), qrels, judged, Without(groups, qrels))
-    return make(Facts(name), subset, split, record_corpus([documents], "beir"), judgements, wanted)
-
-
-def _usual(folder: Path) -> str:
-    splits = sorted({file.name.split(".")[0] for file in (folder / "qrels").glob("*.tsv*")})
-    return splits[0] if len(splits) == 1 else "test"
-
-
-def _sets(folder: Path, wanted: Wanted) -> list[Collection]:
-    split = wanted.split or "test"
-    chosen = [
-        entry
-        for entry in _entries(folder / SETS)
-        if entry["split"] == split and wanted.takes(entry["subset"], f"{entry['name']}/{entry['subset']}")
+    return [
+        each for each in inner if is_beir(each) and ((each / "qrels").is_dir() or (each / _SETS).is_file())
     ]
-    if not chosen:
-        return []
-    files = [locate(folder, name) for name in ("corpus.jsonl", "queries.jsonl")]
-    corpus, queries = record_corpus(files[0][:1], "beir"), record_queries(files[1])
-    names = {entry["excluded"] for entry in chosen if "excluded" in entry}
-    groups = {name: _excluded(folder / "excluded" / f"{name}.tsv") for name in names}
-    made: list[Collection] = []
-    for entry in chosen:
-        file = folder / "qrels" / f"{entry['qrels']}.tsv"
-        qrels = qrels_of(file)
-        excluded = Without(groups.get(entry.get("excluded"), {}), qrels)
-        judgements = Judgements(queries, qrels, file, excluded)
-        facts = Facts(entry["name"], licence=entry.get("licence", ""))
-        made.append(make(facts, entry["subset"], split, corpus, judgements, wanted))
-    return made
+
+
+def beir_tables(folder: Path, options: Options, name: str = "", subset: str = "") -> Tables:
+    """The parts of one folder.
+
+    Raises:
+        DataError: If a file is missing; for the qrels it names the splits that are there.
+    """
+    corpus, queries = (_find(folder, f"{part}.jsonl") for part in ("corpus", "queries"))
+    if corpus is None or queries is None:
+        missing = "corpus" if corpus is None else "queries"
+        raise DataError(f"no {missing}.jsonl in this folder; expected a BEIR folder", folder)
+    splits = sorted({file.name.split(".tsv")[0] for file in (folder / "qrels").glob("*.tsv*")})
+    split = options.split or (splits[0] if len(splits) == 1 else "test")
+    qrels = _find(folder / "qrels", f"{split}.tsv")
+    if qrels is None:
+        there = ", ".join(splits) or "(none)"
+        raise DataError(f"no qrels/{split}.tsv; this folder has the splits {there}", folder)
+    excluded = _find(folder / "excluded", f"{split}.tsv")
+    return Tables(
+        queries=records_of([queries], QUERY_FIELDS),
+        judgements=judgements_of([qrels]),
+        documents=partial(records_of, [corpus]),
+        files=[corpus],
+        qrels=qrels,
+        language=options.language,
+        name=name,
+        subset=subset,
+        split=split,
+        excluded=_excluded(excluded) if excluded else {},
+        ignore_identical_ids=True,
+    )
+
+
+def load_beir(folder: Path | str, split: str = "test") -> BeirSet:
+    """Reads a whole collection into memory, for evaluation.
+
+    Raises:
+        DataError: For a missing file, a broken line, an id that is there twice, judgements that contradict each
+            other, or a judged query or document that is not there.
+    """
+    tables = beir_tables(Path(folder), Options(split=split))
+    corpus = {text.id: text.content for text in _unique(tables.documents())}
+    queries = {text.id: text.text for text in _unique(tables.queries)}
+    judgements = list(tables.judgements)
+    for query, document, _, place in judgements:
+        if query not in queries:
+            raise place.error(f"query {query!r} is not among the queries")
+        if document not in corpus:
+            raise place.error(f"document {document!r} is not in {tables.files[0].name}")
+    qrels = grades_of(judgements, tables.qrels)
+    return BeirSet(corpus, {id_: queries[id_] for id_ in qrels}, qrels)
+
+
+def _unique(texts: Iterator[Text]) -> Iterator[Text]:
+    seen: set[str] = set()
+    for text in texts:
+        if text.id in seen:
+            raise text.place.error(f"duplicate id {text.id!r}; expected each id once")
+        seen.add(text.id)
+        yield text
+
+
+def _sets(folder: Path, options: Options) -> Iterator[Tables]:
+    corpus, asked = (_find(folder, f"{part}.jsonl") for part in ("corpus", "queries"))
+    queries = list(records_of([asked] if asked else [], QUERY_FIELDS))
+    files, split = [corpus] if corpus else [], options.split or "test"
+    excluded: dict[str, dict[str, frozenset[str]]] = {}
+    for entry in _entries(folder / _SETS):
+        if entry["split"] != split or not options.takes(entry["name"], entry["subset"]):
+            continue
+        left_out = entry.get("excluded", "")
+        if left_out and left_out not in excluded:
+            excluded[left_out] = _excluded(folder / "excluded" / f"{left_out}.tsv")
+        qrels = folder / "qrels" / f"{entry['qrels']}.tsv"
+        yield Tables(
+            queries=queries,
+            judgements=judgements_of([qrels]),
+            documents=partial(records_of, files),
+            files=files,
+            qrels=qrels,
+            name=entry["name"],
+            subset=entry["subset"],
+            split=split,
+            license=entry.get("license", entry.get("licence", "")),
+            excluded=excluded.get(left_out, {}),
+        )
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -123,7 +169,12 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
 
 def _excluded(path: Path) -> dict[str, frozenset[str]]:
     groups: dict[str, set[str]] = {}
-    for _, (query, document) in tsv_rows(path, 2, "query, document"):
+    for _, (query, document) in cells_of(path, (2,), "query, document"):
         groups.setdefault(query, set()).add(document)
-    groups.pop("query-id", None)
     return {query: frozenset(documents) for query, documents in groups.items()}
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next(
+        (folder / (name + end) for end in ("", *COMPRESSED) if (folder / (name + end)).is_file()), None
+    )

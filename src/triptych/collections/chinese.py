@@ -1,45 +1,46 @@
-"""DuReader-retrieval, as its makers publish it, and DuReader-robust, which has SQuAD's format.
+"""Chinese data sets: DuReader-retrieval, T2Ranking, and the retrieval tasks of C-MTEB as Parquet files.
 
-``dev/dev.json``: ``{"question_id", "question", "answer_paragraphs": [{"paragraph_id", "paragraph_text"}]}``.
-``train/dual.train.tsv``: query, an empty column, a passage that answers, an empty column, one that does not, an empty
-column. ``train/cross.train.tsv``: query, an empty column, passage, label (1 or 0).
+DuReader-retrieval (DuReader-robust has SQuAD's format): ``dev/dev.json`` with ``{"question_id", "question",
+"answer_paragraphs": [{"paragraph_id", "paragraph_text"}]}``; ``train/dual.train.tsv``: query, an empty column, a
+passage that answers, an empty column, one that does not, an empty column; ``train/cross.train.tsv``: query, an empty
+column, passage, label (1 or 0).
 
-T2Ranking: tab-separated files with headers, four grades of relevance, and mined negatives.
+T2Ranking: ``collection.tsv`` (pid, text), ``queries.SPLIT.tsv`` (qid, text), ``qrels.SPLIT.tsv`` (qid, -, pid, rel
+from 0 to 3) or ``qrels.retrieval.SPLIT.tsv`` (qid, pid: the positives alone), ``SPLIT.mined.tsv`` or
+``SPLIT.bm25.tsv`` (qid, pid, index, …). A grade of 2 and more counts as relevant, as its makers have it.
 
-``collection.tsv`` (pid, text), ``queries.SPLIT.tsv`` (qid, text), ``qrels.SPLIT.tsv`` (qid, -, pid, rel from 0 to 3) or
-``qrels.retrieval.SPLIT.tsv`` (qid, pid: the positives alone), ``SPLIT.mined.tsv`` or ``SPLIT.bm25.tsv`` (qid, pid,
-index, …). A grade of 2 and more counts as relevant, as its makers have it.
-
-The retrieval tasks of C-MTEB (Chinese), as Parquet files of the Hub.
+C-MTEB: ``TASK/data/corpus-*.parquet`` and ``queries-*.parquet`` with ``TASK-qrels/data/SPLIT-*.parquet`` beside it, or
+TASK with the folders corpus, queries and qrels (or data).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.collections.base import Collection, Facts, Judgements, Qrels, Wanted, found, locate, make
 from triptych.collections.files import Files, rows
 from triptych.collections.joined import (
     Dropped,
     Item,
+    Judgement,
     Labelled,
     Options,
     Pair,
     Passage,
     Tables,
     cells_of,
-    draw,
-    join,
+    judgements_of,
+    records_of,
+    relevance,
     texts_of,
 )
-from triptych.collections.qrels import Judgement, read_qrels
-from triptych.collections.texts import record_corpus, record_queries
+from triptych.collections.msmarco import GRADED_METRICS
 from triptych.errors import DataError
-from triptych.records import Fields, Place, parsed, places_of
+from triptych.records import DOCUMENT_IDS, QUERY_FIELDS, QUERY_IDS, Place, first_of
 
 _TRAIN = (r"dual\.train.*\.tsv", r"cross\.train.*\.tsv")
 
@@ -77,15 +78,13 @@ def _grouped(path: Path, options: Options) -> Iterator[Item]:
         if not pos:
             yield Dropped(same[0][0], "no positive", query)
             continue
-        given = map(Passage, neg) if options.wants("given") else ()
-        kept = draw(given, options.max_negatives, options.seed, query)
-        yield Labelled(same[0][0], query, [Passage(text) for text in pos], kept, language="zh")
+        sample = options.sample(map(Passage, neg), query) if options.wants("given") else []
+        yield Labelled(same[0][0], query, [Passage(text) for text in pos], sample, language="zh")
 
 
 def _judged(path: Path) -> Iterator[tuple[Place, str, str, bool]]:
-    for place, cells in cells_of(
-        path, (4, 5, 6), "query, -, passage, label or query, -, positive, -, negative, -"
-    ):
+    expected = "query, -, passage, label or query, -, positive, -, negative, -"
+    for place, cells in cells_of(path, (4, 5, 6), expected):
         if len(cells) == 4:
             if cells[3] not in ("0", "1"):
                 raise place.error(f"got the label {cells[3]!r}; expected 0 or 1")
@@ -95,86 +94,86 @@ def _judged(path: Path) -> Iterator[tuple[Place, str, str, bool]]:
             yield place, cells[0], cells[4], False
 
 
-_HEADER = ("qid", "pid")
-
-
-def read_t2ranking(files: Files, options: Options) -> Iterator[Item]:
+def read_t2ranking(files: Files, options: Options) -> Iterator[Tables]:
     """Reads the graded judgements if they are there, otherwise the positives of the retrieval task."""
-    split = re.escape(options.split)
+    split = re.escape(options.split or "dev")
     qrels = files.one("judgements", rf"qrels\.{split}\.tsv", rf"qrels\.retrieval\.{split}\.tsv")
     graded = ".retrieval." not in qrels.name
     mined = files.matching(rf"{split}\.mined\.tsv") or files.matching(rf"{split}\.bm25\.tsv")
-    parts = Tables(
-        queries=texts_of([files.one("queries", rf"queries\.{split}\.tsv")], _HEADER),
-        judgements=read_qrels(qrels) if graded else _positives(qrels),
-        documents=texts_of([files.one("collection", r"collection\.tsv")], _HEADER),
+    collection = [files.one("collection", r"collection\.tsv")]
+    yield Tables(
+        queries=texts_of([files.one("queries", rf"queries\.{split}\.tsv")]),
+        judgements=judgements_of([qrels], None if graded else 1),
+        documents=partial(texts_of, collection),
+        files=collection,
         qrels=qrels,
         negatives=_mined(mined),
-        positive_from=2.0 if graded else 1.0,
+        positive_from=2 if graded else 1,
         language="zh",
+        subset="zh",
+        metrics=GRADED_METRICS if graded else (),
     )
-    yield from join(parts, options)
-
-
-def _positives(path: Path) -> Iterator[Judgement]:
-    for place, (query, document) in cells_of(path, (2,), "qid, pid"):
-        if query not in _HEADER:
-            yield Judgement(query, document, 1.0, place.line or 0)
 
 
 def _mined(paths: list[Path]) -> Iterator[Pair]:
     for path in paths:
         for _, cells in cells_of(path, (2, 3, 4), "qid, pid, index (, score)"):
-            if cells[0] not in _HEADER:
-                yield Pair(cells[0], cells[1])
+            yield Pair(cells[0], cells[1])
 
 
-LAYOUT = (
-    "TASK/data/corpus-*.parquet and queries-*.parquet with TASK-qrels/data/SPLIT-*.parquet beside it, or TASK with the "
-    "folders corpus, queries and qrels (or data) of Parquet files"
-)
-FIELDS = Fields(id=("_id", "id"), text=("text",))
-_QUERY, _DOCUMENT = ("qid", "query-id"), ("pid", "corpus-id")
+def tasks_of(path: Path) -> list[Path]:
+    """The folders of C-MTEB's tasks: the path itself, and those in it."""
+    return [
+        task
+        for task in (path, *sorted(path.glob("*/")))
+        if _parquet(task, "corpus") and _parquet(task, "queries")
+    ]
 
 
-def cmteb(path: Path, wanted: Wanted) -> list[Collection]:
-    """Reads one task, or all in a folder. The split is "dev"; the subset is "zh", the name the task's."""
-    split = wanted.split or "dev"
-    collections: list[Collection] = []
-    for task in (path, *sorted(path.glob("*/"))):
-        docs, asked = _texts(task, "corpus"), _texts(task, "queries")
-        if not docs or not asked or not wanted.takes("zh", f"{task.name}/zh"):
+def read_cmteb(files: Files, options: Options) -> Iterator[Tables]:
+    """Reads one task, or all in a folder; the subset is "zh", the name the task's."""
+    split = options.split or "dev"
+    for task in (task for root in files.roots for task in tasks_of(root)):
+        if not options.takes(task.name, "zh"):
             continue
-        judged = _judged_cmteb(task, split)
+        corpus, queries, judged = (
+            _parquet(task, "corpus"),
+            _parquet(task, "queries"),
+            _judgement_files(task, split),
+        )
         if not judged:
-            raise DataError(f"no judgements of split {split!r}; expected {LAYOUT}", task)
-        judgements = Judgements(record_queries(asked, FIELDS.without_title()), _qrels(judged), judged[0])
-        corpus = record_corpus(docs, "cmteb", FIELDS)
-        collections.append(make(Facts(task.name), "zh", split, corpus, judgements, wanted))
-    return found(collections, path, wanted, LAYOUT)
+            raise DataError(
+                f"no judgements of split {split!r}; expected {task.name}-qrels/data/{split}-*.parquet", task
+            )
+        yield Tables(
+            queries=records_of(queries, QUERY_FIELDS),
+            judgements=_judgements(judged),
+            documents=partial(records_of, corpus),
+            files=corpus,
+            qrels=judged[0],
+            language="zh",
+            name=task.name,
+            subset="zh",
+        )
 
 
-def _texts(task: Path, part: str) -> list[Path]:
+def _parquet(task: Path, part: str) -> list[Path]:
     patterns = (f"data/{part}-*.parquet", f"{part}-*.parquet", f"{part}/*.parquet")
-    return next((sorted(files) for pattern in patterns if (files := list(task.glob(pattern)))), [])
+    return next((sorted(found) for pattern in patterns if (found := list(task.glob(pattern)))), [])
 
 
-def _judged_cmteb(task: Path, split: str) -> list[Path]:
+def _judgement_files(task: Path, split: str) -> list[Path]:
     beside = task.parent / f"{task.name}-qrels"
     places = (beside / "data", beside, task / "qrels", task / "default", task / "data", task)
-    return next((files for place in places if (files := locate(place, f"{split}-*.parquet"))), [])
+    return next((found for place in places if (found := sorted(place.glob(f"{split}-*.parquet")))), [])
 
 
-def _qrels(files: list[Path]) -> Qrels:
-    qrels: Qrels = {}
+def _judgements(files: list[Path]) -> Iterator[Judgement]:
     for file in files:
-        for place, raw in places_of(file):
-            row = parsed(raw, place)
-            query = next((row[name] for name in _QUERY if name in row), None)
-            document = next((row[name] for name in _DOCUMENT if name in row), None)
+        for place, row in rows(file):
+            query, document = first_of(row, QUERY_IDS), first_of(row, DOCUMENT_IDS)
             if query is None or document is None or "score" not in row:
                 raise place.error(
                     f"expected qid, pid, score, or query-id, corpus-id, score; got {', '.join(row)}"
                 )
-            qrels.setdefault(str(query), {})[str(document)] = int(row["score"])
-    return qrels
+            yield Judgement(str(row[query]), str(row[document]), relevance(row["score"], place), place)

@@ -1,66 +1,27 @@
-"""Large JSON files as a stream: the entries of one array or object, without holding the whole.
+"""The files of a data set, told apart by the names that their publishers gave them, and the records in them.
 
-Several data sets are published as one JSON value of up to gigabytes. What is decoded at once here is one entry of
-the outermost array, or of an array or object one level below.
-
-The files of a data set, told apart by the names that their publishers gave them.
+JSON files of up to gigabytes are read as a stream, by ijson: one record is decoded at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from itertools import accumulate, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from triptych.errors import DataError
-from triptych.io import Source, open_source, read_chunks, read_lines
-from triptych.records import COMPRESSED, PARQUET, Place, ending, parse_object, places_of
+from triptych.errors import DataError, MissingExtra
+from triptych.io import BOM, Source, open_source
+from triptych.records import COMPRESSED, PARQUET, Place, ending, parsed, places_of
 
-_GUESS = 1 << 22  # characters of a file that may be read to learn what it is
-_SPACE = re.compile(r"[ \t\n\r]*")
-_NUMBER_PART = re.compile(r"[-+0-9.eE]*")
-_TOKEN = 16  # characters of a token other than a string, at most, as long as it makes sense
-
-
-class Entry(NamedTuple):
-    """A value with the keys that lead to it, and where it stands (the line on which it begins)."""
-
-    keys: tuple[str | int, ...]
-    value: Any
-    place: Place
-
-
-def entries(path: Path) -> Iterator[Entry]:
-    """The entries of a file that holds one JSON value.
-
-    Of an array each element, with the keys ``(i,)``. Of an object each member: one that is an array or object
-    comes in parts, with the keys ``(name, i)`` or ``(name, key)``, any other as a whole with ``(name,)``.
-
-    Raises:
-        DataError: For broken JSON, with the line, or text after the value.
-    """
-    with open_source(path) as source:
-        reader = _Text(source)
-        start = reader.next()
-        if start == "[":
-            yield from _array(reader, ())
-        elif start == "{":
-            for name in _members(reader):
-                opening = reader.next()
-                if opening == "[":
-                    yield from _array(reader, (name,))
-                elif opening == "{":
-                    for key in _members(reader):
-                        yield reader.entry((name, key))
-                else:
-                    yield reader.entry((name,))
-        else:
-            raise reader.error("expected a JSON array or object")
-        if rest := reader.next():
-            raise reader.error(f"got {rest!r} after the end of the JSON value; expected nothing")
+_GUESS = 1 << 22  # bytes of a file that may be read to learn what it is
+_LINES = (".jsonl", ".ndjson")
+_DEPTH = 900  # of nested JSON, about as much as Python's own parser takes
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"')
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 
 
 def rows(path: Path, field: str | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -68,198 +29,132 @@ def rows(path: Path, field: str | None = None) -> Iterator[tuple[Place, dict[str
 
     Raises:
         DataError: For what cannot be read, or a record that is not an object.
+        MissingExtra: For a JSON array or object without ijson.
     """
-    if ending(path) in PARQUET:
+    prefix = None if ending(path) in (*PARQUET, *_LINES) else _prefix(path, field)
+    if prefix is None:
         for place, raw in places_of(path):
-            yield place, cast("dict[str, Any]", raw)
+            yield place, parsed(raw, place)
         return
-    shape = shape_of(path, field)
-    if shape == "lines":
-        with open_source(path) as source:
-            for line in read_lines(source):
-                if line.text.strip():
-                    place = Place(source.name, line.number)
-                    yield place, parse_object(line.text, place)
-        return
-    seen = False
-    for entry in entries(path):
-        if shape == "field" and entry.keys[0] != field:
-            continue
-        seen = True
-        if not isinstance(entry.value, dict):
-            raise entry.place.error("expected a JSON object in the list of records")
-        yield entry.place, cast("dict[str, Any]", entry.value)
-    if not seen and shape == "field":
-        raise DataError(f"no list {field!r} in this JSON object", path)
+    for number, (_, value) in enumerate(_entries(path, prefix), start=1):
+        place = Place(path.as_posix(), record=number)
+        if not isinstance(value, dict):
+            raise place.error("expected a JSON object in the list of records")
+        yield place, cast("dict[str, Any]", value)
 
 
-def shape_of(path: Path, field: str | None = None) -> str:
-    """How records stand: in an "array", in the "field" of an object, or as "lines" (all else)."""
-    with open_source(path) as source:
-        reader = _Text(source)
-        if reader.next() == "[":
-            return "array"
-        if field is None:
-            return "lines"
-        for name in _members(reader):
-            if name == field:
-                return "field"
-            if reader.next() == "[":
-                for _ in _array(reader, ()):
-                    pass
-            else:
-                reader.value()
-    return "lines"
+def columns(path: Path, names: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Rows of one object of columns: ``{"query": {"0": …}, "passages": {"0": …}}``, with the same keys in each.
+
+    Args:
+        path: The file, which is walked once for each column.
+        names: Of the columns that are wanted.
+
+    Raises:
+        DataError: For broken JSON, or columns of different rows.
+    """
+    streams = [_entries(path, name, members=True) for name in names]
+    for number, cells in enumerate(zip_longest(*streams, fillvalue=(None, None)), start=1):
+        place = Place(path.as_posix(), record=number)
+        keys = [key for key, _ in cells]
+        if len(set(keys)) != 1:
+            raise place.error(
+                f"the columns {', '.join(names)} have the rows {keys}; expected the same in each"
+            )
+        yield place, {name: value for name, (_, value) in zip(names, cells, strict=True)}
 
 
 def first_keys(path: Path) -> frozenset[str]:
     """Names of the members of a file's first record or of its outermost object; none if it is no JSON at all."""
     names: set[str] = set()
-    with contextlib.suppress(DataError), open_source(path) as source:
-        reader = _Text(source, _GUESS)
-        if reader.next() == "[":
-            reader.take()
-        if reader.next() == "{":
-            for name in _members(reader):
-                names.add(name)
-                reader.value()
+    with contextlib.suppress(DataError), _json(path, _GUESS) as (ijson, stream):
+        for prefix, event, value in ijson.parse(stream, multiple_values=True):
+            if prefix in ("", "item") and event == "map_key":
+                names.add(value)
+            elif prefix in ("", "item") and event == "end_map":
+                break
     return frozenset(names)
 
 
-class _Text:
-    """The text of a source with a position; what lies before it is forgotten."""
-
-    def __init__(self, source: Source, most: int | None = None) -> None:
-        self._name = source.name
-        self._chunks = read_chunks(source)
-        self._left = most
-        self._buffer = ""
-        self._at = 0
-        self._line = 1
-        self._whole = False
-        self._decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
-
-    def next(self) -> str:
-        """The next character that is not a blank, without taking it; "" at the end."""
-        while True:
-            match = _SPACE.match(self._buffer, self._at)
-            self._move(match.end() if match else self._at)
-            if self._at < len(self._buffer):
-                return self._buffer[self._at]
-            if not self._more():
-                return ""
-
-    def take(self) -> str:
-        """The next character that is not a blank."""
-        character = self.next()
-        self._move(self._at + len(character))
-        return character
-
-    def key(self) -> str:
-        """A string and the colon behind it."""
-        if self.next() != '"':
-            raise self.error("broken JSON: expected a name in double quotes")
-        name = str(self.value())
-        if self.take() != ":":
-            raise self.error("broken JSON: expected ':' after a name")
-        return name
-
-    def value(self) -> Any:
-        """The next value as a whole."""
-        self.next()
-        while True:
-            try:
-                found, end = self._decode(self._buffer, self._at)
-                # a number at the end of what was read may go on
-                if not (isinstance(found, int | float) and self._is_number(end) and self._more()):
-                    self._move(end)
-                    return found
-            except (ValueError, RecursionError) as error:
-                if not (self._may_go_on(error) and self._more()):
-                    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                    raise self.error(f"broken JSON: {reason}") from None
-
-    def entry(self, keys: tuple[str | int, ...]) -> Entry:
-        """The next value with its keys and its place."""
-        self.next()
-        place = Place(self._name, self._line)
-        return Entry(keys, self.value(), place)
-
-    def error(self, message: str) -> DataError:
-        """An error at this place."""
-        return DataError(message, self._name, self._line)
-
-    def _is_number(self, start: int) -> bool:
-        """Whether all that is waiting from here on can be part of a number."""
-        return _NUMBER_PART.fullmatch(self._buffer, start, start + _TOKEN) is not None and (
-            len(self._buffer) <= start + _TOKEN
-        )
-
-    def _may_go_on(self, error: Exception) -> bool:
-        """Whether an error may be due to what was not read yet: it is at the end, or in a string without end."""
-        if not isinstance(error, json.JSONDecodeError):
-            return False
-        return error.msg.startswith("Unterminated string") or error.pos >= len(self._buffer) - _TOKEN
-
-    def _move(self, to: int) -> None:
-        self._line += self._buffer.count("\n", self._at, to)
-        self._at = to
-
-    def _more(self) -> bool:
-        """Reads on: at least as much as is waiting, so that a long value is not decoded over and over."""
-        if self._whole or (self._left is not None and self._left <= 0):
-            return False
-        parts, size, wanted = [self._buffer[self._at :]], 0, len(self._buffer) - self._at
-        while size <= wanted:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self._whole = True
+def _prefix(path: Path, field: str | None) -> str | None:
+    """Where records stand, as ijson names it; None: they are lines."""
+    with open_source(path) as source:
+        start = source.head.removeprefix(BOM).lstrip()[:1]
+    if start == b"[":
+        return "item"
+    if field is None or start != b"{":
+        return None
+    with contextlib.suppress(DataError), _json(path) as (ijson, stream):
+        for prefix, event, value in ijson.parse(stream, multiple_values=True):
+            if prefix == "" and event == "map_key" and value == field:
+                return f"{field}.item"
+            if prefix == "" and event == "end_map":
                 break
-            parts.append(chunk)
-            size += len(chunk)
-        self._buffer, self._at = "".join(parts), 0
+    return None
+
+
+def _entries(path: Path, prefix: str, *, members: bool = False) -> Generator[tuple[str, Any]]:
+    """The values at a prefix or, with `members`, name and value of each member of the object there."""
+    with _json(path) as (ijson, stream):
+        if members:
+            yield from ijson.kvitems(stream, prefix, use_float=True)
+        else:
+            for value in ijson.items(stream, prefix, use_float=True):
+                yield "", value
+
+
+@contextlib.contextmanager
+def _json(path: Path, limit: int | None = None) -> Generator[tuple[Any, Any]]:
+    """Ijson and the bytes of a file, with its errors as ours."""
+    try:
+        import ijson
+    except ImportError as error:
+        raise MissingExtra(f"{path}: reading a JSON array or object", "data") from error
+    with open_source(path) as source:
+        try:
+            yield ijson, _Bytes(source, limit)
+        except (ijson.JSONError, OverflowError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"broken JSON: {' '.join(str(error).split())}", path) from error
+
+
+class _Bytes:
+    """What ijson reads: a source without its byte order mark, up to a limit, and nested no deeper than `_DEPTH`.
+
+    ijson's time grows with the square of the depth.
+    """
+
+    def __init__(self, source: Source, limit: int | None) -> None:
+        self._source = source
+        self._left = limit
+        self._depth = 0
+        self._in_string = False
+        self._escape = b""
+        if source.head.startswith(BOM):
+            source.stream.read(len(BOM))
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes."""
+        data = self._source.stream.read(size if self._left is None else min(size, self._left))
         if self._left is not None:
-            self._left -= size
-        return size > 0
+            self._left -= len(data)
+        self._check_depth(data)
+        return data
 
-
-def _array(reader: _Text, keys: tuple[str | int, ...]) -> Iterator[Entry]:
-    reader.take()
-    if reader.next() == "]":
-        reader.take()
-        return
-    i = 0
-    while True:
-        yield reader.entry((*keys, i))
-        i += 1
-        if _ends(reader, "]"):
-            return
-
-
-def _members(reader: _Text) -> Iterator[str]:
-    """Names of an object's members; the value has to be taken before the next."""
-    reader.take()
-    if reader.next() == "}":
-        reader.take()
-        return
-    while True:
-        yield reader.key()
-        if _ends(reader, "}"):
-            return
-
-
-def _ends(reader: _Text, closing: str) -> bool:
-    found = reader.take()
-    if found == closing:
-        return True
-    if found != ",":
-        came = f"got {found!r}" if found else "the file ends"
-        raise reader.error(f"broken JSON: {came}; expected ',' or {closing!r}")
-    return False
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    def _check_depth(self, data: bytes) -> None:
+        plain = _ESCAPE.sub(b"", self._escape + data)
+        self._escape = b"\\" if plain.endswith(b"\\") else b""
+        marks = (b'"' if self._in_string else b"") + plain.translate(None, delete=_NO_MARKS)
+        marks, quote, _ = _STRING.sub(b"", marks).partition(b'"')
+        self._in_string = bool(quote)
+        opened = marks.count(b"[") + marks.count(b"{")
+        deepest = self._depth + opened
+        if deepest > _DEPTH:
+            deepest = max(accumulate((1 if mark in b"[{" else -1 for mark in marks), initial=self._depth))
+        if deepest > _DEPTH:
+            raise DataError(f"JSON nested more than {_DEPTH} deep", self._source.name)
+        self._depth += 2 * opened - len(marks)
 
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
@@ -288,10 +183,9 @@ class Files:
         for root in self.roots:
             if not root.exists():
                 raise DataError("no such file or folder", root)
-            self.all += sorted(_below(root)) if root.is_dir() else [root]
-        for file in self.all:
-            if file in self.roots and file.name.lower().endswith(_ARCHIVES):
-                raise DataError("is an archive; unpack it and give the folder", file)
+            if root.is_file() and root.name.lower().endswith(_ARCHIVES):
+                raise DataError("is an archive; unpack it and give the folder", root)
+            self.all += sorted(_below(root), key=_natural) if root.is_dir() else [root]
 
     def matching(self, pattern: str) -> list[Path]:
         """Files whose name, without a compression's ending, is matched whole by a regular expression."""
@@ -323,16 +217,18 @@ class Files:
             raise DataError(f"several files can be the {what}: {names}; give the one that is meant")
         return found[0]
 
-    def of_split(self, what: str, split: str, *patterns: str) -> list[Path]:
+    def of_split(self, what: str, split: str | None, *patterns: str) -> list[Path]:
         """The files of the first pattern that any file matches, if they are of the split by their names.
 
         A file whose name has the name of a split between dots, hyphens and underscores is of that split; files
-        without any such name count for every split.
+        without any such name count for every split, and all files do where no split is asked for.
 
         Raises:
             DataError: If no file matches, or all that match are of other splits.
         """
         found = self.some(what, *patterns)
+        if split is None:
+            return found
         named = {file: _split_of(file) for file in found}
         wanted = [file for file, of in named.items() if of is None or of == _SPLITS.get(split, split)]
         if not wanted:
@@ -353,6 +249,13 @@ def plain_name(file: Path) -> str:
         if name.lower().endswith(end):
             return name[: -len(end)]
     return name
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts numbers in names by value."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())
+    ]
 
 
 def _split_of(file: Path) -> str | None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from triptych.collections.files import Files, plain_name, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, draw
+from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage
 from triptych.io import open_source, read_lines
-from triptych.records import Place, ending
+from triptych.records import Place, ending, tsv_rows
 
 _LABELS = {
     "entailment": "entailment",
@@ -68,12 +68,8 @@ def _triplet(base: sqlite3.Connection, premise: str, language: str | None, optio
     neg = dict.fromkeys(row[1] for row in found if row[0] == "contradiction" and row[1] not in pos)
     if not pos:
         return Dropped(place, "the premise entails nothing", premise)
-    kept = (
-        draw(map(Passage, neg), options.max_negatives, options.seed, premise)
-        if options.wants("given")
-        else []
-    )
-    return Labelled(place, premise, [Passage(text) for text in pos], kept, found[0][4], language)
+    sample = options.sample(map(Passage, neg), premise) if options.wants("given") else []
+    return Labelled(place, premise, [Passage(text) for text in pos], sample, found[0][4], language)
 
 
 def _pair(
@@ -109,11 +105,9 @@ def _language(path: Path) -> str | None:
 def _table(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     header: list[str] | None = None
     with open_source(path) as source:
-        for line in read_lines(source):
-            cells = line.text.split("\t")
+        for number, cells in tsv_rows(read_lines(source)):
             if header is None:
                 header = cells
-            elif line.text.strip():
-                # MultiNLI's last columns (annotators' labels) are left away where they are empty
+            else:  # MultiNLI's last columns (annotators' labels) are left away where they are empty
                 record = cast("dict[str, Any]", dict(zip(header, cells, strict=False)))
-                yield Place(source.name, line.number), record
+                yield Place(source.name, number), record

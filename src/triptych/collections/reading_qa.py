@@ -1,32 +1,26 @@
-"""The JSON of DPR (Karpukhin et al. 2020), in which Natural Questions, TriviaQA and others are published.
+"""Questions with the passages that answer them: DPR's JSON, SQuAD, Natural Questions, TriviaQA, HotpotQA.
 
-An array of ``{"question", "answers", "positive_ctxs", "negative_ctxs", "hard_negative_ctxs"}``; a passage has
-``title``, ``text`` and ``passage_id`` (or ``psg_id``).
+DPR (Karpukhin et al. 2020), in whose form Natural Questions, TriviaQA and others are published: an array of
+``{"question", "answers", "positive_ctxs", "negative_ctxs", "hard_negative_ctxs"}``; a passage has ``title``, ``text``
+and ``passage_id`` (or ``psg_id``).
 
-SQuAD and everything in its format: SQuAD 1.1 and 2.0, KorQuAD 1, XQuAD, GermanQuAD, DuReader-robust and others.
+SQuAD 1.1 and 2.0, and what has its format (KorQuAD 1, XQuAD, GermanQuAD, DuReader-robust): ``{"data": [{"title",
+"paragraphs": [{"context", "qas": [{"id", "question", "answers", "is_impossible"}]}]}]}``, or rows ``{"id", "title",
+"context", "question", "answers"}`` as on the Hub.
 
-``{"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers", "is_impossible"}]}]}]}``, or rows
-``{"id", "title", "context", "question", "answers"}`` as on the Hub.
-
-Natural Questions as Google publishes them, simplified or whole: JSON Lines, a question and a Wikipedia page each.
-
-A page is a list of tokens, some of which are HTML tags: words in ``document_text``, separated by single spaces, or
+Natural Questions as Google publishes them, simplified or whole: JSON Lines, a question and a Wikipedia page each. A
+page is a list of tokens, some of which are HTML tags: words in ``document_text``, separated by single spaces, or
 objects in ``document_tokens``. ``annotations`` name a long answer by its tokens (a passage, the positive) and short
 answers inside; ``long_answer_candidates`` are the page's other passages.
 
-TriviaQA: questions with evidence documents, which stand in files of their own.
+TriviaQA: ``qa/DOMAIN-SPLIT.json`` is ``{"Data": [{"Question", "QuestionId", "Answer", "EntityPages",
+"SearchResults"}]}``; a page has a ``Filename`` below ``evidence/wikipedia`` (EntityPages) or ``evidence/web``
+(SearchResults). The rows on the Hub have the same in lower case, with the documents inside. The supervision is
+distant: a document that has an alias of the answer counts as a positive, one without as a negative of the kind "all".
 
-``qa/DOMAIN-SPLIT.json`` is ``{"Data": [{"Question", "QuestionId", "Answer", "EntityPages", "SearchResults"}]}``; a
-page has a ``Filename`` below ``evidence/wikipedia`` (EntityPages) or ``evidence/web`` (SearchResults). The rows on the
-Hub have the same in lower case, with the documents inside. DPR's form is read too.
-
-The supervision is distant: a document that has an alias of the answer counts as a positive, one without as a negative
-of the kind "all".
-
-HotpotQA, distractor setting: a question, two paragraphs that answer it together, and eight that do not.
-
-An array of ``{"_id", "question", "answer", "supporting_facts": [[title, sentence]], "context": [[title, [sentence,
-…]]]}``; rows on the Hub have ``id``, and objects of lists in place of the pairs.
+HotpotQA, distractor setting: an array of ``{"_id", "question", "answer", "supporting_facts": [[title, sentence]],
+"context": [[title, [sentence, …]]]}`` with two paragraphs that answer together, and eight that do not; rows on the Hub
+have ``id``, and objects of lists in place of the pairs.
 """
 
 from __future__ import annotations
@@ -39,7 +33,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 
 from triptych.collections.files import Files, first_keys, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, draw
+from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage
 from triptych.errors import DataError
 from triptych.io import open_source, read_text
 from triptych.records import Place
@@ -49,10 +43,10 @@ def read_dpr(files: Files, options: Options) -> Iterator[Item]:
     """Reads such files; hard negatives are given, the others (of other questions) count among "all"."""
     for path in files.of_split("JSON of DPR", options.split, r".*\.jsonl?"):
         for place, record in rows(path):
-            yield _item(record, place, options)
+            yield _dpr_item(record, place, options)
 
 
-def _item(record: dict[str, Any], place: Place, options: Options) -> Item:
+def _dpr_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     question = record.get("question")
     if not isinstance(question, str) or "positive_ctxs" not in record:
         raise place.error(f"got fields {', '.join(map(repr, record))}; expected question, positive_ctxs, …")
@@ -69,7 +63,7 @@ def _item(record: dict[str, Any], place: Place, options: Options) -> Item:
         place,
         question,
         pos,
-        draw(neg, options.max_negatives, options.seed, question),
+        options.sample(neg, question),
         language="en",
         facts={"answers": answers} if answers else {},
     )
@@ -105,7 +99,7 @@ def read_squad(files: Files, options: Options) -> Iterator[Item]:
 
 
 def _article(record: dict[str, Any], place: Place, options: Options) -> Iterator[Item]:
-    title = _title(record)
+    title = _article_title(record)
     paragraphs = cast("list[dict[str, Any]]", record["paragraphs"])
     contexts = [str(paragraph.get("context", "")) for paragraph in paragraphs]
     for context, paragraph in zip(contexts, paragraphs, strict=True):
@@ -113,7 +107,7 @@ def _article(record: dict[str, Any], place: Place, options: Options) -> Iterator
             answers = _answers(question.get("answers"))
             others = contexts if options.wants("all") else []
             neg = [Passage(text, title) for text in others if text != context and not _any(answers, text)]
-            yield _item_squad(question, Passage(context, title), answers, neg, (place, options))
+            yield _squad_item(question, Passage(context, title), answers, neg, (place, options))
 
 
 def _row(record: dict[str, Any], place: Place, options: Options) -> Item:
@@ -122,10 +116,12 @@ def _row(record: dict[str, Any], place: Place, options: Options) -> Item:
             f"got fields {', '.join(map(repr, record))}; expected paragraphs, or question and context"
         )
     answers = _answers(record.get("answers"))
-    return _item_squad(record, Passage(str(record["context"]), _title(record)), answers, [], (place, options))
+    return _squad_item(
+        record, Passage(str(record["context"]), _article_title(record)), answers, [], (place, options)
+    )
 
 
-def _item_squad(
+def _squad_item(
     question: dict[str, Any],
     context: Passage,
     answers: list[str],
@@ -136,7 +132,7 @@ def _item_squad(
     text = str(question.get("question", ""))
     if question.get("is_impossible") or not answers:
         return Dropped(place, "the paragraph does not answer the question", text)
-    kept = draw(dict.fromkeys(neg), options.max_negatives, options.seed, text)
+    kept = options.sample(dict.fromkeys(neg), text)
     id_ = question.get("id")
     return Labelled(
         place,
@@ -149,7 +145,7 @@ def _item_squad(
     )
 
 
-def _title(record: dict[str, Any]) -> str | None:
+def _article_title(record: dict[str, Any]) -> str | None:
     return str(record.get("title") or "").replace("_", " ") or None
 
 
@@ -181,10 +177,10 @@ def read_natural_questions(files: Files, options: Options) -> Iterator[Item]:
             yield from read_dpr(Files([path]), options)
             continue
         for place, record in rows(path):
-            yield _item_natural_questions(record, place, options)
+            yield _nq_item(record, place, options)
 
 
-def _item_natural_questions(record: dict[str, Any], place: Place, options: Options) -> Item:
+def _nq_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     question = record.get("question_text")
     if not isinstance(question, str) or not isinstance(record.get("annotations"), list):
         raise place.error(
@@ -196,17 +192,17 @@ def _item_natural_questions(record: dict[str, Any], place: Place, options: Optio
     answered = [span for span in spans if span is not None]
     if len(answered) < (_AGREED if len(annotations) > 1 else 1):
         return Dropped(place, "no long answer", question)
-    title = _title_natural_questions(record)
-    pos = {span: Passage(_text(tokens, span), title) for span in answered}
-    neg = _others(record, tokens, list(pos), title) if options.wants("all") else []
+    title = _page_article_title(record)
+    pos = {span: Passage(_span_text(tokens, span), title) for span in answered}
+    neg = _other_passages(record, tokens, list(pos), title) if options.wants("all") else []
     return Labelled(
         place,
         question,
         list(pos.values()),
-        draw(neg, options.max_negatives, options.seed, question),
+        options.sample(neg, question),
         str(record.get("example_id", "")) or None,
         "en",
-        {"answers": answers} if (answers := _answers_natural_questions(annotations, tokens)) else {},
+        {"answers": answers} if (answers := _short_answers(annotations, tokens)) else {},
     )
 
 
@@ -226,17 +222,17 @@ def _span(value: dict[str, Any]) -> tuple[int, int] | None:
     return (start, end) if 0 <= start < end else None
 
 
-def _text(tokens: Sequence[str], span: tuple[int, int]) -> str:
+def _span_text(tokens: Sequence[str], span: tuple[int, int]) -> str:
     joined = " ".join(token for token in tokens[slice(*span)] if token)
     return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", joined)).replace("``", '"').replace("''", '"')
 
 
-def _answers_natural_questions(annotations: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[str]:
+def _short_answers(annotations: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[str]:
     shorts = [_span(short) for each in annotations for short in each.get("short_answers") or []]
-    return list(dict.fromkeys(_text(tokens, span) for span in shorts if span))
+    return list(dict.fromkeys(_span_text(tokens, span) for span in shorts if span))
 
 
-def _others(
+def _other_passages(
     record: dict[str, Any], tokens: Sequence[str], positive: Sequence[tuple[int, int]], title: str | None
 ) -> list[Passage]:
     """Passages of the page that share no token with a positive."""
@@ -246,13 +242,13 @@ def _others(
         if not span or not candidate.get("top_level", True):
             continue
         if all(span[1] <= start or end <= span[0] for start, end in positive):
-            text = _text(tokens, span)
+            text = _span_text(tokens, span)
             if len(text.split()) >= _BLOCK:
                 found.append(Passage(text, title))
     return found
 
 
-def _title_natural_questions(record: dict[str, Any]) -> str | None:
+def _page_article_title(record: dict[str, Any]) -> str | None:
     """The page's title: the simplified form has it in the address alone."""
     if title := record.get("document_title"):
         return str(title)
@@ -279,10 +275,10 @@ def read_triviaqa(files: Files, options: Options) -> Iterator[Item]:
             yield from read_dpr(Files([path]), options)
             continue
         for place, record in rows(path, "Data"):
-            yield from _items(record, place, files, options)
+            yield from _triviaqa_items(record, place, files, options)
 
 
-def _items(record: dict[str, Any], place: Place, files: Files, options: Options) -> Iterator[Item]:
+def _triviaqa_items(record: dict[str, Any], place: Place, files: Files, options: Options) -> Iterator[Item]:
     question = record.get("Question") or record.get("question")
     answer = record.get("Answer") or record.get("answer")
     if not isinstance(question, str):
@@ -304,7 +300,7 @@ def _items(record: dict[str, Any], place: Place, files: Files, options: Options)
     if not pos:
         yield Dropped(place, "no document has the answer", question)
         return
-    kept = draw(neg, options.max_negatives, options.seed, question) if options.wants("all") else []
+    kept = options.sample(neg, question) if options.wants("all") else []
     id_ = record.get("QuestionId") or record.get("question_id")
     yield Labelled(place, question, pos, kept, str(id_) if id_ else None, "en", {"answers": aliases})
 
@@ -366,10 +362,10 @@ def read_hotpotqa(files: Files, options: Options) -> Iterator[Item]:
     """Reads such files: paragraphs with a supporting fact are positives, the distractors are given negatives."""
     for path in files.of_split("questions", options.split, r".*\.jsonl?", r".*\.parquet"):
         for place, record in rows(path):
-            yield _item_hotpotqa(record, place, options)
+            yield _hotpotqa_item(record, place, options)
 
 
-def _item_hotpotqa(record: dict[str, Any], place: Place, options: Options) -> Item:
+def _hotpotqa_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     question = record.get("question")
     if not isinstance(question, str) or "context" not in record:
         raise place.error(
@@ -386,7 +382,7 @@ def _item_hotpotqa(record: dict[str, Any], place: Place, options: Options) -> It
     if not pos:
         return Dropped(place, "no supporting paragraph", question)
     neg = [passage for passage in paragraphs if passage.title not in supporting]
-    kept = draw(neg, options.max_negatives, options.seed, question) if options.wants("given") else []
+    kept = options.sample(neg, question) if options.wants("given") else []
     answer = record.get("answer")
     id_ = record.get("_id", record.get("id"))
     return Labelled(

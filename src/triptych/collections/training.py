@@ -1,30 +1,16 @@
-"""Streams of training examples and of raw texts from files and folders, never held whole.
-
-Our own training format as a test collection.
-"""
+"""Streams of training examples and of raw texts from files and folders, never held whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from triptych.collections.base import (
-    Collection,
-    Document,
-    Facts,
-    FileCorpus,
-    Judgements,
-    Qrels,
-    Queries,
-    Wanted,
-    found,
-    make,
-)
-from triptych.collections.examples import LANGUAGE, Example, Judged, join_judged, parse_record
-from triptych.collections.qrels import beir_files, is_beir, read_beir
+from triptych.collections.beir import beir_tables, is_beir
+from triptych.collections.examples import LANGUAGE, Example, Judged, join_judged, make_example, parse_record
+from triptych.collections.files import Files
+from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
 from triptych.errors import DataError
 from triptych.io import STDIN, open_source, read_lines, read_text
 from triptych.records import JSONL, PARQUET, Fields, Place, ending, files_of, parsed, places_of, to_document
@@ -79,11 +65,10 @@ def read_examples(
     how = reading or Reading()
     for path in source_paths(sources):
         if is_beir(path):
-            beir_files(path, how.split)
-            yield from _kept(_guarded(read_beir(path, how.split), how), how)
+            yield from _usable(_guarded(_read_beir(path, how.split), how), how)
             continue
         for file in files_of(path, JSONL + PARQUET):
-            yield from _kept(_guarded(_read_file(file, how), how), how)
+            yield from _usable(_guarded(_read_file(file, how), how), how)
 
 
 def read_texts(sources: Path | str | Iterable[Path | str], *, lines: bool = False) -> Iterator[RawText]:
@@ -120,11 +105,11 @@ def source_files(sources: Path | str | Iterable[Path | str], split: str = "train
             raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
         files += files_of(path, (*JSONL, *PARQUET, *TEXT, ".tsv"))
         if is_beir(path):  # a missing split is an error now and not after an hour of reading
-            beir_files(path, split)
+            beir_tables(path, Options(split=split))
     return files
 
 
-def _kept(found: Iterator[tuple[Place, Example | None]], how: Reading) -> Iterator[tuple[Place, Example]]:
+def _usable(found: Iterator[tuple[Place, Example | None]], how: Reading) -> Iterator[tuple[Place, Example]]:
     for place, example in found:
         if example is not None:
             yield place, example
@@ -144,6 +129,16 @@ def _guarded(
         how.on_error(error)
 
 
+def _read_beir(folder: Path, split: str) -> Iterator[tuple[Place, Example | None]]:
+    options = Options(split=split)
+    for item in join(beir_tables(folder, options), options, strict=True):
+        if isinstance(item, Dropped) or not item.pos:
+            yield item.place, None
+            continue
+        pos, neg = (tuple(passage.content for passage in side) for side in (item.pos, item.neg))
+        yield item.place, make_example(item.place, query=item.query, pos=pos, neg=neg, id=item.id)
+
+
 def _read_file(file: Path, how: Reading) -> Iterator[tuple[Place, Example | None]]:
     waiting: list[Judged] = []
     start = Place(str(file))
@@ -159,20 +154,22 @@ def _read_file(file: Path, how: Reading) -> Iterator[tuple[Place, Example | None
         if how.on_record:
             how.on_record(place, record)
         if isinstance(made, Example):
-            yield from _joined(waiting, start, how)
+            yield from _join_waiting(waiting, start, how)
             waiting = []
             yield place, made
             continue
         for pair in made:
             if waiting and waiting[0].query != pair.query:
-                yield from _joined(waiting, start, how)
+                yield from _join_waiting(waiting, start, how)
                 waiting = []
             start = start if waiting else place
             waiting.append(pair)
-    yield from _joined(waiting, start, how)
+    yield from _join_waiting(waiting, start, how)
 
 
-def _joined(waiting: list[Judged], start: Place, how: Reading) -> Iterator[tuple[Place, Example | None]]:
+def _join_waiting(
+    waiting: list[Judged], start: Place, how: Reading
+) -> Iterator[tuple[Place, Example | None]]:
     if not waiting:
         return
     try:
@@ -199,48 +196,21 @@ def _read_records(file: Path) -> Iterator[RawText]:
         yield RawText(to_document(record, Fields(id=()), place).content, place, language)
 
 
-LAYOUT = "JSON Lines or Parquet with query, pos and neg (or one of the other forms of training data)"
-
-
-def training(path: Path, wanted: Wanted) -> list[Collection]:
-    """Reads queries with their positives and negatives; the passages of all queries together are the corpus.
-
-    A document's id is made of its text, so that a passage that several queries name is one document. Lines with
-    the same query are one query. The collection is as hard as its negatives, and passages that nobody judged count
-    as not relevant.
-    """
-    files = files_of(path, JSONL + PARQUET)
-    name = path.resolve().name.split(".")[0]
-    if not wanted.takes("", f"{name}/"):
-        return found([], path, wanted, LAYOUT)
-    ids: dict[str, str] = {}
-    qrels: Qrels = {}
-    skipped: list[str] = []
-    reading = Reading(on_skip=lambda place: skipped.append(place.id))
-    for place, example in read_examples(files, reading):
-        query = ids.setdefault(example.query, example.id or str(len(ids)))
-        judged = qrels.setdefault(query, {})
-        for text in example.neg:
-            judged.setdefault(_id(text), 0)
-        judged |= {_id(text): 1 for text in example.pos}
-        if len(qrels) != len(ids):
-            raise place.error(f"duplicate query id {query!r}; expected one for each query")
-    if skipped and wanted.warn is not None:
-        wanted.warn(f"{path}: {len(skipped)} queries have no positive and are left out")
-    queries: Queries = {id_: text for text, id_ in ids.items()}
-    corpus = FileCorpus.of(lambda: _passages(files), files, "training")
-    return [make(Facts(name), "", wanted.split or "test", corpus, Judgements(queries, qrels, path), wanted)]
-
-
-def _passages(files: list[Path]) -> Iterator[Document]:
-    seen: set[str] = set()
-    for _, example in read_examples(files):
-        for text in example.passages:
-            id_ = _id(text)
-            if id_ not in seen:
-                seen.add(id_)
-                yield Document(id_, text)
-
-
-def _id(text: str) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+def read_training(files: Files, options: Options) -> Iterator[Item]:
+    """Training data in any of its forms as labelled queries."""
+    for path in files.roots:
+        skipped: list[Place] = []
+        reading = Reading(on_skip=skipped.append, positive_from=options.positive_from or 0.5)
+        for place, example in read_examples(path, reading):
+            yield from (Dropped(each, "no positive") for each in skipped)
+            skipped.clear()
+            pos, neg = (list(map(Passage, texts)) for texts in (example.pos, example.neg))
+            yield Labelled(
+                place,
+                example.query,
+                pos,
+                options.sample(neg, example.query) if options.wants("given") else [],
+                example.id,
+                example.language,
+            )
+        yield from (Dropped(each, "no positive") for each in skipped)

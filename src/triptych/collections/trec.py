@@ -1,83 +1,80 @@
-"""TREC test collections: topics, qrels, and documents in SGML or JSON Lines.
+"""TREC test collections: topics, qrels, and documents in SGML or JSON Lines; and run files.
 
 Topics are ``<top>`` elements with ``<num>``, ``<title>``, ``<desc>``, ``<narr>`` (closed or not), ``<topic
 number="…">`` elements with ``<query>``, ``<question>``, ``<narrative>``, or lines of id and text. Documents are
 ``<DOC>`` elements with ``<DOCNO>``; their text is what stands in ``<TEXT>``, their title in ``<TITLE>``,
 ``<HEADLINE>`` or their like.
-
-TREC collections: documents and topics in SGML, judgements in four columns, runs in six.
 """
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from html import unescape
 from pathlib import Path
 
-from triptych.collections.base import (
-    Collection,
-    Corpus,
-    Document,
-    Facts,
-    FileCorpus,
-    Judgements,
-    Queries,
-    Ranked,
-    Wanted,
-    found,
-    locate,
-    make,
-    the_file,
-)
+from triptych.collections.base import Ranked
 from triptych.collections.files import Files
-from triptych.collections.joined import Item, Options, Tables, Text, join, texts_of
-from triptych.collections.multilingual import documents_of
-from triptych.collections.qrels import read_qrels
-from triptych.collections.texts import add_query, distinct, qrels_of, record_corpus, tsv_queries
+from triptych.collections.joined import Options, Tables, Text, judgements_of, records_of, texts_of
 from triptych.errors import DataError
-from triptych.io import Line, open_source, read_lines, read_text
+from triptych.io import open_source, read_lines, read_text
 from triptych.records import JSONL, Place, ending
 
-_TOPICS = (r"(?:.*[._-])?topics?(?:[._-].*)?", r".*topics.*", r"(?:.*[._-])?queries(?:[._-].*)?")
-_QRELS = (r"(?:.*[._-])?qrels?(?:[._-].*)?", r".*qrels.*")
+TOPICS = (r"(?:.*[._-])?topics?(?:[._-].*)?", r".*topics.*", r"(?:.*[._-])?queries(?:[._-].*)?")
+QRELS = (r"(?:.*[._-])?qrels?(?:[._-].*)?", r".*qrels.*")
+_DOCUMENTS = r"(?:docs?|documents?|corpus)(?:[._-].*)?"
 _TITLES = ("TITLE", "HEADLINE", "DOCTITLE", "TTL", "HL", "HEAD")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _LABEL = re.compile(r"^\s*(?:Number|Topic|Title|Description|Narrative)\s*:\s*", re.IGNORECASE)
 _FIELDS = {"desc": ("description", "question"), "narr": ("narrative",), "title": ("query",)}
 
 
-def read_trec(files: Files, options: Options) -> Iterator[Item]:
-    """Reads a collection; every file that is neither topics nor qrels by its name holds documents."""
-    qrels = files.one("judgements", *_QRELS)
-    rest = Files([file for file in files.all if file != qrels])
-    topics = rest.one("topics", *_TOPICS)
-    corpus = [file for file in rest.all if file != topics]
+def read_trec(files: Files, options: Options) -> Iterator[Tables]:
+    """Reads a collection.
+
+    Documents are files named like docs, or in a folder named so; otherwise all that is neither topics nor qrels by
+    its name. Of several topics and qrels those are taken whose names hold the split.
+    """
+    qrels = _one(files, "judgements", options.split, QRELS)
+    rest = Files([file for file in files.all if file not in files.matching(QRELS[0]) and file != qrels])
+    topics = _one(rest, "topics", options.split, TOPICS)
+    others = [file for file in rest.all if file not in rest.matching(TOPICS[0]) and file != topics]
+    named = [
+        file
+        for file in others
+        if any(re.fullmatch(_DOCUMENTS, part, re.I) for part in (file.name, file.parent.name))
+    ]
+    corpus = named or others
     if not corpus:
-        raise DataError("no documents beside topics and qrels", files.roots[0])
-    parts = Tables(
+        raise DataError(
+            "no documents beside topics and qrels; expected files named like docs*", files.roots[0]
+        )
+    yield Tables(
         queries=_topics(topics, options.topic_fields),
-        judgements=read_qrels(qrels),
-        documents=_documents(corpus),
+        judgements=judgements_of([qrels]),
+        documents=partial(_documents, corpus),
+        files=corpus,
         qrels=qrels,
         language=options.language,
     )
-    yield from join(parts, options)
+
+
+def _one(files: Files, what: str, split: str | None, patterns: tuple[str, ...]) -> Path:
+    found = files.some(what, *patterns)
+    named = [file for file in found if split and split in file.name]
+    return (Files(named) if named else files).one(what, *patterns)
 
 
 def _topics(path: Path, fields: Sequence[str]) -> Iterator[Text]:
     with open_source(path) as source:
         text = read_text(source)
-    if not re.search(r"<top\b|<topic\b", text, re.IGNORECASE):
+    starts = [match.start() for match in re.finditer(r"<top(?:ic)?\b", text, re.IGNORECASE)]
+    if not starts:
         yield from texts_of([path])
-        return
-    starts = [match.start() for match in re.finditer(r"<top(?:ic)?\b(?!ics)", text, re.IGNORECASE)]
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
-        place = Place(str(path), text.count("\n", 0, start) + 1)
-        block = text[start:end]
-        if topic := _topic(block, fields, place):
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=False):
+        if topic := _topic(text[start:end], fields, Place(str(path), text.count("\n", 0, start) + 1)):
             yield topic
 
 
@@ -106,33 +103,34 @@ def _part(block: str, name: str) -> str:
 
 def _documents(paths: Sequence[Path]) -> Iterator[Text]:
     for path in paths:
-        if ending(path) in JSONL:
-            yield from documents_of([path])
-        else:
-            yield from _sgml(path)
+        yield from records_of([path]) if ending(path) in JSONL else _sgml(path)
 
 
 def _sgml(path: Path) -> Iterator[Text]:
-    """Documents of a file, one held at a time."""
-    lines: list[str] | None = None
+    """Documents of a file, one held at a time; ``<DOC>`` begins a line and ``</DOC>`` ends one."""
+    lines: list[str] = []
     start = Place(str(path))
     with open_source(path) as source:
         for line in read_lines(source):
             if re.match(r"\s*<DOC>", line.text, re.IGNORECASE):
-                lines, start = [], Place(source.name, line.number)
-            if lines is not None:
+                if lines:
+                    message = f"<DOC> inside the document that line {start.line} begins"
+                    raise Place(source.name, line.number).error(message)
+                start = Place(source.name, line.number)
+                lines = [line.text]
+            elif lines:
                 lines.append(line.text)
-                if re.search(r"</DOC>\s*$", line.text, re.IGNORECASE):
-                    yield _document("\n".join(lines), start)
-                    lines = None
-    if lines is not None:
-        raise start.error("a <DOC> that is not closed")
+            if lines and re.search(r"</DOC>\s*$", line.text, re.IGNORECASE):
+                yield _document("\n".join(lines), start)
+                lines = []
+    if lines:
+        raise start.error("a document that does not end; expected </DOC>")
 
 
 def _document(block: str, place: Place) -> Text:
     id_ = _part(block, "DOCNO")
     if not id_:
-        raise place.error("a <DOC> without <DOCNO>; expected the document's id")
+        raise place.error("a document without <DOCNO>; expected its id")
     texts = re.findall(r"<TEXT\b[^>]*>(.*?)</TEXT>", block, re.IGNORECASE | re.DOTALL)
     if not texts:  # web collections: all that follows the header
         header = re.compile(r"<DOCNO>.*?</DOCNO>|<DOCHDR>.*?</DOCHDR>", re.IGNORECASE | re.DOTALL)
@@ -152,67 +150,8 @@ def _plain(text: str) -> str:
     return re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip()
 
 
-LAYOUT = (
-    "docs* (<DOC> with <DOCNO>, or .jsonl), topics* (<top> with <num> and <title>, <topic number=…>, or .tsv) and "
-    "qrels* (query, 0, document, relevance); of several topics and qrels those whose names hold the split"
-)
-_TAG_TREC = re.compile(r"<[^<>]+>")
-_DOCNO = re.compile(r"<DOCNO>\s*(\S+)\s*</DOCNO>", re.I)
-_TOPIC = re.compile(
-    r"<top>(?P<old>.*?)</top>|<topic\s+number\s*=\s*[\"'](?P<id>[^\"']+)[\"'][^>]*>(?P<new>.*?)</topic>",
-    re.I | re.S,
-)
-_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*(?P<id>[^\s<]+)", re.I)
-_TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?(?P<text>[^<]+)", re.I)
-
-
-def trec(path: Path, wanted: Wanted) -> list[Collection]:
-    """Reads a folder of documents, topics and judgements; a topic's title is the query.
-
-    Documents are read line by line: ``<DOC>`` and ``</DOC>`` begin a line or end one. A document's text is all
-    that stands between the tags, but for its number.
-    """
-    split = wanted.split or ""
-    named = f"*{split}*" if split else "*"
-    name = path.resolve().name
-    if not wanted.takes("", f"{name}/"):
-        return found([], path, wanted, LAYOUT)
-    docs = locate(path, "docs*", "docs/*")
-    if not docs:
-        the_file(path, LAYOUT, "docs*")
-    asked = the_file(path, LAYOUT, f"topics{named}", f"topics/{named}")
-    judged = the_file(path, LAYOUT, f"qrels{named}", f"qrels/{named}")
-    queries = tsv_queries(asked) if ending(asked) == ".tsv" else read_topics(asked)
-    judgements = Judgements(queries, qrels_of(judged), judged)
-    return [make(Facts(name), "", split or "test", _corpus(docs), judgements, wanted)]
-
-
-def read_topics(path: Path) -> Queries:
-    """Topics as queries: number and title, of the classic form, or of XML's with title or query.
-
-    Raises:
-        DataError: For a topic without a number or a title, one that is there twice, or a file without topics.
-    """
-    queries: Queries = {}
-    with open_source(path) as source:
-        lines = list(read_lines(source))
-        name = source.name
-    text = "\n".join(line.text for line in lines)
-    for match in _TOPIC.finditer(text):
-        place = Place(name, text.count("\n", 0, match.start()) + 1)
-        body = match["old"] if match["old"] is not None else match["new"]
-        number = match["id"] or ((found := _NUMBER.search(body)) and found["id"])
-        title = _TITLE.search(body)
-        if not number or not title:
-            raise place.error("a topic without a number or a title")
-        add_query(queries, number, " ".join(html.unescape(title["text"]).split()), place)
-    if not queries:
-        raise Place(name).error("no topic in it; expected <top> … </top> or <topic number=…> … </topic>")
-    return queries
-
-
 def read_run(path: Path) -> dict[str, Ranked]:
-    """A run in TREC's six columns (query, Q0, document, rank, score, tag) as rankings.
+    """A run of any system in TREC's six columns (query, Q0, document, rank, score, tag) as rankings.
 
     As in trec_eval the scores decide and not the ranks; equal ones go by id, as everywhere in this package.
     `triptych.eval.metrics.measure` takes what it gives.
@@ -242,40 +181,3 @@ def read_run(path: Path) -> dict[str, Ranked]:
     if not found:
         raise Place(path.as_posix()).error("no line in it; expected a run")
     return {query: Ranked.of(scores) for query, scores in found.items()}
-
-
-def _corpus(files: list[Path]) -> Corpus:
-    if all(ending(file) in JSONL for file in files):
-        return record_corpus(files, "trec")
-    return FileCorpus.of(lambda: distinct(lambda: _documents_trec(files)), files, "trec")
-
-
-def _documents_trec(files: list[Path]) -> Iterator[tuple[Place, Document]]:
-    for file in files:
-        with open_source(file) as source:
-            for place, body in _bodies(read_lines(source), source.name):
-                number = _DOCNO.search(body)
-                if number is None:
-                    raise place.error("a document without <DOCNO>")
-                text = html.unescape(_TAG_TREC.sub(" ", _DOCNO.sub(" ", body)))
-                kept = (" ".join(line.split()) for line in text.split("\n"))
-                yield place, Document(number[1], "\n".join(line for line in kept if line))
-
-
-def _bodies(lines: Iterator[Line], name: str) -> Iterator[tuple[Place, str]]:
-    start, parts = 0, list[str]()
-    for line in lines:
-        bare = line.text.strip()
-        if bare[:5].upper() == "<DOC>":
-            if start:
-                raise Place(name, line.number).error(f"<DOC> inside the document that line {start} begins")
-            start, bare = line.number, bare[5:]
-        if not start:
-            continue
-        ended = bare[-6:].upper() == "</DOC>"
-        parts.append(bare[:-6] if ended else bare)
-        if ended:
-            yield Place(name, start), "\n".join(parts)
-            start, parts = 0, []
-    if start:
-        raise Place(name, start).error("a document that does not end; expected </DOC>")

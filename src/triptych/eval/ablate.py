@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.collections.base import Collection, Wanted, digest_of
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 from triptych.collections.training import source_files
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError

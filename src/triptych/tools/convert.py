@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.catalogue import AUTO, Dataset, dataset_of
+from triptych.collections.catalogue import AUTO, Dataset, dataset_of, examples
 from triptych.collections.files import Files
 from triptych.collections.joined import Item, Labelled, Options, Passage
 from triptych.errors import DataError
@@ -25,7 +25,7 @@ class Report:
     Attributes:
         dataset: Name of the data set.
         split: Part of it.
-        licence: As its publisher states it, or as the caller did; None if nobody did.
+        license: As its publisher states it, or as the caller did; None if nobody did.
         examples: How many were written.
         positives: How many passages of them answer.
         negatives: How many do not.
@@ -37,7 +37,7 @@ class Report:
 
     dataset: str
     split: str
-    licence: str | None
+    license: str | None
     examples: int = 0
     positives: int = 0
     negatives: int = 0
@@ -57,7 +57,7 @@ class Report:
         return {
             "dataset": self.dataset,
             "split": self.split,
-            "licence": self.licence,
+            "license": self.license,
             "examples": self.examples,
             "positives": self.positives,
             "negatives": self.negatives,
@@ -74,13 +74,13 @@ def convert(
     out: Path,
     options: Options | None = None,
     *,
-    licence: str | None = None,
+    license: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Converts a data set from its published files to JSON Lines of training examples.
 
     A line has ``query``, ``pos``, ``neg``, as far as known ``id``, ``lang``, ``pos_ids``, ``neg_ids``, ``answers``, and
-    ``source`` with ``dataset``, ``split`` and ``licence``. Files are streamed; the memory does not grow with the
+    ``source`` with ``dataset``, ``split`` and ``license``. Files are streamed; the memory does not grow with the
     corpus.
 
     Args:
@@ -88,7 +88,7 @@ def convert(
         paths: Files and folders, as unpacked from what the publisher gives.
         out: The file to write; ``.gz`` or ``.zst`` compress it.
         options: Which part is wanted.
-        licence: What `source` says, in place of what the catalogue does.
+        license: What `source` says, in place of what the catalogue does.
         progress: Called with the number of examples written so far.
 
     Raises:
@@ -98,7 +98,7 @@ def convert(
     """
     files = Files(paths)
     known, dataset = dataset_of(name, files)
-    report = Report(known, (options or Options()).split, licence or dataset.licence)
+    report = Report(known, (options or Options()).split, license or dataset.license)
     with json_lines(out) as write:
         for record in records(dataset, files, options or Options(), report):
             write(record)
@@ -115,7 +115,7 @@ def convert(
 def records(dataset: Dataset, files: Files, options: Options, report: Report) -> Iterator[dict[str, Any]]:
     """The lines of the output; what is left out is counted in `report`."""
     item: Item
-    for item in dataset.read(files, options):
+    for item in examples(dataset, files, options):
         if not isinstance(item, Labelled):
             report.drop(item.why, item.place.id, item.example)
             continue
@@ -142,7 +142,7 @@ def _record(item: Labelled, dataset: Dataset, options: Options, report: Report) 
     report.without_negatives += not neg
     language = item.language or options.language or dataset.language
     report.languages[language or "not stated"] += 1
-    source = {"dataset": report.dataset, "split": report.split, "licence": report.licence}
+    source = {"dataset": report.dataset, "split": report.split, "license": report.license}
     return {
         "query": query,
         "pos": list(pos),

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from triptych.collections.qrels import load_beir
+from triptych.collections.beir import load_beir
 from triptych.errors import InputError
 from triptych.io import write_atomically
 from triptych.model.checkpoint import Checkpoint

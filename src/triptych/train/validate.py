@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triptych.collections.qrels import BeirSet
+from triptych.collections.beir import BeirSet
 from triptych.errors import MissingExtra
 from triptych.io import write_atomically, write_json
 from triptych.model.packed import Packed, Reps

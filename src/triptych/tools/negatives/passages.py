@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.collections.beir import is_beir
 from triptych.collections.examples import LABEL, LANGUAGE, LIST, POSITIVE, QUERY, Example
-from triptych.collections.qrels import is_beir
 from triptych.collections.training import Reading, read_examples
 from triptych.documents import read_documents
 from triptych.errors import DataError

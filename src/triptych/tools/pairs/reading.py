@@ -19,7 +19,7 @@ from triptych.records import (
     Place,
     csv_rows,
     parse_object,
-    records_of,
+    table_records,
     to_document,
     tsv_rows,
 )
@@ -212,7 +212,7 @@ def _table(source: Source, is_csv: bool, file: MinedFile, how: Origin) -> Iterat
         return
     languages = first[1]
     if len(languages) < 2 or not all(map(_LANGUAGE.fullmatch, languages)):
-        for number, record in records_of(_chained(first, rows), Fields(), source.name):
+        for number, record in table_records(_chained(first, rows), Fields(), source.name):
             yield _of_record(record, Place(source.name, number), file, how)
         return
     for number, cells in rows:

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.eval.readers import made
 
 from triptych.collections.base import Collection, Ranked, Wanted
-from triptych.collections.readers import READERS, check, guess, read_collections
+from triptych.collections.catalogue import check, guess, read_collections
+from triptych.collections.mteb import collections_of_task
 from triptych.collections.trec import read_run
+from triptych.errors import DataError
 from triptych.eval import results as run_files
+
+from . import made
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "beir": ("beir", made.beir),
@@ -65,10 +68,6 @@ def test_the_digest_is_that_of_the_content(layout: str, tmp_path: Path) -> None:
         for name in ("one", "other")
     )
     assert [each.corpus.digest for each in one] == [each.corpus.digest for each in other]
-
-
-def test_every_reader_has_a_layout_here() -> None:
-    assert {name for name, _ in LAYOUTS.values()} == set(READERS)
 
 
 def test_beir_puts_the_title_in_front_and_leaves_out_the_querys_own_document(tmp_path: Path) -> None:
@@ -249,3 +248,84 @@ def test_a_run_that_was_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     back = read_run(made.write(tmp_path / "run.trec", "".join(lines)))["q"]
     assert back.documents == ranked.documents
     np.testing.assert_array_equal(back.scores, ranked.scores)
+
+
+def make_task(**changes: Any) -> Any:
+    """A task of mteb in memory."""
+    task = type("Task", (), {})()
+    task.metadata = type("Metadata", (), {})()
+    facts = {
+        "name": "Small",
+        "modalities": ["text"],
+        "main_score": "recall_at_10",
+        "license": "mit",
+        "reference": None,
+    }
+    vars(task.metadata).update(facts)
+    corpus = [
+        {"id": "d1", "text": "brews coffee", "title": "Moka"},
+        {"id": "q2", "text": "a volcano", "title": ""},
+    ]
+    queries = [{"id": "q1", "text": "moka pot"}, {"id": "q2", "text": "lava"}]
+    data = {
+        "corpus": corpus,
+        "queries": queries,
+        "relevant_docs": {"q1": {"d1": 1}, "q2": {"d1": 2, "q2": 1}},
+    }
+    vars(task).update(
+        eval_splits=["dev", "test"],
+        hf_subsets=["de", "en"],
+        ignore_identical_ids=True,
+        data_loaded=True,
+        dataset={"de": {"test": data}, "en": {"test": {**data, "top_ranked": None}}},
+    )
+    vars(task).update(changes)
+    return task
+
+
+def test_a_task_of_mteb_is_a_collection_for_each_subset() -> None:
+    german, english = collections_of_task(make_task(), Wanted())
+    assert (german.label, english.label, german.split, german.license) == (
+        "Small/de",
+        "Small/en",
+        "test",
+        "mit",
+    )
+    assert [tuple(doc) for doc in german.corpus] == [("d1", "Moka\nbrews coffee"), ("q2", "a volcano")]
+    assert german.corpus.digest == english.corpus.digest
+    assert german.qrels == {"q1": {"d1": 1}, "q2": {"d1": 2, "q2": 1}}
+    assert dict(german.excluded) == {"q1": {"q1"}, "q2": {"q2"}}
+    assert german.metrics[:2] == ("R@10", "nDCG@10")
+    assert [each.subset for each in collections_of_task(make_task(), Wanted(("e*",)))] == ["en"]
+    keeping = Wanted(ignore_identical_ids=False)
+    assert dict(collections_of_task(make_task(), keeping)[0].excluded) == {}
+    alone = make_task(hf_subsets=["default"], dataset={"default": make_task().dataset["de"]})
+    assert collections_of_task(alone, Wanted())[0].label == "Small"
+
+
+def test_a_task_of_mteb_loads_only_what_is_wanted_and_says_when_the_hub_is_not_there() -> None:
+    loaded: list[Any] = []
+    task = make_task(data_loaded=False, convert_v1_dataset_format_to_v2=lambda _: None)
+    task.load_data = lambda: loaded.append(task.hf_subsets)
+    collections_of_task(task, Wanted(("de",)))
+    assert loaded == [["de"]]
+
+    def fail() -> None:
+        raise ConnectionError("Couldn't reach the Hub")
+
+    with pytest.raises(
+        DataError, match=r"mteb:Small: its data cannot be loaded; expected a reachable Hub, .*reach the Hub"
+    ):
+        collections_of_task(make_task(data_loaded=False, load_data=fail), Wanted())
+
+
+def test_tasks_of_mteb_that_are_no_search_in_a_corpus_are_refused() -> None:
+    task = make_task()
+    with pytest.raises(DataError, match="no split 'train'; the task has dev, test"):
+        collections_of_task(task, Wanted(split="train"))
+    task.dataset["de"]["test"] = {**task.dataset["de"]["test"], "top_ranked": {"q1": ["d1"]}}
+    with pytest.raises(DataError, match="re-ranks given candidates"):
+        collections_of_task(task, Wanted())
+    task.metadata.modalities = ["image"]
+    with pytest.raises(DataError, match="no retrieval task on texts"):
+        collections_of_task(task, Wanted())

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from triptych.collections.beir import is_beir, load_beir
 from triptych.collections.examples import Example
-from triptych.collections.qrels import is_beir, load_beir, read_qrels
+from triptych.collections.joined import judgements_of
 from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError
 from triptych.records import Place
@@ -57,7 +58,9 @@ def test_the_collection_for_evaluation_has_the_judged_queries_and_the_whole_corp
 
 def test_qrels_may_be_in_the_columns_of_trec(beir: Path) -> None:
     (beir / "qrels" / "trec.tsv").write_text("q1 0 d3 1\nq2 0 d2 0\n")
-    assert [(j.query, j.document, j.value, j.line) for j in read_qrels(beir / "qrels" / "trec.tsv")] == [
+    assert [
+        (j.query, j.document, j.value, j.place.line) for j in judgements_of([beir / "qrels" / "trec.tsv"])
+    ] == [
         ("q1", "d3", 1.0, 1),
         ("q2", "d2", 0.0, 2),
     ]
@@ -79,7 +82,7 @@ def test_a_missing_split_is_an_error_that_names_those_that_are_there(beir: Path)
     ("qrels", "message"),
     [
         ("q1\td9\t1\n", r"train\.tsv:1: document 'd9' is not in corpus\.jsonl\.gz"),
-        ("q1\td1\t1\nq9\td1\t1\n", r"train\.tsv:2: query 'q9' is not in queries\.jsonl"),
+        ("q1\td1\t1\nq9\td1\t1\n", r"train\.tsv:2: query 'q9' is not among the queries"),
         ("q1\td1\tmuch\n", r"train\.tsv:1: relevance 'much' is not a number"),
         ("q1\td1\n", r"train\.tsv:1: got 2 columns"),
     ],
