@@ -376,7 +376,7 @@ def stage_speed(
     options: argparse.Namespace, stage: str, compiled: bool, whole: bool, model: Path, folder: Path
 ) -> None:
     from triptych.train.run import Watcher, run
-    from triptych.train.settings import Recipe, validated
+    from triptych.train.settings import Recipe, validate
 
     device = torch.device(options.device)
     first = stage.startswith("1")
@@ -389,7 +389,7 @@ def stage_speed(
     if whole:
         compute["sub_batch_tokens"] = None
     compute |= {"compile": compiled, "device": options.device}
-    recipe = validated(
+    recipe = validate(
         Recipe, {"model": str(model), "freeze": ["words"], "steps": 10_000, "log_every": 1, **values}, stage
     )
     measure = Measure(device, steps=12, seconds=60 if compiled else 9)

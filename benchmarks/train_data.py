@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def one(stage: str, model: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from triptych.train.settings import Recipe, validated
+    from triptych.train.settings import Recipe, validate
     from triptych.train.start import prepare
     from triptych.train.tasks import Pairs, Texts
 
@@ -58,7 +58,7 @@ def one(stage: str, model: Path, folder: Path, options: argparse.Namespace) -> d
         "train": str(folder / ("texts.jsonl" if first else PAIRS)),
         "cache": str(folder / stage),
     }
-    recipe = validated(Recipe, {"model": str(model), "steps": 1, **values}, stage)
+    recipe = validate(Recipe, {"model": str(model), "steps": 1, **values}, stage)
     start = prepare(recipe)
     begin = time.process_time()
     task: Any = (Texts if first else Pairs)(recipe, start.model, start.tokenizer)

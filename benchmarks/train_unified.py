@@ -160,7 +160,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """One system's round: warm-up, then the timed steps."""
     system: Any = (Ours if options.system == "ours" else FlagEmbedding)(options)
     system.model.to(options.device).train()
-    optimiser = torch.optim.AdamW(system.model.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(system.model.parameters(), lr=1e-5, fused=True)
     cuda = options.device.startswith("cuda")
     empty = _memory(cuda)
     losses: list[float] = []
@@ -172,8 +172,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         begin = time.perf_counter(), time.process_time()
         loss = system.step(*batch)
         nn.utils.clip_grad_norm_(system.model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if cuda:
             torch.cuda.synchronize()
         if number >= options.warmup:

@@ -67,7 +67,7 @@ def _run(folder: Path) -> dict[str, Any]:
     steps = sorted((folder / "evaluations").glob("*.json"), key=lambda path: int(path.stem))
     return {
         "model": recipe["model"],
-        "settings": {key: recipe[key] for key in ("objective", "optimisation", "steps", "seed", "settings")},
+        "settings": {key: recipe[key] for key in ("objective", "optimizer", "steps", "seed", "settings")},
         "group": recipe["data"]["group"],
         "log": [_rounded({k: line[k] for k in LOGGED if k in line}) for line in lines if "loss" in line],
         "sets": {path.stem: _means(_read(path)) for path in steps},

@@ -38,8 +38,11 @@ def distillation(student: Matrix, teacher: Matrix, tau: float, heat: float = 1.0
     return found
 
 
-def ranked(scores: Matrix, teacher: Matrix, targets: Sequence[int], tau: float, order: str):
-    """Each own passage in turn is the positive; own passages before it are taken out of the candidates."""
+def ranked(scores: Matrix, teacher: Matrix, targets: Sequence[int], tau: float):
+    """Each own passage in turn is the positive; own passages before it are taken out of the candidates.
+
+    The positive stands before all negatives, and these stand by the teacher's score.
+    """
     found = []
     for i, row in enumerate(scores):
         wanted = softmax(teacher[i])
@@ -48,7 +51,7 @@ def ranked(scores: Matrix, teacher: Matrix, targets: Sequence[int], tau: float, 
             out = [
                 targets[i] + other
                 for other in range(len(teacher[i]))
-                if (other < g if order == "given" else teacher[i][other] > teacher[i][g])
+                if other != g and g > 0 and (other == 0 or teacher[i][other] > teacher[i][g])
             ]
             kept = [j for j in range(len(row)) if j not in out]
             share = softmax([row[j] / tau for j in kept])[kept.index(targets[i] + g)]

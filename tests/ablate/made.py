@@ -9,7 +9,7 @@ from train.made import tiny_model, write_beir, write_pairs, write_texts
 
 SMALL = {
     "data": {"batch_size": 8, "passage_length": 16},
-    "optimisation": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-3},
     "saving": {"every": 2},
     "log_every": 1,
 }

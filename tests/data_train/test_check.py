@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from triptych.errors import DataError, MissingExtra
 from triptych.tools.check import PROBLEMS, Lengths, check, language_identifier
-from triptych.train.datasets import PairLimits
+from triptych.train.data import PairLimits
 
 from .words import WordTokenizer
 

@@ -10,7 +10,7 @@ import pytest
 
 from triptych.errors import InputError
 from triptych.train.collate import Collator, PairIds
-from triptych.train.datasets import Datasets, PairLimits, PairRow, open_pairs
+from triptych.train.data import Datasets, PairLimits, PairRow, open_pairs
 
 from .words import WordTokenizer, ids_of, text_of
 

@@ -17,8 +17,18 @@ from hypothesis import strategies as st
 from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError, InputError, StorageError
 from triptych.model.tokenizer import TextTokenizer
-from triptych.train.data import INFO_FILE, ROWS_FILE, default_cache, open_texts
-from triptych.train.datasets import Datasets, PairDataset, PairLimits, PairRow, open_pairs
+from triptych.train.data import (
+    INFO_FILE,
+    READING,
+    ROWS_FILE,
+    Datasets,
+    PairDataset,
+    PairLimits,
+    PairRow,
+    default_cache,
+    open_pairs,
+    open_texts,
+)
 
 from .words import Words, WordTokenizer, ids_of, text_of
 
@@ -146,7 +156,7 @@ def test_what_was_interrupted_leaves_no_data_set_behind(file: Path) -> None:
     class Interrupted(Exception):
         pass
 
-    def stop(_done: int, _total: int | None) -> None:
+    def stop(_stage: str, _done: int, _total: int | None) -> None:
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -156,16 +166,16 @@ def test_what_was_interrupted_leaves_no_data_set_behind(file: Path) -> None:
 
 
 def test_progress_tells_how_many_examples_were_read(file: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    opened(write(file, ROWS * 40), progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(64, None), (120, None)]
+    seen: list[tuple[str, int, int | None]] = []
+    opened(write(file, ROWS * 40), progress=lambda *call: seen.append(call))
+    assert seen == [(READING, 64, None), (READING, 120, None)]
 
 
 def test_two_processes_may_open_a_new_data_set_at_once(file: Path) -> None:
     write(file, ROWS * 400)
     code = (
         "import sys; from pathlib import Path; from data_train.words import WordTokenizer;"
-        "from triptych.train.datasets import *;"
+        "from triptych.train.data import *;"
         "d = open_pairs(Path(sys.argv[1]), WordTokenizer(), PairLimits(), cache=Path(sys.argv[2]));"
         "print(len(d), d.id(1199))"
     )

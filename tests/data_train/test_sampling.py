@@ -16,7 +16,6 @@ from triptych.train.sampling import (
     Sampler,
     Source,
     Step,
-    probe_table,
     shares,
 )
 
@@ -206,25 +205,6 @@ def test_a_budget_of_tokens_gives_the_largest_batches_within_it() -> None:
     assert table.sizes == (16, 8, 2, 1)
     assert table.up_to(100).bounds == (64, 128)
     assert table.up_to(9000).bounds == table.bounds
-    assert table.scaled(0.25).sizes == (4, 2, 1, 1)
-
-
-@given(st.integers(1, 10_000), st.integers(1, 300))
-@settings(max_examples=80, deadline=None)
-def test_a_probe_finds_the_largest_batch_that_fits(memory: int, most: int) -> None:
-    bounds = (10, 20, 100)
-    tried: list[int] = []
-
-    def fits(length: int, rows: int) -> bool:
-        tried.append(rows)
-        return length * rows <= memory
-
-    if memory < 100:
-        with pytest.raises(InputError, match="not even 1 rows of 100 tokens fit"):
-            probe_table(fits, bounds, most)
-        return
-    assert probe_table(fits, bounds, most).sizes == tuple(min(most, memory // bound) for bound in bounds)
-    assert max(tried) <= most
 
 
 @pytest.mark.parametrize(("bounds", "sizes"), [((), ()), ((5, 5), (1, 1)), ((5,), (0,)), ((5,), (1, 2))])

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from triptych.train import distributed
-from triptych.train.objective import OBJECTIVES, Candidates, Objective, join, leaves, losses, take
+from triptych.train.objective import OBJECTIVES, Candidates, Objective, concat_reps, leaves, losses, take
 
 from .made import reps
 
@@ -66,7 +66,7 @@ def one_process(size: str, objective: Objective):
     queries, passages = ([side(size, rank, which) for rank in range(2)] for which in range(2))
     more = [extras(size, rank) for rank in range(2)]
     joint = {name: torch.cat([each[name] for each in more]) for name in more[0]}
-    found = losses(objective, Candidates.of(join(queries), join(passages), GROUP, **joint))
+    found = losses(objective, Candidates.of(concat_reps(queries), concat_reps(passages), GROUP, **joint))
     found["loss"].backward()
     values = {name: value.item() for name, value in found.items()}
     return values, [gradients(queries[rank], passages[rank]) for rank in range(2)]

@@ -68,7 +68,8 @@ def both(model: Any, objective: Objective, options: dict[str, Any], **call: Any)
     )
 
 
-SCORES = [0.9, 0.2, 0.4, 0.1, 2.0, 1.0, 3.0, 0.5, -1.0, -2.0, 0.0, 1.0]
+# Negatives by score, which is the order that the published trainer has to be given.
+SCORES = [0.9, 0.4, 0.2, 0.1, 2.0, 3.0, 1.0, 0.5, -1.0, 1.0, 0.0, -2.0]
 CASES: dict[str, tuple[Objective, dict[str, Any], dict[str, Any]]] = {
     "contrastive": (Objective(self_distillation=False), {}, {}),
     "self-distillation": (Objective(), {"use_self_distill": True}, {}),
@@ -79,7 +80,7 @@ CASES: dict[str, tuple[Objective, dict[str, Any], dict[str, Any]]] = {
         {"no_in_batch_neg_flag": True},
     ),
     "re-ranker, m3_kd_loss": (
-        Objective(reranker="published"),
+        Objective(reranker="ranked"),
         {"use_self_distill": True},
         {"teacher_scores": SCORES},
     ),

@@ -19,7 +19,7 @@ def gradients(model, parts, heads=("dense", "lexical", "multi")):
         return losses(Objective(heads=heads, temperature=0.1), Candidates.of(queries, passages, 3))
 
     torch.manual_seed(3)
-    found = gradcache.backward(lambda batch: model(batch, heads), parts, objective)
+    found = gradcache.backward(lambda part: model(part.batch, heads), parts, objective)
     return found, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -47,7 +47,7 @@ def test_with_dropout_the_gradient_is_that_of_a_plain_backward_over_the_same_sub
 
     def all_at_once(batch):
         del batch
-        return gradcache.join([model(part.batch) for part in parts])
+        return gradcache.concat_reps([model(part.batch) for part in parts])
 
     model.zero_grad(set_to_none=True)
     torch.manual_seed(3)

@@ -33,19 +33,19 @@ def hidden(sizes: list[int], masking: Masking | None = None, seed: int = 0):
 def test_the_encoder_s_share_of_each_text_is_hidden_and_nothing_special(sizes, whole_words):
     batch = hidden(sizes, Masking(encoder=0.3, patterns=4, whole_words=whole_words))
     ids = batch.texts.ids
-    assert not torch.from_numpy(SPECIAL)[ids[batch.encoder_places]].any()
+    assert not torch.from_numpy(SPECIAL)[ids[batch.encoder_positions]].any()
     changed = (batch.masked != ids).nonzero().squeeze(1)
-    assert set(changed.tolist()) <= set(batch.encoder_places.tolist())
+    assert set(changed.tolist()) <= set(batch.encoder_positions.tolist())
     for i, size in enumerate(sizes):
         first, last = batch.texts.offsets[i], batch.texts.offsets[i + 1]
-        count = int(((batch.encoder_places >= first) & (batch.encoder_places < last)).sum())
+        count = int(((batch.encoder_positions >= first) & (batch.encoder_positions < last)).sum())
         wanted = max(1, round(0.3 * (size - 2))) if size > 2 else 0
         assert count == wanted if not whole_words else (count > 0) == (size > 2)
 
 
 def test_of_the_hidden_tokens_8_in_10_are_masked_and_1_in_10_replaced():
     batch = hidden([30000])
-    ids, masked = batch.texts.ids[batch.encoder_places], batch.masked[batch.encoder_places]
+    ids, masked = batch.texts.ids[batch.encoder_positions], batch.masked[batch.encoder_positions]
     assert float((masked == 3).float().mean()) == pytest.approx(0.8, abs=0.02)
     # One replacement in 26 is the token itself.
     assert float((masked == ids).float().mean()) == pytest.approx(0.1 + 0.1 / 26, abs=0.02)
@@ -146,8 +146,8 @@ def test_the_loss_is_the_mean_over_predicted_tokens_of_both_halves(tmp_path, kin
         from triptych.model.forward import last_states
 
         states = last_states(model.encoder.backbone, masked, model.encoder.special.pad)
-        logits = model.transform(states[batch.encoder_places]) @ model._table.weight.T + model.bias
-        expected = torch.nn.functional.cross_entropy(logits, batch.texts.ids[batch.encoder_places])
+        logits = model.transform(states[batch.encoder_positions]) @ model._table.weight.T + model.bias
+        expected = torch.nn.functional.cross_entropy(logits, batch.texts.ids[batch.encoder_positions])
     torch.testing.assert_close(found["encoder"], expected)
     torch.testing.assert_close(found["loss"].detach(), found["encoder"] + found["decoder"])
 

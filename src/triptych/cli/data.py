@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from triptych.model.tokenizer import TextTokenizer
     from triptych.tools.check import Identify, Report
-    from triptych.train.data import Tokenizes
-    from triptych.train.datasets import PairLimits
+    from triptych.train.data import PairLimits
 
 app = typer.Typer(no_args_is_help=True, help="Look at training data, and make it.")
 app.command()(pairs.pairs)
@@ -92,7 +92,7 @@ def check(
         raise typer.Exit(USAGE)
 
 
-def _tokenizer(model: str) -> tuple[Tokenizes, PairLimits]:
+def _tokenizer(model: str) -> tuple[TextTokenizer, PairLimits]:
     """A model's tokenizer and prefixes, without its weights."""
     import json
 
@@ -100,7 +100,7 @@ def _tokenizer(model: str) -> tuple[Tokenizes, PairLimits]:
     from triptych.config import M3Config
     from triptych.model.hub import resolve
     from triptych.model.tokenizer import TextTokenizer
-    from triptych.train.datasets import PairLimits
+    from triptych.train.data import PairLimits
 
     folder = resolve(model_name(model))
     tokenizer = TextTokenizer.load(folder)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ import typer
 from triptych.cli import options as o
 
 if TYPE_CHECKING:
-    from triptych.train.run import Outcome, Stage, Watcher
+    from triptych.train.run import Outcome, RunCallbacks, Stage
+    from triptych.train.settings import EvaluationSettings
 
 RecipeArgument = Annotated[
     Path | None, typer.Argument(metavar="[RECIPE]", help="A YAML file of settings; see the folder recipes.")
@@ -48,7 +50,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting, such as optimisation.lr=1e-5; repeatable.",
+        help="A setting, such as optimizer.lr=1e-5; repeatable.",
     ),
 ]
 ResumeOption = Annotated[
@@ -59,7 +61,7 @@ ResumeOption = Annotated[
 QUICK: Mapping[str, Any] = {
     "freeze": ["words"],
     "data": {"group": 4, "batch_size": 16},
-    "optimisation": {"lr": 5e-5},
+    "optimizer": {"lr": 5e-5},
 }
 """What `triptych train` changes of the defaults if it gets no recipe: sizes for a laptop."""
 
@@ -120,9 +122,10 @@ def _run(
     if path is None and resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
     values = read(path, _changes(shortcuts) + settings, QUICK if path is None and stage == "train" else None)
-    with stop_on_signals() as stop, _watched(stop, as_json) as watcher:
-        outcome = run(stage, values, output, resume=resume, watcher=watcher)
-    _show(outcome, output, values.evaluation.k, as_json)
+    with stop_on_signals() as stop, _callbacks(stop, as_json) as callbacks:
+        outcome = run(stage, values, output, resume=resume, callbacks=callbacks)
+    if outcome.primary:
+        _show(outcome, output, values.evaluation, as_json)
     if stop and outcome.model is None:
         raise typer.Exit(128 + stop[0])
 
@@ -160,27 +163,31 @@ def stop_on_signals() -> Generator[list[int]]:
 
 
 @contextmanager
-def _watched(stop: list[int], as_json: bool) -> Generator[Watcher]:
+def _callbacks(stop: list[int], as_json: bool) -> Generator[RunCallbacks]:
     """Progress on standard error; the log's lines there too, or with --json on standard output."""
     from triptych.cli.show import emit, progress, stderr
-    from triptych.train.run import Watcher
+    from triptych.train.run import TRAINING, RunCallbacks
 
     console = stderr()
+    if int(os.environ.get("RANK", "0")):  # of the processes of torchrun the first one alone prints
+        yield RunCallbacks(should_stop=lambda: bool(stop))
+        return
     with progress("training", None, "steps") as advance:
         seen = 0
 
-        def moved(done: int, _total: int | None) -> None:
+        def show(stage: str, done: int, _total: int | None) -> None:
             nonlocal seen
-            advance(done - seen)
-            seen = done
+            if stage == TRAINING:
+                advance(done - seen)
+                seen = done
 
-        def report(record: dict[str, Any]) -> None:
+        def on_log(record: dict[str, Any]) -> None:
             if as_json:
                 emit(record)
             else:
                 console.print(_line(record), soft_wrap=True)
 
-        yield Watcher(progress=moved, report=report, stop=lambda: bool(stop))
+        yield RunCallbacks(progress=show, on_log=on_log, should_stop=lambda: bool(stop))
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -201,18 +208,22 @@ def _line(record: Mapping[str, Any]) -> str:
     )
 
 
-def _show(outcome: Outcome, output: Path, k: int, as_json: bool) -> None:
+def _show(outcome: Outcome, output: Path, evaluation: EvaluationSettings, as_json: bool) -> None:
     from triptych.cli.show import emit, stderr, stdout
 
     left = sum(outcome.left_over.values())
     model = None if outcome.model is None else str(outcome.model)
     if as_json:
-        emit({"model": model, "steps": outcome.steps, "best_step": outcome.best_step, "left_over": left})
+        lowered = {str(step): list(heads) for step, heads in outcome.lowered.items()}
+        result = {"model": model, "steps": outcome.steps, "best_step": outcome.best_step, "left_over": left}
+        emit(result | {"lowered": lowered})
         return
     if outcome.evaluations:
-        stdout().print(_table(outcome, k))
+        stdout().print(_table(outcome, evaluation))
+    for sentence in _warnings(outcome, evaluation):
+        stderr().print(sentence, soft_wrap=True)
     if left:
-        stderr().print(f"{left} rows an epoch could not be divided by the number of processes")
+        stderr().print(f"{left} rows per epoch could not be divided by the number of processes")
     if model is None:
         stderr().print(
             f"Stopped after step {outcome.steps} of {outcome.total}; go on with: --resume -o {output}"
@@ -221,11 +232,38 @@ def _show(outcome: Outcome, output: Path, k: int, as_json: bool) -> None:
         stdout().print(f"Load it with: Encoder.from_pretrained({model!r})", soft_wrap=True)
 
 
-def _table(outcome: Outcome, k: int) -> Any:
+def _warnings(outcome: Outcome, evaluation: EvaluationSettings) -> Generator[str]:
+    """What a user should know of the heads."""
+    if not outcome.evaluations:
+        yield "No held-out queries were given (--eval), so that it is not known whether each head got better."
+        return
+    first, last = outcome.evaluations[min(outcome.evaluations)], max(outcome.evaluations)
+    for step in sorted({outcome.best_step, last} & outcome.lowered.keys()):
+        changes = ", ".join(
+            f"{head} {first[head]:.4f} → {outcome.evaluations[step][head]:.4f}"
+            for head in outcome.lowered[step]
+        )
+        kept = "it was kept nevertheless (evaluation.keep_heads: false)"
+        if step != outcome.best_step:
+            what = (
+                f"the model of step {outcome.best_step}"
+                if outcome.best_step
+                else "the model that training began with"
+            )
+            kept = f"kept instead: {what}"
+        yield (
+            f"After step {step} a head ranks the held-out queries worse than before training ({changes}); {kept}. A "
+            "smaller optimizer.lr or more data may help."
+        )
+
+
+def _table(outcome: Outcome, evaluation: EvaluationSettings) -> Any:
     from rich.table import Table
 
     first, best = outcome.evaluations[min(outcome.evaluations)], outcome.evaluations[outcome.best_step]
-    table = Table(title=f"nDCG@{k} on held-out queries")
+    title = f"nDCG@{evaluation.k} on {evaluation.data} ({evaluation.split})"
+    caption = f"Step {outcome.best_step} was chosen on these queries: the gain on others may be smaller."
+    table = Table(title=title, caption=caption)
     for name in ("", "before", "after", "change"):
         table.add_column(name, justify="left" if not name else "right")
     for name, after in best.items():

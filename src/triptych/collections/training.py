@@ -68,7 +68,14 @@ def read_examples(
             yield from _usable(_guarded(_read_beir(path, how.split), how), how)
             continue
         for file in files_of(path, JSONL + PARQUET):
-            yield from _usable(_guarded(_read_file(file, how), how), how)
+            yield from _usable(_guarded(_read_rows(places_of(file), Place(str(file)), how), how), how)
+
+
+def read_records(
+    records: Iterable[tuple[Place, dict[str, Any]]], start: Place, reading: Reading
+) -> Iterator[tuple[Place, Example]]:
+    """Reads training examples from records that are in memory, each with its place, as `read_examples` does."""
+    return _usable(_read_rows(records, start, reading), reading)
 
 
 def read_texts(sources: Path | str | Iterable[Path | str], *, lines: bool = False) -> Iterator[RawText]:
@@ -139,10 +146,11 @@ def _read_beir(folder: Path, split: str) -> Iterator[tuple[Place, Example | None
         yield item.place, make_example(item.place, query=item.query, pos=pos, neg=neg, id=item.id)
 
 
-def _read_file(file: Path, how: Reading) -> Iterator[tuple[Place, Example | None]]:
+def _read_rows(
+    rows: Iterable[tuple[Place, str | dict[str, Any]]], start: Place, how: Reading
+) -> Iterator[tuple[Place, Example | None]]:
     waiting: list[Judged] = []
-    start = Place(str(file))
-    for place, raw in places_of(file):
+    for place, raw in rows:
         try:
             record = parsed(raw, place)
             made = parse_record(record, place)

@@ -29,12 +29,11 @@ from triptych.io import write_atomically, write_json
 from triptych.model import hub
 from triptych.model.backbone import device_of, dtype_of
 from triptych.scores.on_torch import device_scoring
-from triptych.train.run import Watcher as TrainWatcher
-from triptych.train.run import run
+from triptych.train.run import RunCallbacks, run
 
 MARK = "ablate.json"
 """The file that a finished stage has."""
-VERSION = 1
+VERSION = 2
 """Of what a digest covers; another one trains everything anew."""
 
 # What changes neither the result nor, but for rounding, the way to it.
@@ -42,6 +41,7 @@ _INDIFFERENT: dict[str, tuple[str, ...]] = {
     "": ("log_every", "tensorboard", "model"),
     "compute": ("prefetch",),
     "data": ("cache",),
+    "saving": ("every",),
 }
 
 
@@ -88,8 +88,6 @@ class Digests:
         for part, names in _INDIFFERENT.items():
             for name in names:
                 (values[part] if part else values).pop(name)
-        if step.recipe.saving.average == 1:
-            values["saving"].pop("every")
         files = [self._files(source.path, source.split) for source in step.recipe.data.train]
         if step.recipe.evaluation.data is not None:
             files.append(self._files(step.recipe.evaluation.data, step.recipe.evaluation.split))
@@ -164,12 +162,11 @@ def finished(place: Path) -> Path | None:
 
 def _run(step: Step, model: Path, place: Path, watcher: Watcher) -> Path | None:
     recipe = step.recipe.model_copy(update={"model": str(model)})
-    tell = TrainWatcher(
-        progress=lambda done, total: watcher.progress(f"training {step.name}", done, total),
-        preparing=lambda done, total: watcher.progress(f"reading for {step.name}", done, total),
-        stop=watcher.stop,
+    callbacks = RunCallbacks(
+        progress=lambda stage, done, total: watcher.progress(f"{step.name}: {stage}", done, total),
+        should_stop=watcher.stop,
     )
-    outcome = run(step.command, recipe, place, resume=True, watcher=tell)
+    outcome = run(step.command, recipe, place, resume=True, callbacks=callbacks)
     if outcome.model is None:
         return None
     write_json(place / MARK, {"model": outcome.model.name, "steps": outcome.steps, "command": step.command})

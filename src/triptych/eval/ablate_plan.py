@@ -12,7 +12,16 @@ from pydantic import BeforeValidator, Field
 from triptych.config import M3Config
 from triptych.errors import InputError
 from triptych.eval.contenders import MODES
-from triptych.train.settings import Recipe, Settings, hint, merged, read_mapping, settings_of, validated
+from triptych.train.settings import (
+    Recipe,
+    Settings,
+    hint,
+    normalize,
+    overlay,
+    read_mapping,
+    settings_of,
+    validate,
+)
 from triptych.types import HEADS, Head
 
 BASE = "base"
@@ -162,7 +171,7 @@ def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:
         InputError: For an unknown key, or a value that does not fit.
     """
     values = settings_of(path, changes)
-    plan = validated(Plan, values, f"{path} and --set" if changes else str(path))
+    plan = validate(Plan, values, f"{path} and --set" if changes else str(path))
     _check(plan, str(path))
     return plan
 
@@ -183,20 +192,14 @@ def _trial(plan: Plan, variant: Variant, seed: int) -> Trial:
     for stage in plan.stages:
         if stage.name in variant.without:
             continue
-        values = _spelled(read_mapping(Path(stage.recipe))) if stage.recipe is not None else {}
+        values = normalize(read_mapping(Path(stage.recipe))) if stage.recipe is not None else {}
         for above in (stage.settings, variant.settings.get(stage.name, {})):
-            values = merged(values, _spelled(above))
+            values = overlay(values, normalize(above))
         compute = {} if plan.device is None else {"device": plan.device}
-        values = merged({"compute": compute}, values) | {"seed": seed}
-        recipe = validated(Recipe, values, f"{variant.name}: {stage.name}")
+        values = overlay({"compute": compute}, values) | {"seed": seed}
+        recipe = validate(Recipe, values, f"{variant.name}: {stage.name}")
         steps.append(Step(stage.name, stage.command, recipe))
     return Trial(variant.name, seed, variant.model or plan.model, tuple(steps), variant.inference)
-
-
-def _spelled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With the short form ``objective: NAME`` as a mapping, so that a variant changes a part of it."""
-    objective = values.get("objective")
-    return {**values, "objective": {"name": objective}} if isinstance(objective, str) else dict(values)
 
 
 def _check(plan: Plan, where: str) -> None:

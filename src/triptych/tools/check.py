@@ -12,9 +12,9 @@ from typing import Any
 from triptych.collections.examples import Example
 from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError, MissingExtra
+from triptych.model.tokenizer import TextTokenizer
 from triptych.records import Place
-from triptych.train.data import Tokenizes, chunked
-from triptych.train.datasets import PairLimits
+from triptych.train.data import PairLimits, chunked
 
 Identify = Callable[[str], str]
 PROBLEMS = {
@@ -111,7 +111,7 @@ class Report:
 def check(
     sources: Path | str | Iterable[Path | str],
     *,
-    tokenizer: Tokenizes | None = None,
+    tokenizer: TextTokenizer | None = None,
     limits: PairLimits | None = None,
     identify: Identify | None = None,
     reading: Reading | None = None,
@@ -218,7 +218,7 @@ def _digest(texts: Sequence[str]) -> bytes:
 
 
 def _measure(
-    examples: Sequence[Example], report: Report, tokenizer: Tokenizes | None, limits: PairLimits
+    examples: Sequence[Example], report: Report, tokenizer: TextTokenizer | None, limits: PairLimits
 ) -> None:
     """Adds the lengths of the texts of some examples."""
 

@@ -1,18 +1,19 @@
 """Checkpoints of a run: all that a resumed run needs to go on as if nothing had happened.
 
-A checkpoint is a folder ``checkpoints/step-N`` with the weights that are trained, the optimiser's state and, if
-there is one, the moving average (safetensors), the loop's numbers (JSON) and the recipe. What is drawn at random is a
-function of the seed and the step, so no generator's state is needed. The folder appears whole or not at all; the file
-``checkpoints/latest`` names the last one.
+A checkpoint is a folder ``checkpoints/step-N`` with the weights that are trained, the optimizer's state and, if
+there is one, the moving average (safetensors), the loop's numbers (JSON), the recipe, and a digest of each of these
+files. What is sampled at random is a function of the seed and the step, so no generator's state is needed. The folder
+appears whole or not at all; the file ``checkpoints/latest`` names the last one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 
 from triptych.config import from_mapping
 from triptych.errors import DataError, InputError, StorageError
-from triptych.io import sync_folder, write_atomically
-from triptych.train.optim import trained
+from triptych.io import sync_folder, write_atomically, write_json
+from triptych.train.optim import trainable
+from triptych.train.settings import Recipe
 
 _LATEST = "latest"
+_DIGESTS = "digests.json"
+STATE_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -44,6 +48,9 @@ class State:
         data: Digest of the data and how it is drawn; a resumed run must have the same.
         start: Fingerprint of the model that the run started from.
         total: Steps that the run has in all.
+        lexical_active: Share of active lexical weights in the first line of the log.
+        lexical_warned: Whether its fall was warned of.
+        version: Of the form of `data`.
     """
 
     step: int = 0
@@ -55,6 +62,9 @@ class State:
     data: str = ""
     start: str = ""
     total: int = 0
+    lexical_active: float | None = None
+    lexical_warned: bool = False
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Snapshot:
 
     Attributes:
         weights: Name to weight, of those that are trained.
-        moments: The optimiser's state: ``kind/name``.
+        moments: The optimizer's state: ``kind/name``.
         average: Name to moving average; empty: there is none.
         state: See `State`.
     """
@@ -76,18 +86,18 @@ class Snapshot:
 
 def take(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     state: State,
     average: Mapping[str, Tensor] | None = None,
 ) -> Snapshot:
     """Brings everything to the processor; with many processes all of them must call it."""
-    names = {id(parameter): name for name, parameter in trained(model).items()}
+    names = {id(parameter): name for name, parameter in trainable(model).items()}
     moments: dict[str, Tensor] = {}
-    for parameter, values in optimiser.state.items():
+    for parameter, values in optimizer.state.items():
         for kind, value in values.items():
             moments[f"{kind}/{names[id(parameter)]}"] = whole(torch.as_tensor(value))
     return Snapshot(
-        weights={name: whole(parameter) for name, parameter in trained(model).items()},
+        weights={name: whole(parameter) for name, parameter in trainable(model).items()},
         moments=moments,
         state=state,
         average={name: whole(tensor) for name, tensor in (average or {}).items()},
@@ -97,21 +107,32 @@ def take(
 def put(
     snapshot: Snapshot,
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Sets a model, its optimiser and moving average to what a snapshot holds.
+    """Sets a model, its optimizer and moving average to what a snapshot holds.
 
     Raises:
         InputError: If the snapshot is of another model, or other parts of it were trained.
+        DataError: If a part of the optimizer's state is missing.
     """
-    parameters = trained(model)
+    parameters = trainable(model)
     assign(parameters, snapshot.weights)
     assign(average or {}, snapshot.average)
+    kinds: dict[str, set[str]] = {}
+    for key in snapshot.moments:
+        kind, _, name = key.partition("/")
+        kinds.setdefault(name, set()).add(kind)
+    complete = set[str]().union(*kinds.values())
+    # A head that had no loss so far has no state at all.
+    if broken := [name for name in parameters if kinds.get(name, complete) != complete]:
+        raise DataError(
+            f"checkpoint: the optimizer's state of {broken[0]} is incomplete; expected {sorted(complete)}"
+        )
     for name, parameter in parameters.items():
-        kinds = [key.partition("/")[0] for key in snapshot.moments if key.partition("/")[2] == name]
-        optimiser.state[parameter] = {
-            kind: _like(snapshot.moments[f"{kind}/{name}"], parameter, step=kind == "step") for kind in kinds
+        optimizer.state[parameter] = {
+            kind: _like(snapshot.moments[f"{kind}/{name}"], parameter, step=kind == "step")
+            for kind in kinds.get(name, ())
         }
 
 
@@ -141,7 +162,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def _like(value: Tensor, target: Tensor, *, step: bool = False) -> Tensor:
     """The value where and how the target is: on its device, in its shares."""
-    if step:  # the count of the optimiser's steps, where fused AdamW wants it
+    if step:  # the count of the optimizer's steps, where fused AdamW wants it
         return value.to(target.device)
     if hasattr(target, "placements"):
         from torch.distributed.tensor import distribute_tensor
@@ -174,6 +195,7 @@ def save(snapshot: Snapshot, run: Path, recipe: str, keep: int) -> Path:
                 sync(temporary / f"{name}.safetensors")
         write_atomically(temporary / "state.json", json.dumps(asdict(snapshot.state), indent=2).encode())
         write_atomically(temporary / "recipe.yaml", recipe.encode())
+        write_json(temporary / _DIGESTS, {file.name: _digest(file) for file in sorted(temporary.iterdir())})
         sync_folder(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -209,25 +231,36 @@ def load(folder: Path) -> Snapshot:
     """Reads a checkpoint.
 
     Raises:
-        DataError: If a file is missing or broken.
+        DataError: If a file is missing, broken, or not what was written.
     """
     try:
+        if (folder / _DIGESTS).is_file():  # releases before wrote none
+            for name, digest in json.loads((folder / _DIGESTS).read_bytes()).items():
+                if _digest(folder / name) != digest:
+                    raise DataError(
+                        "differs from what was written; expected a checkpoint from a copy", folder / name
+                    )
         values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         found = {
             name: load_file(folder / f"{name}.safetensors")
             for name in ("weights", "moments", "average")
-            if (folder / f"{name}.safetensors").is_file() or name == "weights"
+            if (folder / f"{name}.safetensors").is_file() or name != "average"
         }
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot be read as a checkpoint: {error}", folder) from error
     state = from_mapping(State, values, str(folder / "state.json"))
-    return Snapshot(found["weights"], found.get("moments", {}), state, found.get("average", {}))
+    return Snapshot(found["weights"], found["moments"], state, found.get("average", {}))
 
 
 def clean(run: Path) -> None:
     """Removes what an interrupted `save` left."""
-    for left in (run / "checkpoints").glob(".new-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in (run / "checkpoints").glob(".new-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -236,20 +269,70 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def same_run(found: State, expected: State, places: Iterable[str] = ("data", "start", "total")) -> None:
-    """Refuses to resume a run with other data, another start or another length.
+MAY_CHANGE = (
+    "model",
+    "steps",
+    "epochs",
+    "data.cache",
+    "compute.device",
+    "compute.sub_batch_tokens",
+    "compute.checkpoint_layers",
+    "compute.compile",
+    "compute.parallel",
+    "compute.prefetch",
+    "evaluation.every",
+    "evaluation.patience",
+    "saving",
+    "log_every",
+    "tensorboard",
+)
+"""Settings that may differ in a resumed run: where and how it computes, what it writes. The starting model and the
+training data may have moved, as long as their content is the same; the number of steps may be given in another way."""
+
+
+def check_resume(found: State, expected: State, old: Recipe, new: Recipe, old_digest: str) -> None:
+    """Refuses to resume a run that would become another one.
+
+    Args:
+        found: Of the checkpoint.
+        expected: What it would be now.
+        old: The recipe of the checkpoint.
+        new: That of now.
+        old_digest: The digest of the data as releases before wrote it.
 
     Raises:
-        InputError: Says which of them differs.
+        InputError: Says what differs.
     """
-    words = {
-        "data": "the training data, its sampling or the number of processes",
-        "start": "the model to start from",
-        "total": "the number of steps",
-    }
-    for place in places:
-        if getattr(found, place) != getattr(expected, place):
+    data = expected.data if found.version == expected.version else old_digest
+    for what, before, now in (
+        ("the training data, its sampling or the number of processes", found.data, data),
+        ("the model to start from", found.start, expected.start),
+        ("the number of steps", found.total, expected.total),
+        *((key, before, now) for key, before, now in _differences(old, new)),
+    ):
+        if before != now:
             raise InputError(
-                f"--resume: {words[place]} changed since the checkpoint "
-                f"({getattr(found, place)!r}, now {getattr(expected, place)!r}); expected the same, or a new --output"
+                f"--resume: {what} changed since the checkpoint ({before!r}, now {now!r}); expected the same, or a "
+                "new --output"
             )
+
+
+def _differences(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    before, now = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
+    for key in sorted(before.keys() | now.keys()):
+        if not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE):
+            yield key, before.get(key), now.get(key)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dots in its keys; a source's path does not count, its content does."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping):
+            flat |= _flat(cast("Mapping[str, Any]", value), f"{key}.")
+        elif key == "data.train":
+            flat[key] = [{k: v for k, v in source.items() if k != "path"} for source in value]
+        else:
+            flat[key] = value
+    return flat

@@ -1,8 +1,6 @@
-"""Preparing the next steps while one is computed.
+"""From rows of a training step to packed tensors: its queries, with one positive and some negatives each.
 
-From rows of a training step to its queries and passages: one positive and some negatives a query.
-
-A training step's queries and passages as packed tensors.
+`ahead` prepares the next steps while one is computed.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from torch import Tensor
 
 from triptych.errors import InputError
 from triptych.model.packed import Packed
-from triptych.train.datasets import Datasets, Ids, PairDataset, PairRow
-from triptych.train.objective import text_keys
+from triptych.train.data import Datasets, Ids, PairDataset, PairRow, text_key
+from triptych.train.objective import Answers
 from triptych.types import Floats
 
 _T = TypeVar("_T")
@@ -75,13 +73,15 @@ class PairIds:
         passages: Token ids of Q·G passages; the positive of query i is number i·G, its negatives follow.
         group: G.
         teacher_scores: float32 ``[Q, G]``, a teacher's scores, or None if no row has any. A row that has none is
-            all NaN; a passage that was drawn at random has −inf, which is the teacher's probability 0.
+            all NaN; a passage that was sampled at random has −inf, which is the teacher's probability 0.
+        answers: For each query the keys (`triptych.train.data.text_key`) of all passages labelled as its positives.
     """
 
     queries: Sequence[Ids]
     passages: Sequence[Ids]
     group: int
     teacher_scores: Floats | None
+    answers: Sequence[frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +142,24 @@ class Collator:
         """
         numbers = [int(row) for row in rows]
         size = self.group_size(numbers)
-        found = [self.datasets[row] for row in numbers]
-        groups = [self.choose(each, row, step, size) for each, row in zip(found, numbers, strict=True)]
+        examples = [self.datasets[row] for row in numbers]
+        groups = [
+            self.choose(example, row, step, size) for example, row in zip(examples, numbers, strict=True)
+        ]
         return PairIds(
-            [each.query for each in found],
+            [example.query for example in examples],
             [passage for group in groups for passage in group.passages],
             size,
             _teacher([group.scores for group in groups], size),
+            [self._answers(example, row) for example, row in zip(examples, numbers, strict=True)],
         )
+
+    def _answers(self, example: PairRow, row: int) -> frozenset[int]:
+        number = self.datasets.part_of(row)
+        part = self.datasets.parts[number]
+        if isinstance(part, PairDataset):
+            return part.answers(row - int(self.datasets.offsets[number]))
+        return frozenset(text_key(passage) for passage in example.passages[: example.positives])
 
     def group_size(self, rows: Sequence[int]) -> int:
         """G for these rows: a function of their data sets alone, so that all processes agree."""
@@ -160,23 +170,23 @@ class Collator:
         most = max((_max_negatives(part) for part in used), default=0)
         return min(self.group, 1 + most)
 
-    def choose(self, found: PairRow, row: int, step: int, size: int) -> Group:
+    def choose(self, example: PairRow, row: int, step: int, size: int) -> Group:
         """The passages of one row: the positive first, then `size` − 1 negatives."""
         random = np.random.default_rng([self.seed, step, row])
-        positive = int(random.integers(found.positives))
-        want, have = size - 1, len(found.passages) - found.positives
+        positive = int(random.integers(example.positives))
+        want, have = size - 1, len(example.passages) - example.positives
         chosen = [int(i) for i in random.permutation(have)[:want]]
-        repeat = have and (self.fill == "repeat" or found.scores is not None)
+        repeat = have and (self.fill == "repeat" or example.scores is not None)
         while repeat and len(chosen) < want:
             chosen += [int(i) for i in random.permutation(have)[: want - len(chosen)]]
-        places = [positive, *(found.positives + i for i in chosen)]
-        borrowed = self._borrow(found, row, size - len(places), random)
+        places = [positive, *(example.positives + i for i in chosen)]
+        extra = self._borrow(example, row, size - len(places), random)
         scores = None
-        if found.scores is not None:
-            scores = (*found.scores[places].tolist(), *(-np.inf,) * len(borrowed))
-        return Group((*(found.passages[i] for i in places), *borrowed), scores)
+        if example.scores is not None:
+            scores = (*example.scores[places].tolist(), *(-np.inf,) * len(extra))
+        return Group((*(example.passages[i] for i in places), *extra), scores)
 
-    def _borrow(self, found: PairRow, row: int, count: int, random: np.random.Generator) -> list[Ids]:
+    def _borrow(self, example: PairRow, row: int, count: int, random: np.random.Generator) -> list[Ids]:
         """Positives of other rows of the data set, none of them one of the row's own passages if it can be helped.
 
         Rows that are not longer than this one are preferred: the batch size was chosen for its length.
@@ -185,10 +195,10 @@ class Collator:
             return []
         part = self.datasets.part_of(row)
         start, lengths = int(self.datasets.offsets[part]), self.datasets.parts[part].lengths
-        taken = {passage.tobytes() for passage in found.passages}
-        lent: list[Ids] = []
+        taken, answers = {passage.tobytes() for passage in example.passages}, self._answers(example, row)
+        borrowed: list[Ids] = []
         tries = 0
-        while len(lent) < count:
+        while len(borrowed) < count:
             tries += 1
             other = int(random.integers(len(lengths)))
             patient = tries < _TRIES * count
@@ -196,18 +206,18 @@ class Collator:
                 continue
             others = self.datasets[start + other]
             passage = others.passages[int(random.integers(others.positives))]
-            if passage.tobytes() in taken:
+            if passage.tobytes() in taken or text_key(passage) in answers:
                 if tries < 2 * _TRIES * count:
                     continue
-                passage = _last_resort(found, len(lent), row)
-            lent.append(passage)
+                passage = _last_resort(example, len(borrowed), row)
+            borrowed.append(passage)
             taken.add(passage.tobytes())
-        return lent
+        return borrowed
 
 
-def _last_resort(found: PairRow, number: int, row: int) -> Ids:
+def _last_resort(example: PairRow, number: int, row: int) -> Ids:
     """For a data set whose rows all share their passages."""
-    if negatives := found.passages[found.positives :]:
+    if negatives := example.passages[example.positives :]:
         return negatives[number % len(negatives)]
     raise InputError(
         f"row {row}: no passage of another row can serve as a negative: the whole data set has the same passages; "
@@ -234,8 +244,9 @@ class PairBatch:
         queries: The queries.
         passages: Q·G passages; the positive of query i is number i·G.
         group: G.
-        teacher_scores: float32 ``[Q, G]`` or None; NaN in a row without scores, −inf for a passage drawn at random.
-        keys: int64 ``[Q·G]``, equal for passages with equal tokens; None: nobody asked.
+        teacher_scores: float32 ``[Q, G]`` or None; NaN in a row without scores, −inf for a passage sampled at random.
+        keys: int64 ``[Q·G]``, equal for passages with equal tokens; None: not needed.
+        answers: Keys of the passages that are labelled as positives of the queries; None: not needed.
     """
 
     queries: Packed
@@ -243,18 +254,23 @@ class PairBatch:
     group: int
     teacher_scores: Tensor | None = None
     keys: Tensor | None = None
+    answers: Answers | None = None
 
     @classmethod
     def of(cls, ids: PairIds, *, keyed: bool = False) -> PairBatch:
-        """Packs what a `Collator` gives, on the processor.
+        """Packs what a `Collator` returns, on the processor.
 
         Args:
             ids: Tokens of queries and passages.
-            keyed: Whether `keys` are needed.
+            keyed: Whether `keys` and `answers` are needed.
         """
         scores = None if ids.teacher_scores is None else torch.from_numpy(ids.teacher_scores)
-        keys = text_keys(ids.passages) if keyed else None
-        return cls(Packed.of(ids.queries), Packed.of(ids.passages), ids.group, scores, keys)
+        keys = answers = None
+        if keyed:
+            keys = torch.tensor([text_key(passage) for passage in ids.passages], dtype=torch.int64)
+            pairs = [(key, query) for query, known in enumerate(ids.answers) for key in sorted(known)]
+            answers = Answers(*torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1))
+        return cls(Packed.of(ids.queries), Packed.of(ids.passages), ids.group, scores, keys, answers)
 
     def joint(self) -> Packed:
         """Queries and passages as one batch, queries first."""

@@ -1,18 +1,15 @@
-"""Where a run computes, and in which type of numbers.
-
-Many processes as one: representations of all heads from every process, with the right gradient.
+"""Where a run computes, and many processes as one: representations of all heads from every process.
 
 Each process compares its own queries with the passages of all. Its loss is ``W/Q_all · Σ`` over its own queries
 (W processes, Q_all queries), so that the mean of the processes' gradients, which data-parallel training takes, is
-the gradient of the joint batch in one process.
-
-One model in many processes: data-parallel (DDP) or sharded (FSDP), behind the same few functions.
+the gradient of the joint batch in one process. Processes may have different amounts of work in a step: they agree on
+the number of passes first, since each pass may exchange weights or gradients.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -27,7 +24,7 @@ from triptych.errors import InputError
 from triptych.model.forward import run_layer, supported
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Reps
-from triptych.train.objective import Candidates
+from triptych.train.objective import Answers, Candidates
 
 EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 """Tokens that an evaluation encodes at a time."""
@@ -95,6 +92,7 @@ def candidates(
     *,
     teacher: Tensor | None = None,
     keys: Tensor | None = None,
+    answers: Answers | None = None,
     bidirectional: bool = False,
 ) -> Candidates:
     """This process's queries against the passages of all processes.
@@ -108,9 +106,10 @@ def candidates(
         group: G.
         teacher: Re-ranker scores ``[Q, G]``.
         keys: Numbers of the passages' texts, ``[Q·G]``.
+        answers: Numbers of the texts that are labelled as positives of the queries, which count from 0.
         bidirectional: Whether the queries of all processes are needed as well.
     """
-    own = Candidates.of(queries, passages, group, teacher=teacher, keys=keys)
+    own = Candidates.of(queries, passages, group, teacher=teacher, keys=keys, answers=answers)
     if size() == 1:
         return own
     counts, columns = _counts(len(queries.offsets) - 1, len(passages.offsets) - 1, device=queries.ids.device)
@@ -121,8 +120,16 @@ def candidates(
         targets=own.targets + before * group,
         share=size() / max(1, total),
         keys=None if keys is None else _Gather.one(keys, columns),
+        answers=None if answers is None else _gather_answers(answers, before),
         everyone=gather(queries) if bidirectional else None,
     )
+
+
+def _gather_answers(answers: Answers, before: int) -> Answers:
+    """Those of all processes; `before` queries stand before this process's."""
+    (counts,) = _counts(len(answers.keys), device=answers.keys.device)
+    both = torch.stack([answers.keys, answers.queries + before], dim=1)
+    return Answers(*_Gather.one(both, counts).unbind(1))
 
 
 def gather(reps: Reps) -> Reps:
@@ -155,7 +162,7 @@ def mean(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 @contextmanager
-def joined(device: torch.device | None) -> Generator[torch.device | None]:
+def process_group(device: torch.device | None) -> Generator[torch.device | None]:
     """Joins the processes that torchrun started, if it did, and leaves them at the end.
 
     Args:
@@ -178,18 +185,12 @@ def joined(device: torch.device | None) -> Generator[torch.device | None]:
         dist.destroy_process_group()
 
 
-def total(counts: Tensor) -> list[int]:
-    """The sums over all processes of some whole numbers."""
-    if size() > 1:
-        dist.all_reduce(counts)
-    return [int(count) for count in counts.tolist()]
-
-
-def least(numbers: Tensor) -> list[int]:
-    """The least over all processes of each of some whole numbers."""
-    if size() > 1:
-        dist.all_reduce(numbers, op=dist.ReduceOp.MIN)
-    return [int(number) for number in numbers.tolist()]
+def agree(counts: Sequence[int], parts: int, device: torch.device) -> tuple[list[int], int]:
+    """The sums of some whole numbers over all processes, and the largest number of parts of a process."""
+    if size() == 1:
+        return list(counts), parts
+    everything = _counts(parts, *counts, device=device)
+    return [sum(each) for each in everything[1:]], max(everything[0])
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
@@ -276,10 +277,10 @@ class Replica:
 
     Args:
         module: On its device, with all that is not trained frozen.
-        way: `ddp`: every process has all; `fsdp`: gradients and the optimiser's state are shared out.
+        way: `ddp`: every process has all; `fsdp`: gradients and the optimizer's state are shared out.
 
     Attributes:
-        module: The original; its parameters are those to give to the optimiser.
+        module: The original; its parameters are those to give to the optimizer.
         call: What to call.
     """
 
@@ -297,7 +298,7 @@ class Replica:
             self.call = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     @contextmanager
-    def synchronised(self, last: bool) -> Generator[None]:
+    def synchronized(self, last: bool) -> Generator[None]:
         """The context of a backward pass; gradients are exchanged in the last one of a step."""
         if isinstance(self.call, DistributedDataParallel) and not last:
             with self.call.no_sync():

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from triptych.model.packed import Packed, Reps, moved, sent
-from triptych.train.objective import join, leaves, ragged_places, take
+from triptych.train.objective import concat_reps, leaves, ragged_places, take
 
-Encode: TypeAlias = Callable[[Packed], Reps]
+Encode: TypeAlias = Callable[["SubBatch"], Reps]
 Losses: TypeAlias = Callable[[Reps], dict[str, Tensor]]
 LastOnly: TypeAlias = Callable[[bool], AbstractContextManager[None]]
 
@@ -69,43 +69,68 @@ def choose(batch: Packed, texts: Sequence[int]) -> Packed:
 
 
 def backward(
-    encode: Encode, parts: Sequence[SubBatch], losses: Losses, synchronised: LastOnly | None = None
+    encode: Encode,
+    parts: Sequence[SubBatch],
+    losses: Losses,
+    synchronized: LastOnly | None = None,
+    passes: int | None = None,
 ) -> dict[str, Tensor]:
     """Computes the losses of a batch and adds the gradient of ``loss`` to the parameters.
 
     Args:
-        encode: From a packed batch to its representations; the only thing that needs much memory.
-        parts: The batch, from `split`. With one part this is the plain forward and backward pass.
-        losses: From the representations of the whole batch, in its order, to losses; ``loss`` is minimised.
-        synchronised: Gives the context for a backward pass, told whether it is the last one: with many processes
+        encode: From a part to its representations; the only thing that needs much memory.
+        parts: The batch, from `split`. With one part and one pass this is the plain forward and backward pass.
+        losses: From the representations of the whole batch, in its order, to losses; ``loss`` is minimized.
+        synchronized: Returns the context for a backward pass, told whether it is the last one: with many processes
             gradients are exchanged once, at the end.
+        passes: Forward and backward passes that every process makes, at least `parts`: a process with fewer parts
+            encodes its last one again, for nothing. None: as many as parts.
 
     Returns:
         The losses, without graph.
     """
-    within = synchronised or _always
-    if len(parts) == 1:
+    within, passes = synchronized or _always, passes or len(parts)
+    if passes == 1:
         with within(True):
-            found = losses(_in_order([encode(parts[0].batch)], parts))
+            found = losses(_in_order([encode(parts[0])], parts))
             found["loss"].backward()
         return {name: value.detach() for name, value in found.items()}
     states: list[_Random] = []
     pieces: list[Reps] = []
-    for part in parts:
+    everything = [*parts, *(parts[-1],) * (passes - len(parts))]
+    for part in everything:
         states.append(_Random.now(part.batch.ids.device))
         with torch.no_grad(), within(False):
-            pieces.append(encode(part.batch))
+            pieces.append(encode(part))
     cached = [leaves(piece) for piece in pieces]
-    found = losses(_in_order(cached, parts))
+    found = losses(_in_order(cached[: len(parts)], parts))
     found["loss"].backward()
     after = _Random.now(parts[0].batch.ids.device)
-    for i, (part, state, piece) in enumerate(zip(parts, states, cached, strict=True)):
-        with within(i == len(parts) - 1), state.restored():
-            again = encode(part.batch)
-            outputs, gradients = _pairs(again, piece)
-            torch.autograd.backward(outputs, gradients)
+    for i, (part, state, piece) in enumerate(zip(everything, states, cached, strict=True)):
+        with within(i == passes - 1), state.restored():
+            again = encode(part)
+            torch.autograd.backward(*_pairs(again, piece))
     after.restore()
     return {name: value.detach() for name, value in found.items()}
+
+
+def accumulate(
+    losses: Callable[[Any], dict[str, Tensor]],
+    parts: Sequence[Any],
+    synchronized: LastOnly | None = None,
+    passes: int | None = None,
+) -> dict[str, Tensor]:
+    """The same for losses that are the sum of the parts' losses, each with its own graph: one forward pass each."""
+    within, passes = synchronized or _always, passes or len(parts)
+    sums: dict[str, Tensor] = {}
+    for i in range(passes):
+        with within(i == passes - 1):
+            found = losses(parts[min(i, len(parts) - 1)])
+            spare = i >= len(parts)
+            (found["loss"] * 0 if spare else found["loss"]).backward()
+        for name, value in found.items() if not spare else ():
+            sums[name] = sums.get(name, torch.zeros_like(value.detach())) + value.detach()
+    return sums
 
 
 def _always(last: bool) -> AbstractContextManager[None]:
@@ -127,7 +152,7 @@ def _pairs(again: Reps, cached: Reps) -> tuple[list[Tensor], list[Tensor]]:
 
 def _in_order(pieces: Sequence[Reps], parts: Sequence[SubBatch]) -> Reps:
     """The representations of the sub-batches as one batch, in its order."""
-    everything = join(pieces)
+    everything = concat_reps(pieces)
     texts = [text for part in parts for text in part.texts]
     if all(a == b for a, b in enumerate(texts)):
         return everything

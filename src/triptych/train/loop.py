@@ -1,154 +1,183 @@
-"""The training loop: nothing of a run's course is hidden elsewhere."""
+"""The training loop: forward pass, loss, gradient, step, log, evaluation and checkpoint, in this order."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
 
 from triptych.errors import TriptychError
-from triptych.train import distributed
+from triptych.train import distributed, gradcache
 from triptych.train.checkpoint import State
 from triptych.train.collate import ahead
-from triptych.train.optim import Average, factor, set_rate
-from triptych.train.settings import Recipe
-from triptych.train.tasks import Batch, Progress, Runner, Task
+from triptych.train.optim import Average, factor, set_lr
+from triptych.train.settings import Recipe, steps_of
+from triptych.train.tasks import Batch, Runner, Task
 
 Record: TypeAlias = dict[str, Any]
-_Item = TypeVar("_Item")
-# Of the passages' tokens: below this share of active ones the lexical head is nearly lost.
-_FEW = 0.01
+_SETTLED = 10  # steps until a fall of the share of active lexical weights counts
+_PATIENCE = 3  # steps without any negative until a run is taken for one that cannot learn
 
 
 class LexicalCollapse(UserWarning):
-    """Nearly all lexical weights are 0, from where no gradient leads back."""
+    """Many lexical weights became zero; ReLU gives no gradient there, so that they may stay zero."""
 
 
 class TrainingFault(TriptychError):
-    """Training cannot go on: a loss or a gradient is not a number."""
+    """Training cannot go on: the gradient is not finite, or the loss is always 0."""
 
 
-class Hooks(NamedTuple):
+class Callbacks(NamedTuple):
     """What the loop calls; all of it runs in every process.
 
     Attributes:
-        log: Takes a line of the log.
-        evaluate: Gives the metrics of the weights as they are after so many steps; None: no evaluation.
-        best: Keeps the weights, after so many steps, as the best so far.
-        save: Writes a checkpoint.
-        stop: Whether somebody asked to stop.
-        progress: Takes steps done and steps in all.
+        on_log: Takes a line of the log.
+        on_eval: Evaluates the weights as they are; returns whether training should stop.
+        on_save: Writes a checkpoint.
+        on_step: Called after every step; returns whether training should stop.
     """
 
-    log: Callable[[Record], None]
-    evaluate: Callable[[int], Mapping[str, float]] | None
-    best: Callable[[int], None]
-    save: Callable[[State], None]
-    stop: Callable[[], bool]
-    progress: Progress
+    on_log: Callable[[Record], None]
+    on_eval: Callable[[State], bool]
+    on_save: Callable[[State], None]
+    on_step: Callable[[State], bool]
 
 
 def train(
     task: Task[Batch],
     runner: Runner,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     state: State,
-    hooks: Hooks,
+    callbacks: Callbacks,
     average: Average | None = None,
 ) -> State:
-    """Trains from `state.step` to `state.total`, or until asked to stop, or until it gets no better.
+    """Trains from `state.step` to `state.total`, or until a callback says to stop.
 
     Everything random in a step comes from a generator that is seeded by (seed, step, process), so that a run that
-    goes on from a checkpoint is the run that was never interrupted.
+    is resumed from a checkpoint equals the run that was never interrupted.
 
     Returns:
-        The same `state`, moved on.
+        The same `state`, updated.
 
     Raises:
-        TrainingFault: If a gradient is not finite; the weights are those of the step before.
+        TrainingFault: If a gradient is not finite (the weights are those of the step before), or if no query has a
+            negative, so that the loss is 0.
     """
-    replica, window = runner.replica, _Window(state)
-    replica.module.train()
+    replica, settings, depth = runner.replica, recipe.optimizer, recipe.compute.prefetch
+    model, window = replica.module, _Window(state)
+    save_every, eval_every = (
+        recipe.saving.every,
+        max(1, round(steps_of(recipe.evaluation.every, state.total))),
+    )
+    without_negatives = 0
+    model.train()
     with torch.random.fork_rng(devices=[runner.device] if runner.device.type == "cuda" else []):
         if state.step == 0:
-            _evaluate(state, recipe, hooks)
+            callbacks.on_eval(state)
             window.begin()
-        for step, batch in window.timed(_batches(task, state, recipe.compute.prefetch)):
+        steps = range(state.step, state.total)
+        batches = iter(ahead(task.batch, state.step, state.total, depth) if depth else map(task.batch, steps))
+        for step in steps:
+            with window.waiting():
+                batch = next(batches)
             torch.manual_seed(_seed(recipe.seed, step, distributed.rank()))
-            rate = set_rate(optimiser, factor(step, state.total, recipe.optimisation))
-            losses = task.backward(batch, step, runner)
-            norm = replica.clip(recipe.optimisation.clip)
-            if not isfinite(norm):
+            lr = set_lr(optimizer, factor(step, state.total, settings))
+
+            losses = forward_backward(task, batch, step, runner)
+            grad_norm = replica.clip(settings.clip)
+            if not isfinite(grad_norm):
                 raise TrainingFault(
-                    f"step {step}: the gradient's norm is {norm}, the loss {float(losses['loss']):.4g}; "
-                    "a smaller optimisation.lr or longer warm-up may help"
+                    f"step {step}: the gradient's norm is {grad_norm}, the loss {float(losses['loss']):.4g}; "
+                    "a smaller optimizer.lr or longer warm-up may help"
                 )
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             if average is not None:
-                average.update(replica.module, step)
+                average.update(model, step)
+
             state.step += 1
-            state.tokens += task.tokens(batch) * distributed.size()
+            state.tokens += batch.tokens * distributed.size()
+            window.add(losses, batch.source)
+            if without_negatives == step and "negatives" in losses and step < _PATIENCE:
+                without_negatives += not distributed.mean({"negatives": losses["negatives"]})["negatives"]
+                _check_negatives(without_negatives, min(_PATIENCE, state.total))
             last = state.step == state.total
             if state.step % recipe.log_every == 0 or last:
-                means = distributed.mean(losses)
-                _watch(means, step)
-                hooks.log(window.record(means, rate, norm, task.steps_per_epoch))
-            hooks.progress(state.step, state.total)
-            stopped = distributed.any_of(hooks.stop(), runner.device)
-            if _due(recipe.evaluation.every, state) or last:
-                stopped = _evaluate(state, recipe, hooks) or stopped
+                record = window.record(lr, grad_norm, task.steps_per_epoch)
+                if distributed.rank() == 0:
+                    _watch_lexical(record, state)
+                callbacks.on_log(record)
+            stop = distributed.any_of(callbacks.on_step(state), runner.device)
+            if state.step % eval_every == 0 or last:
+                stop = callbacks.on_eval(state) or stop
                 window.begin()
-            if stopped or last or (recipe.saving.every and state.step % recipe.saving.every == 0):
+            if stop or last or (save_every and state.step % save_every == 0):
                 state.seconds = window.seconds
-                hooks.save(state)
-            if stopped:
+                callbacks.on_save(state)
+            if stop:
                 break
     return state
 
 
-def _evaluate(state: State, recipe: Recipe, hooks: Hooks) -> bool:
-    """Evaluates, keeps what is best, and says whether it is time to stop."""
-    if hooks.evaluate is None:
-        return False
-    found = dict(hooks.evaluate(state.step))
-    metric = recipe.evaluation.metric if recipe.evaluation.metric in found else next(iter(found))
-    hooks.log({"step": state.step, "evaluation": found})
-    if state.best is None or found[metric] > state.best:
-        state.best, state.best_step, state.stale = found[metric], state.step, 0
-        hooks.best(state.step)
+def forward_backward(task: Task[Batch], batch: Batch, step: int, runner: Runner) -> dict[str, Tensor]:
+    """The losses of a step; adds the gradient of ``loss`` to the weights.
+
+    A process may have more parts than another; all of them make the same number of passes, since a pass exchanges
+    weights where these are sharded.
+    """
+    model, synchronized = runner.replica.call, runner.replica.synchronized
+    totals, passes = distributed.agree(task.counts(batch), len(batch.parts), runner.device)
+    parts = [part.to(runner.device) for part in batch.parts]
+
+    def forward(part: Any) -> Any:
+        with runner.autocast():
+            return task.forward(model, part, totals)
+
+    def loss(outputs: Any) -> dict[str, Tensor]:
+        return task.loss(outputs, batch, step)
+
+    if task.additive:
+        losses = gradcache.accumulate(lambda part: loss(forward(part)), parts, synchronized, passes)
     else:
-        state.stale += 1
-    patience = recipe.evaluation.patience
-    return patience is not None and state.stale >= patience
+        losses = gradcache.backward(forward, parts, loss, synchronized, passes)
+    for parameter in task.idle(batch):
+        parameter.grad = None
+    return losses
 
 
-def _due(every: float, state: State) -> bool:
-    steps = max(1, round(every * state.total)) if every < 1 else round(every)
-    return state.step % steps == 0
-
-
-def _watch(means: Mapping[str, float], step: int) -> None:
-    if means.get("lexical_active", 1.0) < _FEW:
-        warnings.warn(
-            f"step {step}: only {means['lexical_active']:.2%} of the passages' tokens have a lexical weight; a smaller "
-            "optimisation.head_lr, or a larger weight of the lexical loss, keeps the head alive",
-            LexicalCollapse,
-            stacklevel=3,
+def _check_negatives(without: int, patience: int) -> None:
+    if without >= patience:
+        raise TrainingFault(
+            f"in each of the first {without} steps every negative was masked, so that the loss is 0 and nothing is "
+            "learned; expected a smaller objective.false_negative_margin, larger batches, or passages that differ"
         )
 
 
-def _batches(task: Task[Batch], state: State, depth: int) -> Iterator[tuple[int, Batch]]:
-    """The steps that are left, each with its batch, made up to `depth` steps ahead in another thread."""
-    left = range(state.step, state.total)
-    made = ahead(task.batch, state.step, state.total, depth) if depth else map(task.batch, left)
-    return zip(left, made, strict=True)
+def _watch_lexical(record: Mapping[str, Any], state: State) -> None:
+    """Warns once when the share of active lexical weights falls by a quarter, and whenever it is below 1 %."""
+    active = record.get("lexical_active")
+    if active is None:
+        return
+    state.lexical_active = active if state.lexical_active is None else state.lexical_active
+    lost = active < 0.01
+    fallen = state.step >= _SETTLED and active < 0.75 * state.lexical_active
+    if lost or (fallen and not state.lexical_warned):
+        state.lexical_warned = True
+        warnings.warn(
+            f"step {record['step']}: {active:.2%} of the passages' tokens have a lexical weight "
+            f"({state.lexical_active:.2%} at the beginning); a smaller optimizer.lr or optimizer.head_lr, or a larger "
+            "weight of the lexical loss (objective.loss_weights), keeps the head alive",
+            LexicalCollapse,
+            stacklevel=3,
+        )
 
 
 def _seed(*parts: int) -> int:
@@ -157,47 +186,59 @@ def _seed(*parts: int) -> int:
 
 
 class _Window:
-    """Speed since the last line of the log."""
+    """Means and speed since the last line of the log."""
 
     def __init__(self, state: State) -> None:
-        self._state = state
-        self._before = state.seconds
-        self._start = perf_counter()
+        self._state, self._before, self._start = state, state.seconds, perf_counter()
+        self._sums: dict[str | None, dict[str, tuple[Tensor, int]]] = {}
         self.begin()
 
     def begin(self) -> None:
-        """Counts from now on, so that evaluations do not count as training."""
+        """Measures speed from now on, so that evaluations do not count as training."""
         self._mark, self._tokens, self._step = perf_counter(), self._state.tokens, self._state.step
         self._waited = 0.0
 
-    def timed(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The same items; notes how long they were waited for."""
-        stream = iter(items)
-        while True:
-            begin = perf_counter()
-            try:
-                item = next(stream)
-            except StopIteration:
-                return
-            self._waited += perf_counter() - begin
-            yield item
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Records the time that the next batch is waited for."""
+        begin = perf_counter()
+        yield
+        self._waited += perf_counter() - begin
+
+    def add(self, losses: Mapping[str, Tensor], source: str | None) -> None:
+        """Adds the losses of a step, to the sums of all and of its source."""
+        for key in {None, source}:
+            sums = self._sums.setdefault(key, {})
+            for name, value in losses.items():
+                total, count = sums.get(name, (torch.zeros_like(value), 0))
+                sums[name] = total + value, count + 1
 
     @property
     def seconds(self) -> float:
         """Time spent on the run in all."""
         return self._before + perf_counter() - self._start
 
-    def record(self, means: Mapping[str, float], rate: float, norm: float, per_epoch: int) -> Record:
+    def _means(self, source: str | None) -> dict[str, float]:
+        return distributed.mean({name: total / count for name, (total, count) in self._sums[source].items()})
+
+    def record(self, lr: float, grad_norm: float, steps_per_epoch: int) -> Record:
         """A line of the log, and the beginning of the next window."""
+        means = self._means(None)
+        # All processes have the same source at a step, and so the same sources in a window.
+        sources = {
+            name: self._means(name) for name in sorted(name for name in self._sums if name is not None)
+        }
+        self._sums = {}
         now, state = perf_counter(), self._state
         spent = max(now - self._mark, 1e-9)
         per_step = spent / max(1, state.step - self._step)
         record: Record = {
             "step": state.step,
-            "epoch": round(state.step / per_epoch, 4),
+            "epoch": round(state.step / steps_per_epoch, 4),
             **means,
-            "lr": rate,
-            "norm": norm,
+            **({"sources": sources} if sources else {}),
+            "lr": lr,
+            "norm": grad_norm,
             "tokens": state.tokens,
             "tokens_per_second": (state.tokens - self._tokens) / spent,
             "waiting": self._waited / spent,

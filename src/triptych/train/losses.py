@@ -2,12 +2,12 @@
 
 Scores are ``[Q, N]``: Q queries against N candidate passages. A query's own passages stand together, its positive
 first: with groups of G passages the positive of query i is column ``i·G``. Every loss is float32 and has one
-value a query, so that the caller decides what to average over (all queries of all processes, for example).
+value per query, so that the caller decides what to average over (all queries of all processes, for example).
 The formulae are those of arXiv 2402.03216v4, section 3.3; `tests/reference_losses.py` writes them out in loops.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy, linear, log_softmax, pad, softmax
 
 from triptych.errors import InputError
 
-# Elements of the largest block of logits over a vocabulary: 1 GB in float32.
-_LOGITS = 1 << 28
+_MAX_LOGITS = 1 << 28  # elements of the largest block of logits over a vocabulary: 1 GB in float32
 
 
 def info_nce(
@@ -38,6 +37,10 @@ def info_nce(
 
     Returns:
         float32 ``[Q]``, ≥ 0.
+
+    Example:
+        >>> info_nce(torch.tensor([[0.9, 0.9]]), torch.tensor([0]), temperature=0.02)  # log 2
+        tensor([0.6931])
     """
     return cross_entropy(_logits(scores, temperature, dropped), targets, reduction="none")
 
@@ -65,9 +68,14 @@ def distillation(
 
     Returns:
         float32 ``[Q]``.
+
+    Example:
+        >>> equal = torch.tensor([[0.5, 0.5]])
+        >>> distillation(equal, equal, temperature=1.0)  # the entropy of the teacher
+        tensor([0.6931])
     """
-    wanted = softmax(_logits(teacher.detach(), temperature * teacher_temperature, dropped), dim=1)
-    return _cross_entropy(wanted, _logits(student, temperature, dropped))
+    target = softmax(_logits(teacher.detach(), temperature * teacher_temperature, dropped), dim=1)
+    return _soft_cross_entropy(target, _logits(student, temperature, dropped))
 
 
 def listwise(
@@ -85,9 +93,14 @@ def listwise(
         teacher: The re-ranker's scores of the same passages.
         temperature: τ of `scores`.
         teacher_temperature: T of `teacher`.
+
+    Example:
+        >>> scores = torch.zeros(1, 3)
+        >>> listwise(scores, torch.tensor([[9.0, 1.0, 2.0]]), temperature=1.0, teacher_temperature=1.0)  # log 3
+        tensor([1.0986])
     """
-    wanted = softmax(teacher.detach().float() / teacher_temperature, dim=1)
-    return _cross_entropy(wanted, scores.float() / temperature)
+    target = softmax(teacher.detach().float() / teacher_temperature, dim=1)
+    return _soft_cross_entropy(target, scores.float() / temperature)
 
 
 def ranked(
@@ -97,42 +110,41 @@ def ranked(
     temperature: float,
     teacher_temperature: float = 1.0,
     *,
-    order: Literal["teacher", "given"] = "teacher",
     dropped: Bool[Tensor, "q n"] | None = None,
 ) -> Float[Tensor, "q"]:
     """Distillation of a re-ranker's scores by InfoNCE with each own passage in turn as the positive.
 
-    Passage g competes with all candidates but those own passages that stand before it, and counts as much as the
-    re-ranker gives it.
+    Passage g competes with all candidates but those own passages that rank before it, and counts as much as the
+    re-ranker gives it. The positive ranks first, as in the published trainer (``m3_kd_loss``), and the negatives by
+    their score; there they rank as they are listed, which is the same for negatives that are listed by score.
 
-    **Math** ``L = −Σ_g softmax(t/T)_g · log( exp(s_g/τ) / Σ_{p not before g} exp(s_p/τ) )``. "Before" means a
-    higher score of the re-ranker, which does not depend on the order of the negatives; the published trainer
-    (``m3_kd_loss``) means an earlier place in the list: ``order="given"``.
+    **Math** ``L = −Σ_g softmax(t/T)_g · log( exp(s_g/τ) / Σ_{p not before g} exp(s_p/τ) )``.
 
     Args:
         scores: ``[Q, N]``.
         teacher: The re-ranker's scores of a query's own G passages, in columns ``targets … targets + G − 1``.
-        targets: Column of each query's first passage.
+        targets: Column of each query's positive.
         temperature: τ of `scores`.
         teacher_temperature: T of `teacher`.
-        order: What stands before what.
         dropped: Candidates that do not count; own passages always do.
+
+    Example:
+        >>> scores, sure = torch.zeros(1, 4), torch.tensor([[30.0, 0.0]])
+        >>> ranked(scores, sure, torch.tensor([0]), temperature=1.0)  # InfoNCE, log 4
+        tensor([1.3863])
     """
-    q, group = teacher.shape
+    group = teacher.shape[1]
     logits = _logits(scores, temperature, None)
     columns = own_columns(targets, group)
     own = logits.gather(1, columns)
-    hidden = torch.zeros_like(logits, dtype=torch.bool) if dropped is None else dropped
-    others = logits.masked_fill(hidden.scatter(1, columns, True), -torch.inf).logsumexp(1, keepdim=True)
-    if order == "teacher":
-        before = teacher[:, None, :] > teacher[:, :, None]
-    elif order == "given":
-        before = torch.ones(group, group, dtype=torch.bool, device=scores.device).tril(-1).expand(q, -1, -1)
-    else:
-        raise InputError(f"ranked: order: got {order!r}; expected 'teacher' or 'given'")
+    mask = torch.zeros_like(logits, dtype=torch.bool) if dropped is None else dropped
+    others = logits.masked_fill(mask.scatter(1, columns, True), -torch.inf).logsumexp(1, keepdim=True)
+    rank = teacher.detach().float().clone()
+    rank[:, 0] = torch.inf
+    before = rank[:, None, :] > rank[:, :, None]
     rivals = own[:, None, :].expand(-1, group, -1).masked_fill(before, -torch.inf).logsumexp(2)
-    wanted = softmax(teacher.detach().float() / teacher_temperature, dim=1)
-    return -(wanted * (own - torch.logaddexp(others, rivals))).sum(1)
+    target = softmax(teacher.detach().float() / teacher_temperature, dim=1)
+    return -(target * (own - torch.logaddexp(others, rivals))).sum(1)
 
 
 def false_negatives(
@@ -148,21 +160,39 @@ def false_negatives(
         targets: Column of each query's positive, which is never dropped.
         margin: m. 0: whatever is above the positive; negative: only what is so far above it.
         relative: Whether m is a share of the positive's score.
+
+    Example:
+        >>> false_negatives(torch.tensor([[0.8, 0.9, 0.3]]), torch.tensor([0]), margin=0.0)
+        tensor([[False,  True, False]])
     """
-    known = scores.detach().float()
-    positive = known.gather(1, targets[:, None])
+    fixed = scores.detach().float()
+    positive = fixed.gather(1, targets[:, None])
     limit = positive - margin * (positive.abs() if relative else 1.0)
-    return (known > limit).scatter(1, targets[:, None], False)
+    return (fixed > limit).scatter(1, targets[:, None], False)
 
 
-def duplicates(keys: Int[Tensor, "n"], targets: Int[Tensor, "q"]) -> Bool[Tensor, "q n"]:
-    """Candidates whose text is the positive's: two questions on one passage are not each other's negatives.
+def known_answers(
+    keys: Int[Tensor, "n"], answers: Int[Tensor, "a"], queries: Int[Tensor, "a"], count: int
+) -> Bool[Tensor, "count n"]:
+    """Candidates whose text is labelled as an answer of the query: never its negatives, whoever brought them.
 
     Args:
         keys: A number for each candidate's text.
-        targets: Column of each query's positive, which is not dropped.
+        answers: The same numbers of all texts that are labelled as answers of some query.
+        queries: The row of the query that each of `answers` belongs to, below `count`.
+        count: Q.
+
+    Example:
+        >>> known_answers(torch.tensor([7, 8, 7]), torch.tensor([7, 8]), torch.tensor([0, 1]), 2)
+        tensor([[ True, False,  True],
+                [False,  True, False]])
     """
-    return (keys[targets][:, None] == keys[None]).scatter(1, targets[:, None], False)
+    unique, columns = keys.unique(return_inverse=True)
+    places = torch.searchsorted(unique, answers).clamp(max=len(unique) - 1)
+    present = unique[places] == answers
+    member = torch.zeros(count, len(unique), dtype=torch.bool, device=keys.device)
+    member[queries[present], places[present]] = True
+    return member[:, columns]
 
 
 def own_columns(targets: Int[Tensor, "q"], group: int) -> Int[Tensor, "q g"]:
@@ -182,56 +212,55 @@ def vocabulary_cross_entropy(
     labels: Int[Tensor, "m"],
     block: int | None = None,
 ) -> Float[Tensor, ""]:
-    """The sum of the cross-entropies of predicting one of V tokens at M places, without an ``[M, V]`` array.
+    """The sum of the cross-entropies of predicting one of V tokens at M positions, without an ``[M, V]`` array.
 
-    The logits exist for `block` places at a time, and once: their gradient is made of them at the same time, since a
+    The logits exist for `block` positions at a time, and once: their gradient is made of them at the same time, since a
     sum's gradient is known but for a factor. With 250,000 tokens the logits of one text of 8192 would take 8 GB.
     Under autocast the products are in its type.
 
     **Math** ``L = −Σ_i log softmax(W h_i + b)[label_i]``.
 
     Args:
-        states: One state a place.
+        states: One state per position.
         table: W, such as the input embeddings.
         bias: b.
         labels: The right tokens.
-        block: Places at a time; None: by V, so that the logits of a block have at most 2^28 elements.
+        block: Positions at a time; None: by V, so that the logits of a block have at most 2^28 elements.
+
+    Example:
+        >>> states, table, bias = torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(3)
+        >>> vocabulary_cross_entropy(states, table, bias, torch.tensor([0, 2]))  # 2 · log 3
+        tensor(2.1972)
     """
-    size = block or max(1, _LOGITS // max(1, len(table)))
-    kind = torch.promote_types(states.dtype, torch.float32)
+    size = block or max(1, _MAX_LOGITS // max(1, len(table)))
+    dtype = torch.promote_types(states.dtype, torch.float32)
     if torch.is_autocast_enabled(states.device.type):
-        kind = torch.get_autocast_dtype(states.device.type)
-    total: Tensor = _VocabularyLoss.apply(states, table, bias, labels, size, kind)  # type: ignore[assignment]
+        dtype = torch.get_autocast_dtype(states.device.type)
+    total: Tensor = _VocabularyLoss.apply(states, table, bias, labels, size, dtype)  # type: ignore[assignment]
     return total
 
 
 class _VocabularyLoss(torch.autograd.Function):
-    """See `vocabulary_cross_entropy`; `size` places at a time, products in the type `kind`."""
+    """The loss, and at once its gradients: `size` positions at a time, products in `dtype`."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        states: Tensor,
-        table: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        size: int,
-        kind: torch.dtype,
+        ctx: Any, states: Tensor, table: Tensor, bias: Tensor, labels: Tensor, size: int, dtype: torch.dtype
     ) -> Tensor:
         # Autocast would turn the softmax, the largest of the arrays, into float32.
         with torch.autocast(states.device.type, enabled=False):
-            total, parts = _loss_and_gradients(
-                states, table, bias, labels, size, kind, ctx.needs_input_grad[:3]
+            total, grads = _loss_and_gradients(
+                states, table, bias, labels, size, dtype, ctx.needs_input_grad[:3]
             )
-        ctx.save_for_backward(*parts)
-        ctx.kinds = states.dtype, table.dtype, bias.dtype
+        ctx.save_for_backward(*grads)
+        ctx.dtypes = states.dtype, table.dtype, bias.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = zip(ctx.saved_tensors, ctx.kinds, strict=True)
-        parts = (None if part is None else (part * grads[0]).to(kind) for part, kind in found)
-        return (*parts, None, None, None)
+        saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scaled = (None if grad is None else (grad * grads[0]).to(dtype) for grad, dtype in saved)
+        return (*scaled, None, None, None)
 
 
 def _loss_and_gradients(
@@ -240,38 +269,38 @@ def _loss_and_gradients(
     bias: Tensor,
     labels: Tensor,
     size: int,
-    kind: torch.dtype,
-    wanted: Sequence[bool],
+    dtype: torch.dtype,
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """The summed loss, and its gradient with respect to states, table and bias where it is wanted."""
-    words, shift = _aligned(table.to(kind), bias.to(kind))
+    """The summed loss, and its gradient with respect to states, table and bias where it is needed."""
+    weight, shift = _pad_vocabulary(table.to(dtype), bias.to(dtype))
     total = states.new_zeros((), dtype=torch.float32)
-    of_states = torch.empty_like(states, dtype=torch.float32) if wanted[0] else None
-    of_table = torch.zeros_like(table, dtype=torch.float32) if wanted[1] else None
-    of_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] else None
+    grad_states = torch.empty_like(states, dtype=torch.float32) if needs_grad[0] else None
+    grad_table = torch.zeros_like(table, dtype=torch.float32) if needs_grad[1] else None
+    grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_grad[2] else None
     for first in range(0, len(states), size):
-        part, right = states[first : first + size].to(kind), labels[first : first + size, None]
-        logits = linear(part, words, shift)
-        most, where = logits.max(dim=1, keepdim=True)
-        given = logits.gather(1, right)
-        chances = softmax(logits, dim=1)
-        # The likeliest token's chance is exp(0) / Σ exp(l − most), and at least 1 / V.
-        spread = -chances.gather(1, where).float().log()
-        total += (most.float() + spread - given.float()).sum()
+        chunk, target = states[first : first + size].to(dtype), labels[first : first + size, None]
+        logits = linear(chunk, weight, shift)
+        max_logit, argmax = logits.max(dim=1, keepdim=True)
+        target_logit = logits.gather(1, target)
+        probs = softmax(logits, dim=1)
+        # Of all probabilities the largest is known best: exp(0) / Σ exp(l − max l), and at least 1 / V.
+        log_normalizer = max_logit.float() - probs.gather(1, argmax).float().log()
+        total += (log_normalizer - target_logit.float()).sum()
         del logits
-        if any(wanted):
-            chances.scatter_add_(1, right, torch.full_like(given, -1))
-        if of_states is not None:
-            of_states[first : first + size] = chances @ words
-        if of_table is not None:
-            of_table += (chances.T @ part)[: len(table)]
-        if of_bias is not None:
-            of_bias += chances.sum(0, dtype=torch.float32)[: len(table)]
-    return total, (of_states, of_table, of_bias)
+        if any(needs_grad):
+            probs.scatter_add_(1, target, torch.full_like(target_logit, -1))
+        if grad_states is not None:
+            grad_states[first : first + size] = probs @ weight
+        if grad_table is not None:
+            grad_table += (probs.T @ chunk)[: len(table)]
+        if grad_bias is not None:
+            grad_bias += probs.sum(0, dtype=torch.float32)[: len(table)]
+    return total, (grad_states, grad_table, grad_bias)
 
 
-def _aligned(table: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Table and bias with words that are never likely, up to a multiple of 64.
+def _pad_vocabulary(table: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Table and bias padded with rows of the lowest logit, up to a multiple of 64.
 
     A GPU's fast matrix products need rows that begin at even addresses: with XLM-R's 250,037 words the profiler showed
     the kernels of an older generation, and two thirds of a RetroMAE step in them.
@@ -288,6 +317,6 @@ def _logits(scores: Tensor, temperature: float, dropped: Tensor | None) -> Tenso
     return logits if dropped is None else logits.masked_fill(dropped, -torch.inf)
 
 
-def _cross_entropy(wanted: Tensor, logits: Tensor) -> Tensor:
-    # Where nothing is wanted the logarithm may be −∞, and 0 · −∞ is no number.
-    return -(wanted * log_softmax(logits, dim=1).masked_fill(wanted == 0, 0)).sum(1)
+def _soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
+    # Where the target is 0 the logarithm may be −∞, and 0 · −∞ is no number.
+    return -(target * log_softmax(logits, dim=1).masked_fill(target == 0, 0)).sum(1)

@@ -1,6 +1,4 @@
-"""Packed representations as values: choosing, splitting and joining texts, and the scores of all pairs.
-
-The objective: scores of a batch, and the losses that are made of them.
+"""The objective: scores of a batch, and the losses that are made of them.
 
 One function, `losses`, builds every training signal from the same score matrices (arXiv 2402.03216v4, section
 3.3): a contrastive loss for each head and for their integrated score, and each head's distillation from it.
@@ -8,14 +6,11 @@ One function, `losses`, builds every training signal from the same score matrice
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from typing import Literal, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -33,7 +28,7 @@ def take(reps: Reps, texts: Tensor, *, permutes: bool = False) -> Reps:
     Args:
         reps: N texts.
         texts: Their numbers.
-        permutes: Whether each text comes once: then the sizes are known, and nobody waits for a GPU.
+        permutes: Whether each text comes once: then the sizes are known, which avoids a device sync.
     """
     places, offsets = ragged_places(reps.offsets, texts, len(reps.ids) if permutes else None)
     multi, multi_offsets = reps.multi, offsets
@@ -50,7 +45,7 @@ def take(reps: Reps, texts: Tensor, *, permutes: bool = False) -> Reps:
     )
 
 
-def parted(reps: Reps, texts: int, tokens: int) -> tuple[Reps, Reps]:
+def split_at(reps: Reps, texts: int, tokens: int) -> tuple[Reps, Reps]:
     """The first `texts` texts, which have `tokens` tokens, and the others; as views."""
     vectors = 0 if reps.multi is None else int(reps.multi_offsets[texts])
 
@@ -86,28 +81,28 @@ def ragged_places(offsets: Tensor, texts: Tensor, total: int | None = None) -> t
     return within + shift, bounds
 
 
-def join(parts: Sequence[Reps]) -> Reps:
+def concat_reps(parts: Sequence[Reps]) -> Reps:
     """One batch of several, in their order; all have the same heads."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
 
-    def joined(name: str) -> Tensor | None:
+    def concat(name: str) -> Tensor | None:
         if getattr(first, name) is None:
             return None
         return torch.cat([cast(Tensor, getattr(part, name)) for part in parts])
 
     return Reps(
         ids=torch.cat([part.ids for part in parts]),
-        offsets=join_offsets([part.offsets for part in parts]),
-        dense=joined("dense"),
-        lexical=joined("lexical"),
-        multi=joined("multi"),
-        multi_offsets=join_offsets([part.multi_offsets for part in parts]),
+        offsets=_concat_offsets([part.offsets for part in parts]),
+        dense=concat("dense"),
+        lexical=concat("lexical"),
+        multi=concat("multi"),
+        multi_offsets=_concat_offsets([part.multi_offsets for part in parts]),
     )
 
 
-def join_offsets(parts: Sequence[Tensor]) -> Tensor:
+def _concat_offsets(parts: Sequence[Tensor]) -> Tensor:
     """Bounds of flat buffers that are laid one after the other."""
     lengths = torch.cat([part.diff() for part in parts])
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
@@ -115,16 +110,11 @@ def join_offsets(parts: Sequence[Tensor]) -> Tensor:
 
 def leaves(reps: Reps) -> Reps:
     """The same values cut off from what made them, each waiting for its gradient."""
-    return replace(
-        reps,
-        dense=_leaf(reps.dense),
-        lexical=_leaf(reps.lexical),
-        multi=_leaf(reps.multi),
-    )
 
+    def leaf(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().requires_grad_()
 
-def _leaf(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().requires_grad_()
+    return replace(reps, dense=leaf(reps.dense), lexical=leaf(reps.lexical), multi=leaf(reps.multi))
 
 
 def score(head: Head, queries: Reps, passages: Reps, width: int | None = None) -> Tensor:
@@ -154,24 +144,12 @@ def score(head: Head, queries: Reps, passages: Reps, width: int | None = None) -
     return torch_scores.maxsim_scores(sides[0], queries.multi_offsets, sides[1], passages.multi_offsets)
 
 
-def text_keys(texts: Sequence[NDArray[np.integer] | Sequence[int]]) -> Tensor:
-    """A number for each text that depends on its token ids alone, int64 ``[N]`` on the processor."""
-    contents = [np.asarray(text, dtype=np.int64).tobytes() for text in texts]
-    return torch.tensor([_key(content) for content in contents], dtype=torch.int64)
-
-
-def _key(content: bytes) -> int:
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little", signed=True)
-
-
+_MAX_WEIGHT = 1000.0
 INTEGRATED = "integrated"
 Name: TypeAlias = Literal["dense", "lexical", "multi", "integrated"]
-Reranker: TypeAlias = Literal["ranked", "published", "listwise"]
+Reranker: TypeAlias = Literal["ranked", "listwise"]
 Triple: TypeAlias = tuple[float, float, float]
-
-
-def _triple(values: Sequence[float]) -> bool:
-    return len(values) == 3 and all(value >= 0 for value in values) and any(values)
+_TEMPERATURES = (1e-3, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +158,24 @@ class Objective:
 
     Attributes:
         heads: Heads that are trained.
-        temperature: τ by which all scores are divided.
-        score_weights: Weights (dense, lexical, multi) of the integrated score; 0 leaves a head out of it.
-        loss_weights: λ, weights of the heads' contrastive losses and distillations.
-        integrated_weight: Weight of the integrated score's contrastive loss.
+        temperature: τ by which all scores are divided; 0.001 to 100, as the other temperatures.
+        score_weights: Weights (dense, lexical, multi) ≥ 0 of the integrated score; 0 leaves a head out of it.
+        loss_weights: λ ≥ 0, weights of the heads' contrastive losses and distillations.
+        integrated_weight: Weight ≥ 0 of the integrated score's contrastive loss.
         self_distillation: Whether each head also learns the ranking of the integrated score.
-        distil_from: First step with self-distillation, counted from 0.
+        distill_from: First step with self-distillation, counted from 0.
         teacher_temperature: T of the integrated score as a teacher. 1, as published, sharpens it, since the
-            weighted sum is not renormalised; the sum of `score_weights` undoes that.
+            weighted sum is not renormalized; the sum of `score_weights` undoes that.
         in_batch: Whether the passages of other queries are negatives.
         bidirectional: Whether a passage must also find its query among the others (symmetric pairs).
-        reranker: What re-ranker scores in the data do. `ranked` and `published` replace the contrastive losses
-            (see `ops.losses.ranked`), `listwise` is added to them.
+        reranker: What re-ranker scores in the data do. `ranked` replaces the contrastive losses (see
+            `triptych.train.losses.ranked`), `listwise` is added to them.
         reranker_temperature: T of the re-ranker's scores.
         false_negative_margin: Leaves negatives out that score above the positive less this margin, judged by
             the integrated score; None: keeps all.
         false_negative_relative: Whether the margin is a share of the positive's score.
-        drop_duplicates: Leaves negatives out whose text is the positive's.
+        drop_duplicates: Leaves negatives out whose text is the positive's or is labelled as a positive of the same
+            query, in whatever row of its data set.
         dense_widths: Narrower dense vectors that are trained too (Matryoshka).
         multi_widths: Narrower token vectors that are trained too.
     """
@@ -207,7 +186,7 @@ class Objective:
     loss_weights: Triple = (1.0, 0.1, 1.0)
     integrated_weight: float = 1.0
     self_distillation: bool = True
-    distil_from: int = 0
+    distill_from: int = 0
     teacher_temperature: float = 1.0
     in_batch: bool = True
     bidirectional: bool = False
@@ -220,20 +199,51 @@ class Objective:
     multi_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        heads = check_heads(self.heads, "objective.heads")
-        problems = {
-            f"temperature {self.temperature} is not > 0": self.temperature > 0,
-            f"teacher_temperature {self.teacher_temperature} is not > 0": self.teacher_temperature > 0,
-            f"reranker_temperature {self.reranker_temperature} is not > 0": self.reranker_temperature > 0,
-            f"score_weights {self.score_weights}: need three numbers ≥ 0": _triple(self.score_weights),
-            f"loss_weights {self.loss_weights}: need three numbers ≥ 0": _triple(self.loss_weights),
-            "bidirectional needs in_batch": self.in_batch or not self.bidirectional,
-            f"dense_widths {self.dense_widths} are not all ≥ 1": min(self.dense_widths, default=1) >= 1,
-            f"multi_widths {self.multi_widths} are not all ≥ 1": min(self.multi_widths, default=1) >= 1,
-        }
-        if wrong := [problem for problem, good in problems.items() if not good]:
+        object.__setattr__(self, "heads", check_heads(self.heads, "objective.heads"))
+        if wrong := [problem for problem, found in self._problems() if found]:
             raise InputError(f"objective: {'; '.join(wrong)}")
-        object.__setattr__(self, "heads", heads)
+
+    def _problems(self) -> Iterator[tuple[str, bool]]:
+        least, most = _TEMPERATURES
+        for name in ("temperature", "teacher_temperature", "reranker_temperature"):
+            value = getattr(self, name)
+            yield f"{name} {value}; expected {least} to {most:g}", not least <= value <= most
+        for name in ("score_weights", "loss_weights"):
+            values = getattr(self, name)
+            good = len(values) == 3 and all(0 <= value <= _MAX_WEIGHT for value in values)
+            yield f"{name} {values}; expected three numbers from 0 to {_MAX_WEIGHT:g}", not good
+            if not good:
+                return
+        inter, margin = self.integrated_weight, self.false_negative_margin
+        yield f"integrated_weight {inter}; expected 0 to {_MAX_WEIGHT:g}", not 0 <= inter <= _MAX_WEIGHT
+        yield f"distill_from {self.distill_from}; expected a step ≥ 0", self.distill_from < 0
+        yield (
+            f"false_negative_margin {margin}; expected −100 to 100",
+            margin is not None and not -100 <= margin <= 100,
+        )
+        yield (
+            "false_negative_relative without false_negative_margin",
+            margin is None and self.false_negative_relative,
+        )
+        yield "bidirectional needs in_batch", self.bidirectional and not self.in_batch
+        scored = [head for head in self.heads if self._weight(head, self.score_weights)]
+        yield (
+            f"score_weights {self.score_weights} give every one of the heads {', '.join(self.heads)} the weight 0; "
+            "expected a weight above 0 for one of them",
+            len(self.heads) > 1 and not scored,
+        )
+        for head in self.heads:
+            learns = self._weight(head, self.loss_weights) or (
+                len(self.heads) > 1 and inter and self._weight(head, self.score_weights)
+            )
+            yield f"heads: {head} has no loss of a weight above 0; leave it out of heads", not learns
+        for head, widths in (("dense", self.dense_widths), ("multi", self.multi_widths)):
+            yield f"{head}_widths {widths}; expected numbers ≥ 1", min(widths, default=1) < 1
+            yield f"{head}_widths without {head} among the heads", bool(widths) and head not in self.heads
+
+    @staticmethod
+    def _weight(head: Head, weights: Triple) -> float:
+        return weights[HEADS.index(head)]
 
     def widths(self, head: Head) -> tuple[int | None, ...]:
         """Widths at which a head is trained; None is the whole."""
@@ -249,6 +259,18 @@ OBJECTIVES: Mapping[str, Objective] = {
 """By name: the paper's second stage, its third, and its third without self-distillation (the ablation)."""
 
 
+class Answers(NamedTuple):
+    """Keys of labelled positives, and the queries that they belong to.
+
+    Attributes:
+        keys: int64 ``[A]``.
+        queries: int64 ``[A]``, the query of each, numbered through all processes.
+    """
+
+    keys: Tensor
+    queries: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """A batch as the losses see it: this process's queries against the passages of all.
@@ -261,6 +283,7 @@ class Candidates:
         share: What one query counts in the mean; 1 / Q with one process.
         teacher: Re-ranker scores of each query's own passages, ``[Q, G]``; a row of NaN has none.
         keys: int64 ``[N]``, equal for equal passages; None: unknown.
+        answers: Keys of the passages that are labelled as positives of the queries; None: unknown.
         everyone: The queries of all processes, in the order of the passages; needed for `bidirectional` alone.
     """
 
@@ -271,6 +294,7 @@ class Candidates:
     share: float
     teacher: Tensor | None = None
     keys: Tensor | None = None
+    answers: Answers | None = None
     everyone: Reps | None = None
 
     @classmethod
@@ -282,12 +306,13 @@ class Candidates:
         *,
         teacher: Tensor | None = None,
         keys: Tensor | None = None,
+        answers: Answers | None = None,
     ) -> Candidates:
         """The batch of a single process."""
         count = len(queries.offsets) - 1
         targets = torch.arange(count, device=queries.offsets.device) * group
         share = 1.0 / max(1, count)
-        return cls(queries, passages, targets, group, share, teacher, keys, queries)
+        return cls(queries, passages, targets, group, share, teacher, keys, answers, queries)
 
 
 def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, Tensor]:
@@ -297,7 +322,7 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
 
         L  = (Σ_h λ_h·L_h + w_i·L_inter) / (H + 1)         contrastive; with one head L = λ·L_h
         L' = Σ_h λ_h·L'_h / H                              distillation from stopgrad(s_inter)
-        loss = (L + L') / 2                                from step `distil_from` on, before it L
+        loss = (L + L') / 2                                from step `distill_from` on, before it L
 
     Args:
         objective: What to compute.
@@ -305,8 +330,8 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
         step: Of the training, from 0.
 
     Returns:
-        ``loss`` with its graph; the others, by ``head`` and ``head_distilled``, are for the log. Each is this
-        process's sum times `share`.
+        ``loss`` with its graph; the others are for the log: ``head`` and ``head_distilled``, and ``negatives``, the
+        mean number of negatives that count for a query. Each is this process's sum times `share`.
     """
     scores: dict[Head, list[Tensor]] = {
         head: [score(head, batch.queries, batch.passages, w) for w in objective.widths(head)]
@@ -315,7 +340,7 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
     whole: dict[Head, Tensor] = {head: found[0] for head, found in scores.items()}
     inter = _integrate(objective, whole)
     view = _View.of(objective, batch, inter)
-    named: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {"negatives": view.negatives(len(inter[0]) if len(inter) else 0) * batch.share}
     for head, found in scores.items():
         rows = [_contrast(objective, view, view.seen(each)) for each in found]
         if objective.bidirectional:
@@ -326,17 +351,20 @@ def losses(objective: Objective, batch: Candidates, step: int = 0) -> dict[str, 
     if len(objective.heads) > 1:
         named[INTEGRATED] = _contrast(objective, view, view.seen(inter)).sum() * batch.share
         total = (total + objective.integrated_weight * named[INTEGRATED]) / (len(objective.heads) + 1)
-    if _distils(objective, step):
-        learnt: dict[str, Tensor] = {}
+    if objective.self_distillation and len(objective.heads) > 1 and step >= objective.distill_from:
+        distilled: dict[str, Tensor] = {}
         for head, found in scores.items():
-            rows = [_distil(objective, view, view.seen(each), view.seen(inter)) for each in found]
-            learnt[head] = torch.stack(rows).mean(0).sum() * batch.share
-        mean = torch.stack([weights[head] * learnt[head] for head in objective.heads]).mean()
+            taus = objective.temperature, objective.teacher_temperature
+            rows = [
+                terms.distillation(view.seen(each), view.seen(inter), *taus, view.dropped) for each in found
+            ]
+            distilled[head] = torch.stack(rows).mean(0).sum() * batch.share
+        mean = torch.stack([weights[head] * distilled[head] for head in objective.heads]).mean()
         total = (total + mean) / 2
-        named |= {f"{head}_distilled": value for head, value in learnt.items()}
+        named |= {f"{head}_distilled": value for head, value in distilled.items()}
     if not len(batch.targets):
         heads = (batch.passages.dense, batch.passages.lexical, batch.passages.multi)
-        total = total + nothing(head for head in heads if head is not None)
+        total = total + zero_loss(head for head in heads if head is not None)
     return {"loss": total, **{name: value.detach() for name, value in named.items()}}
 
 
@@ -354,7 +382,7 @@ class _View:
     def of(cls, objective: Objective, batch: Candidates, inter: Tensor) -> _View:
         dropped = None
         if objective.drop_duplicates and batch.keys is not None:
-            dropped = terms.duplicates(batch.keys, batch.targets)
+            dropped = _answered(batch, batch.keys)
         if objective.false_negative_margin is not None:
             close = terms.false_negatives(
                 inter,
@@ -372,6 +400,25 @@ class _View:
     def seen(self, scores: Tensor) -> Tensor:
         return scores if self.own is None else scores.gather(1, self.own)
 
+    def negatives(self, candidates: int) -> Tensor:
+        """The number of negatives of all queries together."""
+        count = candidates if self.own is None else self.group
+        whole = (self.targets.new_ones(()) * len(self.targets) * max(0, count - 1)).float()
+        return whole if self.dropped is None else whole - self.dropped.sum()
+
+
+def _answered(batch: Candidates, keys: Tensor) -> Tensor:
+    """Bool ``[Q, N]``: passages that answer this process's queries, other than the positives themselves."""
+    own = batch.targets // batch.group
+    first, count = int(own[0]) if len(own) else 0, len(own)
+    if batch.answers is None:
+        known = keys[batch.targets][:, None] == keys[None]
+    else:
+        answers, queries = batch.answers
+        mine = (queries >= first) & (queries < first + count)
+        known = terms.known_answers(keys, answers[mine], queries[mine] - first, count)
+    return known.scatter(1, batch.targets[:, None], False)
+
 
 def _contrast(objective: Objective, view: _View, scores: Tensor) -> Tensor:
     """One contrastive loss a query; re-ranker scores, where there are any, have their part in it."""
@@ -385,16 +432,8 @@ def _contrast(objective: Objective, view: _View, scores: Tensor) -> Tensor:
         own = terms.own_group(scores, view.targets, view.group)
         taught = plain + terms.listwise(own, teacher, tau, objective.reranker_temperature)
     else:
-        order = "given" if objective.reranker == "published" else "teacher"
-        taught = terms.ranked(
-            scores,
-            teacher,
-            view.targets,
-            tau,
-            objective.reranker_temperature,
-            order=order,
-            dropped=view.dropped,
-        )
+        heat = objective.reranker_temperature
+        taught = terms.ranked(scores, teacher, view.targets, tau, heat, dropped=view.dropped)
     return torch.where(absent, plain, taught)
 
 
@@ -407,24 +446,20 @@ def _backward(objective: Objective, batch: Candidates, head: Head, width: int | 
     places = batch.targets // batch.group
     dropped = None
     if objective.drop_duplicates and batch.keys is not None:
-        queries = torch.arange(scores.shape[1], device=scores.device)
-        dropped = terms.duplicates(batch.keys[queries * batch.group], places)
+        count = scores.shape[1]
+        own = batch.keys[batch.targets]
+        if batch.answers is None:
+            others = torch.arange(count, device=scores.device) * batch.group
+            known = own[:, None] == batch.keys[others][None]
+        else:
+            known = terms.known_answers(own, *batch.answers, count).T
+        dropped = known.scatter(1, places[:, None], False)
     return terms.info_nce(scores, places, objective.temperature, dropped)
 
 
-def _distil(objective: Objective, view: _View, student: Tensor, teacher: Tensor) -> Tensor:
-    return terms.distillation(
-        student, teacher, objective.temperature, objective.teacher_temperature, view.dropped
-    )
-
-
-def nothing(heads: Iterable[Tensor]) -> Tensor:
-    """0 with a graph: what has no loss must still take part in the exchange of the gradients between processes."""
+def zero_loss(heads: Iterable[Tensor]) -> Tensor:
+    """0 with a graph: keeps unused heads in the autograd graph, as the exchange of gradients (DDP) needs."""
     return torch.stack([head.flatten()[:1].sum() * 0 for head in heads]).sum()
-
-
-def _distils(objective: Objective, step: int) -> bool:
-    return objective.self_distillation and len(objective.heads) > 1 and step >= objective.distil_from
 
 
 def _integrate(objective: Objective, scores: Mapping[Head, Tensor]) -> Tensor:

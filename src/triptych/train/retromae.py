@@ -1,25 +1,25 @@
-"""What RetroMAE hides: tokens from the encoder, and from each token its own view in the decoder.
-
-All of it is NumPy on whole arrays; the ``[L, L]`` visibility of a text never exists here, only its K patterns and
-the pattern that each position uses (arXiv 2205.12035, section 3.3).
-
-RetroMAE (arXiv 2205.12035): pre-training that makes one vector hold a whole text.
+"""RetroMAE (arXiv 2205.12035): pre-training that makes one vector hold a whole text.
 
 The encoder reads a text with some tokens masked and predicts them. A decoder of one layer has to predict every
 token from the text's vector and a few other tokens, which it can only if the vector says most of what is in the
 text. Afterwards the decoder is thrown away.
+
+What is hidden is sampled in NumPy on whole arrays; the ``[L, L]`` visibility of a text never exists there, only its K
+patterns and the pattern that each position uses (section 3.3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
@@ -32,8 +32,9 @@ from triptych.model.packed import Packed, moved, positions, sent
 from triptych.train.losses import vocabulary_cross_entropy
 
 Bools = NDArray[np.bool_]
-# Of the tokens that the encoder has to predict, so many are replaced by [MASK], and so many by another token.
+# Fractions of the tokens to predict that are replaced by [MASK], and by a random token.
 _MASKED, _REPLACED = 0.8, 0.1
+_PARTS = ("weight", "bias", "norm", "shift", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +83,30 @@ class MaskedBatch:
     Attributes:
         texts: The original texts.
         masked: int64 ``[T]``, what the encoder reads.
-        encoder_places: int64 ``[M]``, positions whose token the encoder predicts.
-        decoder_places: int64 ``[P]``, positions whose token the decoder predicts: all but the special ones.
+        encoder_positions: int64 ``[M]``, positions whose token the encoder predicts.
+        decoder_positions: int64 ``[P]``, positions whose token the decoder predicts: all but the special ones.
         visible: bool ``[K, T]``, pattern k of the text that a column belongs to.
         pattern: int64 ``[T]``, the pattern that each position uses.
     """
 
     texts: Packed
     masked: Tensor
-    encoder_places: Tensor
-    decoder_places: Tensor
+    encoder_positions: Tensor
+    decoder_positions: Tensor
     visible: Tensor
     pattern: Tensor
 
     def to(self, device: torch.device) -> MaskedBatch:
         """The same on another device."""
-        rest = (self.masked, self.encoder_places, self.decoder_places, self.visible, self.pattern)
+        rest = (self.masked, self.encoder_positions, self.decoder_positions, self.visible, self.pattern)
         return MaskedBatch(moved(self.texts, device), *(sent(each, device) for each in rest))
 
 
 def hide(
-    texts: Sequence[NDArray[np.integer]], alphabet: Alphabet, masking: Masking, rng: np.random.Generator
+    texts: Sequence[NDArray[np.integer]],
+    alphabet: Alphabet,
+    masking: Masking,
+    rng: np.random.Generator,
 ) -> MaskedBatch:
     """Draws what is hidden of each text.
 
@@ -125,8 +129,8 @@ def hide(
     return MaskedBatch(
         texts=Packed.of(texts),
         masked=torch.from_numpy(_corrupted(ids, predicted, alphabet, rng)),
-        encoder_places=torch.from_numpy(np.flatnonzero(predicted)),
-        decoder_places=torch.from_numpy(np.flatnonzero(ordinary)),
+        encoder_positions=torch.from_numpy(np.flatnonzero(predicted)),
+        decoder_positions=torch.from_numpy(np.flatnonzero(ordinary)),
         visible=torch.from_numpy(visible),
         pattern=torch.from_numpy(rng.integers(0, masking.patterns, len(ids))),
     )
@@ -194,6 +198,10 @@ _AREA = 64 * 1024 * 1024
 class RetroMAE(nn.Module):
     """An encoder with what its pre-training needs.
 
+    Args:
+        encoder: The model.
+        head: The backbone's own head for masked tokens, from `load_mlm_head`; None: a random one.
+
     Attributes:
         encoder: The model that is kept; its heads are not trained here.
         transform: From a state to the space of the word vectors.
@@ -202,7 +210,7 @@ class RetroMAE(nn.Module):
         own_positions: Positions for the decoder where the backbone has no learned ones, otherwise None.
     """
 
-    def __init__(self, encoder: M3Model) -> None:
+    def __init__(self, encoder: M3Model, head: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         config = cast(Any, encoder.backbone).config
         width = hidden_size(encoder.backbone)
@@ -219,6 +227,17 @@ class RetroMAE(nn.Module):
                     nn.init.normal_(module.weight, std=deviation)
                 if isinstance(module, nn.Linear):
                     nn.init.zeros_(module.bias)
+        if head is not None:
+            self._start_from(head)
+
+    @torch.no_grad()
+    def _start_from(self, head: Mapping[str, Tensor]) -> None:
+        dense, _, norm = cast("tuple[nn.Linear, nn.Module, nn.LayerNorm]", tuple(self.transform))
+        norm.eps = float(getattr(cast(Any, self.encoder.backbone).config, "layer_norm_eps", norm.eps))
+        targets = {"weight": dense.weight, "bias": dense.bias, "norm": norm.weight, "shift": norm.bias}
+        for name, target in (targets | {"output": self.bias}).items():
+            if name in head:
+                target.copy_(head[name])
 
     @property
     def _table(self) -> nn.Embedding:
@@ -238,7 +257,7 @@ class RetroMAE(nn.Module):
         Returns:
             ``loss`` with its graph; ``encoder`` and ``decoder`` for the log.
         """
-        places = (batch.encoder_places, batch.decoder_places)
+        places = (batch.encoder_positions, batch.decoder_positions)
         each = [1 / max(1, len(place)) for place in places] if shares is None else shares
         texts = batch.texts
         masked = Packed(batch.masked, texts.offsets, texts.lengths)
@@ -263,7 +282,7 @@ class RetroMAE(nn.Module):
         return total / rows.bincount(minlength=len(batch))[:, None]
 
     def _inputs(self, texts: Packed, sentence: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's two streams (section 3.3): what asks, and what is looked at, each ``[T, H]``."""
+        """The decoder's two streams (section 3.3): query stream and context stream, each ``[T, H]``."""
         embeddings = cast(Any, self.encoder.backbone).embeddings
         if self.own_positions is None:
             table = embeddings.position_embeddings
@@ -273,9 +292,66 @@ class RetroMAE(nn.Module):
             within = torch.arange(len(texts.ids), device=texts.ids.device) - texts.offsets[:-1][texts.rows]
             place = self.own_positions(within)
             words = embeddings(texts.ids[None])[0] + place
-        asking = place + sentence[texts.rows]
-        looked_at = words.index_copy(0, texts.offsets[:-1], sentence.to(words.dtype))
-        return asking, looked_at
+        query_stream = place + sentence[texts.rows]
+        context_stream = words.index_copy(0, texts.offsets[:-1], sentence.to(words.dtype))
+        return query_stream, context_stream
+
+
+# Names of the head for masked tokens in checkpoints: XLM-R and RoBERTa, BERT, ModernBERT.
+_MLM_HEADS = (
+    (
+        "lm_head.dense.weight",
+        "lm_head.dense.bias",
+        "lm_head.layer_norm.weight",
+        "lm_head.layer_norm.bias",
+        "lm_head.bias",
+    ),
+    (
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+        "cls.predictions.transform.LayerNorm.bias",
+        "cls.predictions.bias",
+    ),
+    ("head.dense.weight", "head.dense.bias", "head.norm.weight", "head.norm.bias", "decoder.bias"),
+)
+
+
+def load_mlm_head(folder: Path, width: int, vocabulary: int) -> dict[str, Tensor] | None:
+    """The head for masked tokens that a backbone's checkpoint brings along: transform, normalization, output bias.
+
+    Args:
+        folder: Of the checkpoint, with ``*.safetensors`` or ``pytorch_model.bin``.
+        width: H; a head of another width is not taken.
+        vocabulary: V.
+
+    Returns:
+        ``weight``, ``bias``, ``norm``, ``shift`` and ``output``, as far as they are there; None: there is no head.
+    """
+    for names in _MLM_HEADS:
+        found = _read_tensors(folder, names)
+        head = {
+            short: found[name].float() for short, name in zip(_PARTS, names, strict=True) if name in found
+        }
+        if "weight" not in head or "norm" not in head:
+            continue
+        shapes = {"weight": (width, width), "output": (vocabulary,)}
+        if all(tuple(head[name].shape) == shapes.get(name, (width,)) for name in head):
+            return head
+    return None
+
+
+def _read_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            present = set(tensors.keys())
+            found |= {name: tensors.get_tensor(name) for name in names if name in present}
+    pickled = folder / "pytorch_model.bin"
+    if not found and pickled.is_file() and not any(folder.glob("*.safetensors")):
+        values = torch.load(pickled, map_location="cpu", weights_only=True, mmap=True)
+        found = {name: values[name] for name in names if name in values}
+    return found
 
 
 class EnhancedDecoder(nn.Module):
@@ -288,18 +364,18 @@ class EnhancedDecoder(nn.Module):
         self.norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.wide = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
-    def forward(self, asking: Tensor, looked_at: Tensor, batch: MaskedBatch) -> Tensor:
+    def forward(self, query_stream: Tensor, context_stream: Tensor, batch: MaskedBatch) -> Tensor:
         """States ``[T, H]`` from which the tokens are predicted.
 
         **Math** ``A = softmax(Q Kᵀ/√d + M) V``, M_ij = 0 where position i sees position j: j = 0 always, i itself
         never, and the others by the pattern of i (equations 5 to 7).
 
         Args:
-            asking: ``[T, H]``: the sentence vector plus the position, for each position.
-            looked_at: ``[T, H]``: the sentence vector at each text's first position, word vectors at the others.
+            query_stream: ``[T, H]``: the sentence vector plus the position, for each position.
+            context_stream: ``[T, H]``: the sentence vector at each text's first position, word vectors at the others.
             batch: The patterns.
         """
-        query, key, value = self.query(asking), self.key(looked_at), self.value(looked_at)
+        query, key, value = self.query(query_stream), self.key(context_stream), self.value(context_stream)
         context = torch.zeros_like(query)
         for texts in _chunks(batch.texts.lengths):
             where, real = _grid(batch.texts, texts)
@@ -309,7 +385,7 @@ class EnhancedDecoder(nn.Module):
             mixed = cast(Tensor, checkpoint(self._attend, *padded, batch, where, use_reentrant=False))
             places = where.flatten().index_select(0, real)
             context = context.index_copy(0, places, mixed.flatten(0, 1).index_select(0, real))
-        states = self.norm(self.output(context) + asking)
+        states = self.norm(self.output(context) + query_stream)
         return self.last_norm(self.wide(states) + states)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, batch: MaskedBatch, where: Tensor) -> Tensor:

@@ -1,17 +1,15 @@
-"""Batch sizes by length: the paper's tables, from a budget of tokens, or found by trying.
-
-Which examples make which training step: pure functions of seed and step number.
+"""Which examples make which training step, and batch sizes by length: pure functions of seed and step number.
 
 The batching of arXiv 2402.03216v4, section 3.4: examples of about the same length and from the same data set in a
 batch, the batch size from a table by length, all processes on the same bucket at a step. Unlike the published
-code, nothing is left out in silence: what does not fill a batch makes a smaller one, and what cannot be divided
+code, nothing is silently left out: what does not fill a batch makes a smaller one, and what cannot be divided
 by the number of processes is counted.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +55,6 @@ class BatchTable:
         last = min(bisect_left(self.bounds, length), len(self.bounds) - 1)
         return BatchTable(self.bounds[: last + 1], self.sizes[: last + 1])
 
-    def scaled(self, factor: float) -> BatchTable:
-        """The same bounds with batch sizes multiplied by a factor, at least 1."""
-        return BatchTable(self.bounds, tuple(max(1, int(size * factor)) for size in self.sizes))
-
     def buckets(self, lengths: NDArray[np.int32], name: str) -> NDArray[np.int64]:
         """The bucket of each length.
 
@@ -79,37 +73,6 @@ PRETRAIN_TABLE = BatchTable(_PAPER_BOUNDS, (700, 570, 388, 288, 224, 180, 157, 1
 """Contrastive pre-training on GPUs of 80 GB (arXiv 2402.03216v4, appendix on implementation)."""
 FINETUNE_TABLE = BatchTable(_PAPER_BOUNDS, (48, 32, 20, 18, 14, 14, 12, 10, 8))
 """Fine-tuning with 7 negatives on GPUs of 80 GB (the same place)."""
-
-
-def probe_table(fits: Callable[[int, int], bool], bounds: Sequence[int], most: int = 1 << 16) -> BatchTable:
-    """Finds the largest batch of each bucket by trying.
-
-    Args:
-        fits: Whether a batch of so many rows (second argument) of so many tokens (first) can be trained on. It is
-            taken to be monotonous: what fits also fits shorter or fewer.
-        bounds: Ascending bounds of the buckets.
-        most: Never try more rows than this.
-
-    Raises:
-        InputError: If not even one row of some length fits.
-    """
-    sizes: list[int] = []
-    good = 1
-    for bound in reversed(bounds):
-        if not fits(bound, good):
-            raise InputError(f"probe_table: not even {good} rows of {bound} tokens fit")
-        bad = most + 1
-        while good < most:
-            trial = min(good * 2, most)
-            if not fits(bound, trial):
-                bad = trial
-                break
-            good = trial
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            good, bad = (middle, bad) if fits(bound, middle) else (good, middle)
-        sizes.append(good)
-    return BatchTable(tuple(bounds), tuple(reversed(sizes)))
 
 
 Rows = NDArray[np.int64]

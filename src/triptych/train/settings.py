@@ -1,9 +1,7 @@
-"""Everything that decides a training run, as one value that can be written and read back.
+"""Everything that decides a training run, as one value that can be written and read back as YAML.
 
-Recipes: YAML files of settings.
-
-The order of what counts: defaults < the YAML file < ``--set key=value``. An unknown key is an error that names the
-nearest known one. The values that result are written beside every checkpoint.
+The order of precedence: defaults < the YAML file < ``--set key=value``. An unknown key is an error that names the
+nearest known one, and every number has a range. The resulting values are written beside every checkpoint.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +26,8 @@ from pydantic import (
 )
 
 from triptych.errors import DataError, InputError
-from triptych.train.objective import OBJECTIVES, Objective
+from triptych.train.data import is_records
+from triptych.train.objective import INTEGRATED, OBJECTIVES, Objective
 from triptych.train.retromae import Masking
 from triptych.train.sampling import FINETUNE_TABLE, PRETRAIN_TABLE, BatchTable
 from triptych.types import Head
@@ -76,6 +76,8 @@ def _objective(given: Any) -> Any:
 
 
 def _source(given: Any) -> Any:
+    if is_records(given):
+        return {"path": "(records)", "records": given}
     return {"path": given} if isinstance(given, str) else given
 
 
@@ -84,36 +86,53 @@ def _sources(given: Any) -> Any:
     return [_source(each) for each in cast("Sequence[Any]", several)]
 
 
-class Source(Settings):
+def _share_or_steps(value: float | None) -> float | None:
+    if value is not None and value > 1 and value != round(value):
+        raise ValueError(f"got {value}; expected a share of all steps (up to 1.0) or a whole number of steps")
+    return value
+
+
+Share = Annotated[int | float, AfterValidator(_share_or_steps)]
+"""A fraction up to 1.0 of all steps, or a whole number of steps; 1 is one step, 1.0 all of them."""
+
+
+def steps_of(value: float, total: int) -> float:
+    """Steps of a `Share` in a run of `total` steps; not rounded."""
+    return value * total if isinstance(value, float) and value <= 1 else float(value)
+
+
+class SourceSettings(Settings):
     """A file or folder of training data.
 
     Attributes:
-        path: File or folder; relative to the folder in which the command runs.
+        path: File or folder; relative to the folder in which the command runs. Each file of a folder is a data set of
+            its own, but for BEIR folders and shards (``name-00000-of-00004.parquet``).
         weight: Multiplies its share of an epoch.
         split: Which judgements of a BEIR folder.
+        records: Instead of a path, from Python: records such as a `datasets.Dataset`, which needs no file.
         heads: Which of the objective's heads learn from it; None: all. A query and a passage in two languages share
             few words, so that such pairs teach the lexical head little but names and numbers.
     """
 
     path: str
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=1e6)
     split: str = "train"
+    records: Any = Field(default=None, exclude=True, repr=False)
     heads: tuple[Head, ...] | None = Field(default=None, min_length=1)
 
 
-class Data(Settings):
+class DataSettings(Settings):
     """What is trained on.
 
     Attributes:
         train: The sources.
-        query_length: Most tokens of a query; None: 512, or what the model reads if that is less.
-        passage_length: Most tokens of a passage or raw text; None: what the model reads.
-        group: G, passages of a query: its positive and G − 1 negatives.
-        fill: What fills a row up that has fewer negatives (see `data.collate.Collator`).
+        query_length: Maximum tokens of a query; None: 512, or what the model reads if that is less.
+        passage_length: Maximum tokens of a passage or raw text; None: what the model reads.
+        group: G, passages per query: its positive and G − 1 negatives.
+        fill: What fills a row up that has fewer negatives (see `triptych.train.collate.Collator`).
         batch_size: Rows of a batch of each process, whatever the length.
-        batch_tokens: Instead: most tokens of a batch's passages.
-        table: Instead: rows by length: `finetune` or `pretrain` (the paper's), {tokens: rows}, or `probe`: what the
-            GPU's memory takes, found by trying at the start (for training on pairs).
+        batch_tokens: Instead: maximum tokens of a batch's passages.
+        table: Instead: rows by length: `finetune` or `pretrain` (the paper's), or {tokens: rows}.
         bounds: Bounds of the length buckets, for `batch_size` and `batch_tokens`.
         temperature: ≥ 1: evens the sources out.
         by_language: Draw from each language of a source as from a source of its own.
@@ -122,16 +141,16 @@ class Data(Settings):
         cache: Folder for prepared data sets.
     """
 
-    train: Annotated[tuple[Source, ...], BeforeValidator(_sources)] = ()
+    train: Annotated[tuple[SourceSettings, ...], BeforeValidator(_sources)] = ()
     query_length: int | None = Field(default=None, ge=4)
     passage_length: int | None = Field(default=None, ge=4)
-    group: int = Field(default=8, ge=1)
+    group: int = Field(default=8, ge=1, le=10_000)
     fill: Literal["random", "repeat"] = "random"
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
     batch_tokens: int | None = Field(default=None, ge=1)
-    table: Literal["finetune", "pretrain", "probe"] | dict[int, int] | None = None
+    table: Literal["finetune", "pretrain"] | dict[int, int] | None = None
     bounds: tuple[int, ...] = _BOUNDS
-    temperature: float = Field(default=1.0, ge=1)
+    temperature: float = Field(default=1.0, ge=1, le=100)
     by_language: bool = False
     mixed: bool = False
     lines: bool = False
@@ -142,8 +161,6 @@ class Data(Settings):
         given = [name for name in ("batch_size", "batch_tokens", "table") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"data: got {' and '.join(given)}; expected one of them")
-        if self.table == "probe":
-            raise InputError("data.table: probe: is for training on pairs; expected a table or a budget here")
         if isinstance(self.table, str):
             return TABLES[self.table].up_to(longest)
         if self.table is not None:
@@ -155,16 +172,19 @@ class Data(Settings):
         return BatchTable(bounds, (self.batch_size or 16,) * len(bounds))
 
 
-class Optimisation(Settings):
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerSettings(Settings):
     """How weights move.
 
     Attributes:
         lr: Largest learning rate.
         head_lr: That of the lexical and multi-vector heads; None: the same.
-        weight_decay: Of matrices; biases and normalisations have none.
+        weight_decay: Of matrices; biases and normalizations have none.
         betas: AdamW's.
         eps: AdamW's.
-        warmup: Steps of rising learning rate; below 1: a share of all steps.
+        warmup: Steps of rising learning rate; a fraction up to 1.0: a share of all steps.
         schedule: What follows: `linear` or `cosine` to `floor`, `constant`, or `wsd`: constant, then linear over
             the last fifth.
         floor: Share of `lr` at the end.
@@ -172,19 +192,19 @@ class Optimisation(Settings):
         ema: Decay of an exponential moving average of the weights, which is then what is evaluated and exported.
     """
 
-    lr: float = Field(default=1e-5, gt=0)
-    head_lr: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    warmup: float = Field(default=0.1, ge=0)
+    lr: float = Field(default=1e-5, gt=0, le=100)
+    head_lr: float | None = Field(default=None, gt=0, le=100)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, ge=1e-16, le=1)
+    warmup: Annotated[Share, Field(ge=0)] = 0.1
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
     floor: float = Field(default=0.0, ge=0, le=1)
     clip: float | None = Field(default=1.0, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
 
 
-class Compute(Settings):
+class ComputeSettings(Settings):
     """How it is computed; none of it changes what is computed, but for rounding.
 
     Attributes:
@@ -194,7 +214,7 @@ class Compute(Settings):
         sub_batch_tokens: Encode so many tokens at a time (GradCache); None: the whole batch at once.
         checkpoint_layers: Compute each layer again in the backward pass instead of keeping its activations.
         compile: Use torch.compile, on a GPU: the layers, once for all lengths. A minute at the start.
-        parallel: With many processes, `ddp`: each holds all weights; `fsdp`: they share the optimiser's state and
+        parallel: With many processes, `ddp`: each holds all weights; `fsdp`: they share the optimizer's state and
             the gradients.
         prefetch: Batches that are made ahead.
     """
@@ -208,49 +228,43 @@ class Compute(Settings):
     prefetch: int = Field(default=2, ge=0)
 
 
-class Evaluation(Settings):
+class EvaluationSettings(Settings):
     """Evaluation during training: nDCG of each head on a BEIR folder.
 
     Attributes:
         data: BEIR folder; None: no evaluation.
         split: Its judgements.
-        every: Steps between evaluations; below 1: a share of all steps. It also runs at the beginning and the end.
+        every: Steps between evaluations; a fraction up to 1.0: a share of all steps. It also runs at the beginning and
+            the end.
         metric: What decides which step is the best.
+        keep_heads: A step at which a head ranks the queries clearly worse than before training (one-sided paired
+            t-test, p < 0.05) is never the best.
         k: Depth of nDCG@k.
         patience: Stop after so many evaluations without a new best; None: never.
     """
 
     data: str | None = None
     split: str = "dev"
-    every: float = Field(default=0.25, gt=0)
+    every: Annotated[Share, Field(gt=0)] = 0.25
     metric: Literal["dense", "lexical", "multi", "integrated"] = "integrated"
+    keep_heads: bool = True
     k: int = Field(default=10, ge=1)
     patience: int | None = Field(default=None, ge=1)
 
 
-class Saving(Settings):
+class SavingSettings(Settings):
     """Checkpoints.
 
     Attributes:
         every: Steps between checkpoints; None: only at the end and when asked to stop.
         keep: How many of the last are kept.
-        average: At the end, export the mean of so many of the last checkpoints instead of the last weights.
-        merge_start: At the end, mix the starting model in with this weight (as LM-Cocktail does, arXiv 2311.13534).
     """
 
     every: int | None = Field(default=None, ge=1)
     keep: int = Field(default=2, ge=1)
-    average: int = Field(default=1, ge=1)
-    merge_start: float = Field(default=0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _enough(self) -> Saving:
-        if self.average > self.keep:
-            raise ValueError(f"average {self.average} needs as many checkpoints, but keep is {self.keep}")
-        return self
 
 
-class Lora(Settings):
+class LoraSettings(Settings):
     """Train small additions to the backbone's matrices instead of the matrices (arXiv 2106.09685; needs peft).
 
     Attributes:
@@ -260,7 +274,7 @@ class Lora(Settings):
         targets: Names of the linear layers; None: all of the backbone.
     """
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=4096)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] | None = None
@@ -290,27 +304,77 @@ class Recipe(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     extend_positions: int | None = Field(default=None, ge=1)
     freeze: tuple[Frozen, ...] = ()
-    data: Data = Data()
+    data: DataSettings = DataSettings()
     objective: Annotated[Objective, BeforeValidator(_objective)] = Objective()
     masking: Annotated[Masking, BeforeValidator(lambda given: _known(Masking, Masking(), given))] = Masking()
-    optimisation: Optimisation = Optimisation()
-    compute: Compute = Compute()
-    evaluation: Evaluation = Evaluation()
-    saving: Saving = Saving()
-    lora: Lora | None = None
-    epochs: float = Field(default=1.0, gt=0)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    compute: ComputeSettings = ComputeSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    saving: SavingSettings = SavingSettings()
+    lora: LoraSettings | None = None
+    epochs: float = Field(default=1.0, gt=0, le=1e6)
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, values: Any) -> Any:
+        return normalize(cast("Mapping[str, Any]", values)) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
-    def _together(self) -> Recipe:
-        if self.lora is not None and (self.saving.merge_start or self.saving.average > 1):
+    def _consistent(self) -> Recipe:
+        metric, heads = self.evaluation.metric, self.objective.heads
+        if metric != INTEGRATED and metric not in heads:
             raise ValueError(
-                "saving.merge_start and saving.average mix whole weights; they do not go with lora"
+                f"evaluation.metric: got {metric!r}; expected one of the trained heads {', '.join(heads)}"
             )
+        if self.data.mixed and any(source.heads for source in self.data.train):
+            raise ValueError(
+                "data.train: heads of a source need batches of one source; expected data.mixed false"
+            )
+        for source in self.data.train:
+            if unknown := sorted(set(source.heads or ()) - set(heads)):
+                raise ValueError(
+                    f"data.train: {source.path}: heads {unknown} are not trained; expected some of {list(heads)}"
+                )
         return self
+
+
+def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's keys and values in today's spelling; those of the release before are accepted.
+
+    The short form ``objective: NAME`` becomes a mapping, so that parts of it can be laid over.
+
+    Raises:
+        InputError: For a setting that was removed, with what to use instead.
+    """
+    result = dict(values)
+    if (old := result.pop("optimisation", None)) is not None:
+        result["optimizer"] = overlay(old, result.get("optimizer") or {}) if isinstance(old, Mapping) else old
+    objective = result.get("objective")
+    if isinstance(objective, str):
+        result["objective"] = {"name": objective}
+    elif isinstance(objective, Mapping):
+        changed = dict(cast("Mapping[str, Any]", objective))
+        if "distil_from" in changed:
+            changed["distill_from"] = changed.pop("distil_from")
+        if changed.get("reranker") == "published":
+            changed["reranker"] = "ranked"
+        result["objective"] = changed
+    if isinstance(saving := result.get("saving"), Mapping):
+        changed = dict(cast("Mapping[str, Any]", saving))
+        for key, neutral in (("average", 1), ("merge_start", 0)):
+            if changed.pop(key, neutral) != neutral:
+                raise InputError(f"saving.{key}: was removed; merge models with: triptych merge")
+        result["saving"] = changed
+    if (
+        isinstance(data := result.get("data"), Mapping)
+        and cast("Mapping[str, Any]", data).get("table") == "probe"
+    ):
+        raise InputError("data.table: probe: was removed; give batch_size, batch_tokens or a table")
+    return result
 
 
 _Value = TypeVar("_Value")
@@ -338,20 +402,20 @@ def read(path: Path | None, changes: Sequence[str] = (), base: Mapping[str, Any]
         " and ".join([*([str(path)] if path is not None else []), *(["--set"] if changes else [])])
         or "recipe"
     )
-    return validated(Recipe, values, where)
+    return validate(Recipe, values, where)
 
 
 def settings_of(
     path: Path | None, changes: Sequence[str] = (), base: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The values of a file and of changes to it, not yet checked; arguments and errors as for `read`."""
-    values = merged(dict(base or {}), read_mapping(path) if path is not None else {})
+    values = overlay(normalize(base or {}), normalize(read_mapping(path)) if path is not None else {})
     for change in changes:
-        values = merged(values, _change(change))
+        values = overlay(values, normalize(_change(change)))
     return values
 
 
-def validated(kind: type[_Value], values: Mapping[str, Any], where: str) -> _Value:
+def validate(kind: type[_Value], values: Mapping[str, Any], where: str) -> _Value:
     """Builds a settings class; all that is wrong is said at once.
 
     Raises:
@@ -390,7 +454,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _change(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise InputError(f"--set: got {text!r}; expected key=value, such as optimisation.lr=1e-5")
+        raise InputError(f"--set: got {text!r}; expected key=value, such as optimizer.lr=1e-5")
     try:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -400,13 +464,13 @@ def _change(text: str) -> dict[str, Any]:
     return cast("dict[str, Any]", nested)
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of both; mappings are merged, anything else of `above` replaces that of `below`."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = merged(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
+            value = overlay(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
         result[key] = value
     return result
 

@@ -1,10 +1,4 @@
-"""Merging checkpoints: the weighted mean of the weights of models of one architecture.
-
-Fine-tuned models that started from the same weights can be averaged (arXiv 2203.05482); mixing the starting model in
-gives back what fine-tuning made it forget (LM-Cocktail, arXiv 2311.13534).
-
-The model of a run: how it starts, what of it is trained, and how it is written in the end.
-"""
+"""The model of a run: how it starts, which parts are trained, how it is written in the end; and merging of models."""
 
 from __future__ import annotations
 
@@ -22,8 +16,8 @@ from triptych.model import hub
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.train.checkpoint import assign
-from triptych.train.optim import trained
-from triptych.train.settings import Lora, Recipe
+from triptych.train.optim import trainable
+from triptych.train.settings import LoraSettings, Recipe
 from triptych.types import HEADS, Head
 
 # What of a backbone's configuration decides how its weights are used, besides their names and shapes.
@@ -31,14 +25,17 @@ _FACTS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps", "
 
 
 def merge(models: Sequence[str | Path], weights: Sequence[float] | None = None) -> Checkpoint:
-    """The weighted mean of several models.
+    """The weighted mean of several models of one architecture.
+
+    Fine-tuned models that started from the same weights can be averaged (arXiv 2203.05482); mixing the starting model
+    in restores what fine-tuning made it forget (LM-Cocktail, arXiv 2311.13534).
 
     **Math** ``w = Σ_i α_i·w_i / Σ_i α_i`` for every tensor, summed in float64.
 
     Args:
         models: Two or more: bundled names, folders of any layout, Hub names. The first gives tokenizer, prefixes and
             `max_length`.
-        weights: α, one number ≥ 0 a model, not all 0; None: equal.
+        weights: α, one number ≥ 0 per model, not all 0; None: equal.
 
     Raises:
         InputError: For other numbers, or models that do not fit each other; says in what.
@@ -156,7 +153,7 @@ def _parts(model: M3Model) -> dict[str, nn.Module | None]:
     }
 
 
-def add_lora(backbone: nn.Module, settings: Lora, seed: int) -> None:
+def add_lora(backbone: nn.Module, settings: LoraSettings, seed: int) -> None:
     """Puts trainable additions beside the linear layers of a backbone, in place.
 
     Raises:
@@ -198,7 +195,7 @@ def merge_lora(backbone: nn.Module) -> None:
             setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
 
 
-def finished(recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor]) -> Checkpoint:
+def finish(recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor]) -> Checkpoint:
     """The model of a run with given weights, as an ordinary checkpoint.
 
     Args:
@@ -208,7 +205,7 @@ def finished(recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor
     """
     checkpoint = prepare(recipe)
     freeze(checkpoint.model, recipe, heads)
-    assign(trained(checkpoint.model), weights)
+    assign(trainable(checkpoint.model), weights)
     if recipe.lora is not None:
         merge_lora(checkpoint.model.backbone)
     checkpoint.model.requires_grad_(False)

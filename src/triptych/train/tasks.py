@@ -1,45 +1,72 @@
-"""What can be trained, as the loop sees it, and what all tasks share.
+"""What can be trained, as the loop sees it: `Pairs` of queries and passages, or raw `Texts` (RetroMAE).
 
-A task makes the batch of a step, and adds the gradient of its losses to the weights. Everything that it draws is a
-function of the seed and the step.
-
-Training on queries and their passages: contrastive pre-training and unified fine-tuning.
-
-Training on raw texts: RetroMAE.
+Everything that a task draws at random is a function of the seed and the step.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from triptych.collections.training import Reading
 from triptych.errors import InputError, ModelError
+from triptych.model.backbone import hidden_size
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed, Reps, sent
+from triptych.model.packed import Reps, sent
 from triptych.model.tokenizer import TextTokenizer
 from triptych.train import distributed, gradcache
 from triptych.train.collate import Collator, PairBatch
-from triptych.train.data import open_texts
-from triptych.train.datasets import Datasets, PairLimits, PairRow, open_pairs
+from triptych.train.data import (
+    Datasets,
+    PairDataset,
+    PairLimits,
+    TextDataset,
+    data_sets,
+    open_pairs,
+    open_texts,
+)
 from triptych.train.distributed import Replica
 from triptych.train.gradcache import SubBatch
-from triptych.train.objective import Objective, losses, nothing, parted
+from triptych.train.objective import Answers, Objective, losses, split_at, zero_loss
 from triptych.train.retromae import Alphabet, MaskedBatch, hide
-from triptych.train.sampling import Sampler
-from triptych.train.settings import Recipe
-from triptych.types import Head
+from triptych.train.sampling import Sampler, Step
+from triptych.train.settings import Recipe, SourceSettings
+from triptych.types import Head, Progress
 
-Progress: TypeAlias = Callable[[int, int | None], None]
-Batch = TypeVar("Batch")
+Batch = TypeVar("Batch", bound="AnyBatch")
+
+
+class AnyBatch(Protocol):
+    """A batch on the processor.
+
+    Attributes:
+        parts: What goes through the model at a time; each has a method `to`.
+        source: The source that its rows are from; None: several.
+        tokens: Tokens of all parts.
+    """
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """See above."""
+        ...
+
+    @property
+    def source(self) -> str | None:
+        """See above."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """See above."""
+        ...
 
 
 class Runner(NamedTuple):
@@ -48,7 +75,7 @@ class Runner(NamedTuple):
     Attributes:
         replica: The module that is trained.
         device: Where it is.
-        autocast: Gives the context of a forward pass.
+        autocast: Returns the context of a forward pass.
     """
 
     replica: Replica
@@ -60,79 +87,121 @@ class Task(Protocol[Batch]):
     """What the loop needs.
 
     Attributes:
+        additive: Whether the loss of a batch is the sum of its parts' losses; otherwise it needs the outputs of all.
         steps_per_epoch: Of the data.
-        digest: Changes with the data and how it is drawn.
+        digest: Changes with the content of the data, its order and the number of processes.
         left_over: By source, rows of an epoch that no batch has.
     """
 
+    additive: bool
     steps_per_epoch: int
     digest: str
     left_over: dict[str, int]
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, on the processor; may be called from another thread."""
+        """The batch of a step; may be called from another thread."""
         ...
 
-    def backward(self, batch: Batch, step: int, runner: Runner) -> dict[str, Tensor]:
-        """Adds the gradient of the losses to the weights; gives the losses, and what else is worth a log."""
+    def counts(self, batch: Batch) -> list[int]:
+        """Numbers whose sums over all processes `forward` needs."""
         ...
 
-    def tokens(self, batch: Batch) -> int:
-        """Tokens of a batch, in this process."""
+    def forward(self, model: Callable[..., Any], part: Any, totals: Sequence[int]) -> Any:
+        """The outputs of a part."""
+        ...
+
+    def loss(self, outputs: Any, batch: Batch, step: int) -> dict[str, Tensor]:
+        """``loss`` with its graph, and what else is worth a log."""
+        ...
+
+    def idle(self, batch: Batch) -> Iterable[nn.Parameter]:
+        """Weights that a batch says nothing about: they stay as they are in its step."""
         ...
 
 
-def within(length: int, model: M3Model, where: str) -> None:
-    """Refuses a length that the model cannot read."""
-    if length > model.config.max_length:
-        raise InputError(
-            f"{where}: got {length}; the model reads {model.config.max_length} tokens (extend_positions changes that)"
-        )
+class Prepared(NamedTuple):
+    """Opened sources.
+
+    Attributes:
+        datasets: The data sets.
+        sampler: What draws the rows of each step.
+        settings: The source that each data set belongs to.
+        digest: See `Task`.
+        old_digest: As releases before wrote it, to resume their runs.
+    """
+
+    datasets: Datasets[Any]
+    sampler: Sampler
+    settings: list[SourceSettings]
+    digest: str
+    old_digest: str
+
+    def step(self, number: int) -> tuple[Step, np.ndarray[Any, np.dtype[np.int64]], str | None]:
+        """A step, this process's rows of it, and the name of their source."""
+        step = self.sampler.step(number)
+        name = None if step.source is None else self.sampler.sources[step.source].name
+        return step, step.shard(distributed.rank(), distributed.size()), name
 
 
-def cache(recipe: Recipe) -> Path | None:
-    """Folder for prepared data sets, if the recipe names one."""
-    return None if recipe.data.cache is None else Path(recipe.data.cache)
-
-
-def opened(recipe: Recipe, open_: Callable[[Any], Any]) -> list[Any]:
-    """All sources; with many processes the first one prepares what is not prepared yet."""
-    if not recipe.data.train:
+def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], list[Any]]) -> Prepared:
+    """Opens all sources; with many processes the first one prepares what is not prepared yet."""
+    data = recipe.data
+    if not data.train:
         raise InputError("data.train: got no source; expected a file or folder, such as --data pairs.jsonl")
     if distributed.rank() > 0:
         distributed.barrier()
-    found = [open_(source) for source in recipe.data.train]
+    opened = [(source, part) for source in data.train for part in open_(source)]
     if distributed.rank() == 0:
         distributed.barrier()
-    return found
-
-
-def sampler(recipe: Recipe, datasets: Datasets[Any], longest: int) -> Sampler:
-    """What draws the rows of each step; `longest` is the most tokens of a row."""
-    data = recipe.data
-    return Sampler(
-        datasets.sources(by_language=data.by_language, weights=[source.weight for source in data.train]),
+    settings, parts = [source for source, _ in opened], [part for _, part in opened]
+    datasets: Datasets[Any] = Datasets(parts)
+    sampler = Sampler(
+        datasets.sources(by_language=data.by_language, weights=[source.weight for source in settings]),
         data.batches(longest),
         temperature=data.temperature,
         seed=recipe.seed,
         world_size=distributed.size(),
         mixed=data.mixed,
     )
+    facts = repr([recipe.seed, distributed.size(), [(part.name, part.digest) for part in parts]])
+    old = f"{data.model_dump(mode='json', exclude={'cache'})}|{recipe.seed}|{distributed.size()}|"
+    old += str([part.name for part in parts])
+    return Prepared(
+        datasets,
+        sampler,
+        settings,
+        _digest(facts.encode()),
+        _digest(old.encode() + datasets.lengths.tobytes()),
+    )
 
 
-def digest(recipe: Recipe, lengths: Any, names: Sequence[str]) -> str:
-    """Of all that decides which rows a step has."""
-    settings = recipe.data.model_dump(mode="json", exclude={"cache"})
-    facts = f"{settings}|{recipe.seed}|{distributed.size()}|{list(names)}"
-    return hashlib.blake2b(facts.encode() + lengths.tobytes(), digest_size=16).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _check_length(length: int, model: M3Model, where: str) -> None:
+    if length > model.config.max_length:
+        raise InputError(
+            f"{where}: got {length}; the model reads {model.config.max_length} tokens (extend_positions changes that)"
+        )
+
+
+def _cache(recipe: Recipe) -> Path | None:
+    return None if recipe.data.cache is None else Path(recipe.data.cache)
 
 
 class PairStep(NamedTuple):
-    """A step's pairs, the sub-batches in which they are encoded, and the heads that learn; all on the processor."""
+    """A step's pairs, the sub-batches in which they are encoded, their source, and the objective that it has."""
 
     pairs: PairBatch
     parts: list[SubBatch]
-    heads: tuple[Head, ...]
+    source: str | None
+    objective: Objective
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of queries and passages."""
+        return sum(self.pairs.queries.lengths) + sum(self.pairs.passages.lengths)
 
 
 class Pairs:
@@ -143,95 +212,120 @@ class Pairs:
         model: Its configuration has the prefixes and lengths.
         tokenizer: Of the model.
         progress: Called while data sets are prepared.
+
+    Raises:
+        InputError: For settings that do not fit the model or the data, or with which there is nothing to learn.
     """
+
+    additive = False
 
     def __init__(
         self, recipe: Recipe, model: M3Model, tokenizer: TextTokenizer, progress: Progress | None = None
     ) -> None:
-        self.recipe, self.objective = recipe, recipe.objective
-        self.limits = pair_limits(recipe, model)
-        parts = opened(
-            recipe,
-            lambda source: open_pairs(
-                source.path,
-                tokenizer,
-                self.limits,
-                cache=cache(recipe),
-                reading=Reading(split=source.split),
-                progress=progress,
-            ),
-        )
-        datasets: Datasets[PairRow] = Datasets(parts)
-        self.heads = _heads(recipe)
-        self.sampler = sampler(recipe, datasets, max(self.limits.query_max, self.limits.passage_max))
+        self.recipe, self.objective, self._model = recipe, recipe.objective, model
+        _check_widths(self.objective, model)
+        limits = pair_limits(recipe, model)
+
+        def open_(source: SourceSettings) -> list[PairDataset]:
+            options: dict[str, Any] = {"cache": _cache(recipe), "progress": progress}
+            options["reading"] = Reading(split=source.split)
+            if source.records is not None:
+                return [open_pairs(source.records, tokenizer, limits, **options)]
+            if source.path == "(records)":
+                raise InputError(
+                    "data.train: this recipe was for records in memory; pass them again from Python"
+                )
+            found = data_sets(Path(source.path))
+            return [open_pairs(files, tokenizer, limits, name=name, **options) for name, files in found]
+
+        self.data = _prepare(recipe, max(limits.query_max, limits.passage_max), open_)
+        self._objectives = [_for_heads(self.objective, source.heads) for source in self.data.settings]
         data = recipe.data
         self.collate = Collator(
-            datasets,
-            group=data.group,
-            seed=recipe.seed,
-            fill=data.fill,
-            mixed=data.mixed,
+            self.data.datasets, group=data.group, seed=recipe.seed, fill=data.fill, mixed=data.mixed
         )
-        self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.left_over = dict(self.sampler.left_over)
-        self.digest = digest(recipe, datasets.lengths, [part.name for part in parts])
+        self.steps_per_epoch, self.left_over = (
+            self.data.sampler.steps_per_epoch,
+            dict(self.data.sampler.left_over),
+        )
+        self.digest, self.old_digest = self.data.digest, self.data.old_digest
+        self._check_trainable()
+
+    def _check_trainable(self) -> None:
+        parts = cast("Sequence[PairDataset]", self.data.datasets.parts)
+        if self.objective.reranker is not None and not any(part.scored for part in parts):
+            raise InputError(
+                f"objective.reranker: got {self.objective.reranker!r}, but no row of the data has pos_scores and "
+                "neg_scores; expected a re-ranker's scores in the data, or no reranker"
+            )
+        group = min(self.recipe.data.group, 1 + max(part.max_negatives for part in parts))
+        epoch = self.data.sampler.epoch(0)
+        queries = max(len(epoch[step].rows) for step in range(len(epoch))) if self.objective.in_batch else 1
+        if queries * group < 2:
+            raise InputError(
+                "data: no step has a negative, so that the loss would be 0 for ever: "
+                + ("a batch has one query" if self.objective.in_batch else "objective.in_batch is false")
+                + " and no negatives of its own; expected larger batches (data.batch_size), more rows, or negatives "
+                "in the data with data.group of 2 or more"
+            )
 
     def batch(self, step: int) -> PairStep:
         """See `Task`: queries and passages go through together, in sub-batches if the recipe says so."""
-        rows = self.sampler.step(step).shard(distributed.rank(), distributed.size())
-        batch = PairBatch.of(self.collate(rows, step), keyed=self.objective.drop_duplicates)
-        parts = gradcache.split(batch.joint(), self.recipe.compute.sub_batch_tokens)
-        return PairStep(batch, parts, self.heads[self.collate.datasets.part_of(int(rows[0]))])
+        _, rows, source = self.data.step(step)
+        pairs = PairBatch.of(self.collate(rows, step), keyed=self.objective.drop_duplicates)
+        parts = gradcache.split(pairs.joint(), self.recipe.compute.sub_batch_tokens)
+        return PairStep(pairs, parts, source, self._objectives[self.data.datasets.part_of(int(rows[0]))])
 
-    def tokens(self, batch: PairStep) -> int:
+    def counts(self, batch: PairStep) -> list[int]:
         """See `Task`."""
-        return sum(sum(part.batch.lengths) for part in batch.parts)
+        del batch
+        return []
 
-    def backward(self, batch: PairStep, step: int, runner: Runner) -> dict[str, Tensor]:
-        """See `Task`."""
-        return gradcache.backward(
-            lambda packed: encode(runner.replica.call, runner.autocast, packed, self.objective.heads),
-            [part.to(runner.device) for part in batch.parts],
-            lambda reps: self._losses(reps, batch, step),
-            runner.replica.synchronised,
-        )
+    def forward(self, model: Callable[..., Reps], part: SubBatch, totals: Sequence[int]) -> Reps:
+        """The representations of a sub-batch.
 
-    def _losses(self, reps: Reps, batch: PairStep, step: int) -> dict[str, Tensor]:
-        found = pair_losses(replace(self.objective, heads=batch.heads), reps, batch.pairs, step)
-        idle = [getattr(reps, head) for head in self.objective.heads if head not in batch.heads]
-        return found | {"loss": found["loss"] + nothing(idle)} if idle else found
-
-
-def encode(
-    model: Callable[[Packed, Sequence[Head]], Reps],
-    context: Callable[[], AbstractContextManager[Any]],
-    packed: Packed,
-    heads: Sequence[Head],
-) -> Reps:
-    """The representations of a packed batch, in the type of arithmetic that the run has.
-
-    On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
-    """
-    with context():
-        reps = model(packed, heads)
+        On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
+        """
+        del totals
+        reps = model(part.batch, self.objective.heads)
         if reps.multi is None or not torch.is_autocast_enabled("cuda"):
             return reps
         return replace(reps, multi=reps.multi.bfloat16())
+
+    def loss(self, outputs: Reps, batch: PairStep, step: int) -> dict[str, Tensor]:
+        """See `Task`."""
+        found = pair_losses(batch.objective, outputs, batch.pairs, step)
+        unused = [
+            getattr(outputs, head) for head in self.objective.heads if head not in batch.objective.heads
+        ]
+        return found | {"loss": found["loss"] + zero_loss(unused)} if unused else found
+
+    def idle(self, batch: PairStep) -> Iterable[nn.Parameter]:
+        """See `Task`: momentum and weight decay would move a head that has no loss."""
+        own = {"lexical": self._model.lexical_head, "multi": self._model.multi_head}
+        for head, module in own.items():
+            if module is not None and head not in batch.objective.heads:
+                yield from module.parameters()
 
 
 def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -> dict[str, Tensor]:
     """The losses of a batch whose queries and passages were encoded together, queries first.
 
-    Also gives ``lexical_active``, the share of the passages' tokens that have a lexical weight: where it falls to 0
+    Also returns ``lexical_active``, the share of the passages' tokens that have a lexical weight: where it falls to 0
     the lexical head is lost, since no gradient comes through its ReLU any more.
     """
-    sides = parted(reps, len(batch.queries), sum(batch.queries.lengths))
+    sides = split_at(reps, len(batch.queries), sum(batch.queries.lengths))
     device = reps.offsets.device
+
+    def to_device(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else sent(tensor, device)
+
     candidates = distributed.candidates(
         *sides,
         batch.group,
-        teacher=None if batch.teacher_scores is None else sent(batch.teacher_scores, device),
-        keys=None if batch.keys is None else sent(batch.keys, device),
+        teacher=to_device(batch.teacher_scores),
+        keys=to_device(batch.keys),
+        answers=None if batch.answers is None else Answers(*(sent(each, device) for each in batch.answers)),
         bidirectional=objective.bidirectional,
     )
     found = losses(objective, candidates, step)
@@ -240,19 +334,28 @@ def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -
     return found
 
 
-def _heads(recipe: Recipe) -> list[tuple[Head, ...]]:
-    """By source, the heads that learn from it."""
-    known, sources = recipe.objective.heads, recipe.data.train
-    if recipe.data.mixed and any(source.heads for source in sources):
-        raise InputError(
-            "data.train: heads of a source need batches of one source; expected data.mixed false"
-        )
-    for source in sources:
-        if unknown := set(source.heads or ()) - set(known):
+def _for_heads(objective: Objective, heads: tuple[Head, ...] | None) -> Objective:
+    """The objective of a source that only some heads learn from."""
+    if heads is None:
+        return objective
+    widths: dict[str, tuple[int, ...]] = {}
+    for name in ("dense", "multi"):
+        if name not in heads:
+            widths[f"{name}_widths"] = ()
+    own = tuple(head for head in objective.heads if head in heads)
+    return replace(objective, heads=own, **cast("dict[str, Any]", widths))
+
+
+def _check_widths(objective: Objective, model: M3Model) -> None:
+    multi = model.config.multi_dim if model.multi_head is not None else None
+    for name, widths, width in (
+        ("dense_widths", objective.dense_widths, hidden_size(model.backbone)),
+        ("multi_widths", objective.multi_widths, multi or hidden_size(model.backbone)),
+    ):
+        if too_wide := [each for each in widths if each >= width]:
             raise InputError(
-                f"data.train: {source.path}: heads {sorted(unknown)} are not trained; expected some of {list(known)}"
+                f"objective.{name}: got {too_wide}; expected numbers below {width}, the model's own width"
             )
-    return [tuple(head for head in known if head in (source.heads or known)) for source in sources]
 
 
 def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:
@@ -264,13 +367,27 @@ def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:
     most = model.config.max_length
     query = recipe.data.query_length or min(512, most)
     passage = recipe.data.passage_length or most
-    within(query, model, "data.query_length")
-    within(passage, model, "data.passage_length")
+    _check_length(query, model, "data.query_length")
+    _check_length(passage, model, "data.passage_length")
     return PairLimits(query, passage, model.config.query_prefix, model.config.document_prefix)
+
+
+class TextStep(NamedTuple):
+    """The masked texts of a step, in parts, and their source."""
+
+    parts: list[MaskedBatch]
+    source: str | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(sum(part.texts.lengths) for part in self.parts)
 
 
 class Texts:
     """Raw texts: RetroMAE. Arguments as of `Pairs`."""
+
+    additive = True
 
     def __init__(
         self, recipe: Recipe, model: M3Model, tokenizer: TextTokenizer, progress: Progress | None = None
@@ -278,28 +395,29 @@ class Texts:
         self.recipe = recipe
         self.alphabet = alphabet(tokenizer)
         length = recipe.data.passage_length or model.config.max_length
-        within(length, model, "data.passage_length")
-        parts = opened(
-            recipe,
-            lambda source: open_texts(
-                source.path,
-                tokenizer,
-                length,
-                lines=recipe.data.lines,
-                cache=cache(recipe),
-                progress=progress,
-            ),
-        )
-        self.datasets: Datasets[Any] = Datasets(parts)
-        self.sampler = sampler(recipe, self.datasets, length)
-        self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.left_over = dict(self.sampler.left_over)
-        self.digest = digest(recipe, self.datasets.lengths, [part.name for part in parts])
+        _check_length(length, model, "data.passage_length")
 
-    def batch(self, step: int) -> list[MaskedBatch]:
+        def open_(source: SourceSettings) -> list[TextDataset]:
+            if source.records is not None:
+                raise InputError("data.train: got records; pre-training expects files of texts")
+            options: dict[str, Any] = {
+                "lines": recipe.data.lines,
+                "cache": _cache(recipe),
+                "progress": progress,
+            }
+            return [open_texts(source.path, tokenizer, length, **options)]
+
+        self.data = _prepare(recipe, length, open_)
+        self.steps_per_epoch, self.left_over = (
+            self.data.sampler.steps_per_epoch,
+            dict(self.data.sampler.left_over),
+        )
+        self.digest, self.old_digest = self.data.digest, self.data.old_digest
+
+    def batch(self, step: int) -> TextStep:
         """See `Task`; what is too large for one forward pass comes in parts."""
-        rows = self.sampler.step(step).shard(distributed.rank(), distributed.size())
-        texts = sorted((self.datasets[int(row)] for row in rows), key=len, reverse=True)
+        _, rows, source = self.data.step(step)
+        texts = sorted((self.data.datasets[int(row)] for row in rows), key=len, reverse=True)
         rng = np.random.default_rng([self.recipe.seed, step, distributed.rank()])
         groups: list[list[Any]] = [[]]
         budget = self.recipe.compute.sub_batch_tokens
@@ -307,32 +425,28 @@ class Texts:
             if groups[-1] and budget is not None and sum(map(len, groups[-1])) + len(text) > budget:
                 groups.append([])
             groups[-1].append(text)
-        return [hide(group, self.alphabet, self.recipe.masking, rng) for group in groups]
+        return TextStep([hide(group, self.alphabet, self.recipe.masking, rng) for group in groups], source)
 
-    def tokens(self, batch: list[MaskedBatch]) -> int:
-        """See `Task`."""
-        return sum(sum(part.texts.lengths) for part in batch)
+    def counts(self, batch: TextStep) -> list[int]:
+        """See `Task`: predicted tokens of the encoder and of the decoder."""
+        names = ("encoder_positions", "decoder_positions")
+        return [sum(len(getattr(part, name)) for part in batch.parts) for name in names]
 
-    def backward(self, batch: list[MaskedBatch], step: int, runner: Runner) -> dict[str, Tensor]:
+    def forward(
+        self, model: Callable[..., dict[str, Tensor]], part: MaskedBatch, totals: Sequence[int]
+    ) -> Any:
         """See `Task`: the losses are means over all predicted tokens of all parts and processes."""
-        del step
-        counts = torch.tensor(
-            [
-                sum(len(getattr(part, name)) for part in batch)
-                for name in ("encoder_places", "decoder_places")
-            ],
-            device=runner.device if distributed.size() > 1 else None,
-        )
-        shares = [distributed.size() / max(1, count) for count in distributed.total(counts)]
-        sums: dict[str, Tensor] = {}
-        for number, part in enumerate(batch):
-            with runner.replica.synchronised(number == len(batch) - 1):
-                with runner.autocast():
-                    found = runner.replica.call(part.to(runner.device), shares)
-                found["loss"].backward()
-            for name, value in found.items():
-                sums[name] = sums.get(name, torch.zeros_like(value.detach())) + value.detach()
-        return sums
+        return model(part, [distributed.size() / max(1, total) for total in totals])
+
+    def loss(self, outputs: dict[str, Tensor], batch: TextStep, step: int) -> dict[str, Tensor]:
+        """See `Task`."""
+        del batch, step
+        return outputs
+
+    def idle(self, batch: TextStep) -> Iterable[nn.Parameter]:
+        """See `Task`."""
+        del batch
+        return ()
 
 
 def alphabet(tokenizer: TextTokenizer) -> Alphabet:

@@ -1,7 +1,4 @@
-"""Evaluation during training: nDCG of every head on a held-out collection, by exact search.
-
-What a run tells: its log, TensorBoard, and what every query got in an evaluation.
-"""
+"""Evaluation during training (nDCG of every head on a held-out collection, by exact search) and the run's log."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from triptych.scores.on_numpy import ndcg
 from triptych.scores.on_torch import combine
 from triptych.train.gradcache import original_order, split
 from triptych.train.loop import Record
-from triptych.train.objective import INTEGRATED, Triple, join, score, take
+from triptych.train.objective import INTEGRATED, Triple, concat_reps, score, take
 from triptych.types import Head
 
 
@@ -103,7 +100,24 @@ def _encoded(encode: Callable[[Packed], Reps], texts: Packed, device: torch.devi
         for part in parts:
             batch = Packed(part.batch.ids.to(device), part.batch.offsets.to(device), part.batch.lengths)
             found.append(encode(batch))
-    return take(join(found), original_order(parts).to(device))
+    return take(concat_reps(found), original_order(parts).to(device))
+
+
+_MIN_QUERIES = 10
+_Z = 1.645  # one-sided, p < 0.05
+
+
+def clearly_worse(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Whether the same queries got lower values on average, by more than chance (one-sided paired test, p < 0.05).
+
+    Args:
+        before: ``[Q]``.
+        after: ``[Q]``; with fewer than ten queries nothing is clear.
+    """
+    change = after - before
+    if len(change) < _MIN_QUERIES or not change.mean() < 0:
+        return False
+    return bool(-change.mean() > _Z * change.std(ddof=1) / np.sqrt(len(change)))
 
 
 class RunLog:
@@ -117,8 +131,8 @@ class RunLog:
         self.folder = folder
         self.path = folder / "log.jsonl"
 
-    def shorten(self, step: int) -> dict[int, dict[str, float]]:
-        """Forgets what the log says of steps after `step`, which will be done again; gives the evaluations left."""
+    def truncate(self, step: int) -> dict[int, dict[str, float]]:
+        """Removes the lines of steps after `step`, which will be done again; returns the evaluations left."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and step else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
@@ -129,7 +143,7 @@ class RunLog:
     def writing(
         self, report: Callable[[Record], None], step: int, *, tensorboard: bool
     ) -> Generator[Callable[[Record], None]]:
-        """Gives what takes a line.
+        """Opens the log; yields what takes a line.
 
         Args:
             report: Gets every line too.
@@ -152,7 +166,16 @@ class RunLog:
         if board is not None:
             board.close()
 
-    def keep_each(self, step: int, queries: Sequence[str], each: Mapping[str, NDArray[np.float64]]) -> None:
+    def read_each(self, step: int) -> dict[str, NDArray[np.float64]]:
+        """What `write_each` wrote of a step; empty if there is no such file."""
+        path = self.folder / "evaluations" / f"{step}.json"
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {name: np.array(each) for name, each in values.items() if name != "queries"}
+
+    def write_each(self, step: int, queries: Sequence[str], each: Mapping[str, NDArray[np.float64]]) -> None:
         """Writes what every query got, so that runs can be compared query by query."""
         folder = self.folder / "evaluations"
         folder.mkdir(exist_ok=True)
