@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_train.words import WordTokenizer
 from triptych.errors import DataError, MissingExtra
 from triptych.tools.check import PROBLEMS, Lengths, check, language_identifier
 from triptych.train.datasets import PairLimits
-
-from .words import WordTokenizer
 
 GOOD = {"query": "q one", "pos": ["p"], "neg": ["n"]}
 
