@@ -93,7 +93,9 @@ def test_the_negatives_are_those_of_plain_loops(place, tmp_path, encoder, margin
 def test_every_candidate_is_kept_or_counted_and_each_ranking_uses_its_score(
     place, tmp_path, encoder, ranking
 ):
-    options = MiningOptions(search=SearchOptions(ranking), ranks=(3, 40), keep=4, filters=FilterOptions(margin=Margin(0.98)))
+    options = MiningOptions(
+        search=SearchOptions(ranking), ranks=(3, 40), keep=4, filters=FilterOptions(margin=Margin(0.98))
+    )
     report = mine(inputs(place), tmp_path / "out.jsonl", encoder, options)
     assert report.candidates == report.negatives + report.dropped.counts.total()
     assert report.queries == report.full + report.short + report.empty

@@ -68,7 +68,7 @@ def test_mining_ranks_as_the_scores_functions_do(seed: int, count: int, depth: i
             int(row)
             for route in scoring.routes
             for row in on_numpy.top_k(
-                scores[route][q], scoring.candidates, floor=0 if route == "lexical" else -np.inf
+                scores[route][q], scoring.candidates, floor=0.0 if route == "lexical" else -np.inf
             )
         }
         recalled = np.array(sorted(rows), dtype=np.int64)
