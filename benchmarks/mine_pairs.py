@@ -1,6 +1,6 @@
 """How the cost of mining pairs grows with the number of documents, and with workers.
 
-Usage: python benchmarks/mine_pairs.py --documents 1000 10000 100000 [--source FILE] [--workers 1] [--engine local]
+Usage: python benchmarks/mine_pairs.py --documents 1000 10000 100000 [--source FILE] [--workers 1]
            [--note TEXT] [--append benchmarks/results/mine_pairs.jsonl]
 
 FILE holds structured documents (docs/data-pairs.md), or the records of `docs.jsonl.zst` (fields s, k, l, t, p); without
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from triptych.records import parsed, places_of
-from triptych.tools.pairs.engine import Local, Ray
 from triptych.tools.pairs.pipeline import mine_pairs
 from triptych.tools.pairs.settings import Settings
 
@@ -41,7 +40,6 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--source", type=Path)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--note", default="")
     parser.add_argument("--append", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -59,30 +57,30 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
-    engine = Local(options.workers) if options.engine == "local" else Ray(options.workers)
     stages: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.jsonl"
         characters = write(corpus, islice(documents(options.source), number))
         last = time.perf_counter()
 
-        def progress(stage: str, done: int, total: int) -> None:
+        def progress(stage: str, done: int, total: int | None) -> None:
             nonlocal last
             if done == total:
                 stages[stage] = round(time.perf_counter() - last, 2)
                 last = time.perf_counter()
 
         before, started = processor_seconds(), time.perf_counter()
-        mined = mine_pairs(corpus, Path(folder) / "out", Settings(), engine=engine, progress=progress)
+        mined = mine_pairs(
+            corpus, Path(folder) / "out", Settings(), workers=options.workers, progress=progress
+        )
         wall, processor = time.perf_counter() - started, processor_seconds() - before
-        made, kept = mined.tally.made.total(), mined.tally.kept.total()
+        made, kept = mined.counts.made.total(), mined.counts.kept.total()
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "documents": number,
         "characters": characters,
         "pairs_made": made,
         "pairs_kept": kept,
-        "engine": options.engine,
         "workers": options.workers,
         "wall_seconds": round(wall, 1),
         "processor_seconds": round(processor, 1),
@@ -97,7 +95,7 @@ def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
 
 
 def processor_seconds() -> float:
-    """Of this process and of those that it has waited for (Ray's workers are not among them)."""
+    """Of this process and of those that it has waited for."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -5,7 +5,7 @@
 The passages and questions are those that `recipes/small/qa_split.py` sets aside for development. Every question is
 asked in every precision, so that the differences are paired: their mean (of the sets' means), its 95 % interval by
 resampling the questions of each set, and which questions changed. "fp8" is what `benchmarks/gpu_fp8.py` measures on a
-GPU, here with the same rounding on a processor. """
+GPU, here with the same rounding on a processor."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args
@@ -26,10 +26,15 @@ def from_mapping(cls: type[_Config], values: Mapping[str, Any], where: str) -> _
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+            raise unknown_key(key, known, where)
     return cls(**values)
+
+
+def unknown_key(key: str, known: Collection[str], where: str) -> InputError:
+    """The error for a key that is not one of `known`; it names the nearest one."""
+    near = get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+    return InputError(f"{where}: unknown key {key!r}; {hint}")
 
 
 @dataclass(frozen=True, slots=True)

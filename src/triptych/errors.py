@@ -4,6 +4,8 @@ A message names the function or file, what came, and what was expected. Where Py
 same mistake (`ValueError`, `OSError`, …), ours derives from it too, so that ordinary handlers keep working.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 
@@ -77,7 +79,11 @@ class MissingExtra(TriptychError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: pip install 'triptych[{extra}]'")
-        self.extra = extra
+        self.feature, self.extra = feature, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """Pickled by its arguments, so that it can cross processes."""
+        return type(self), (self.feature, self.extra)
 
 
 class EndpointError(TriptychError):

@@ -259,11 +259,12 @@ WriteLine = Callable[[Mapping[str, Any]], None]
 
 
 @contextmanager
-def json_lines(path: Path) -> Generator[WriteLine]:
-    """Gives a function that writes one record; the file appears under its name when all are written.
+def compressing(path: Path, level: int = 9) -> Generator[BinaryIO]:
+    """Opens a file that appears under its name when it is whole; the same content gives the same bytes.
 
     Args:
-        path: ``.gz`` means gzip and ``.zst`` Zstandard; the folder is made if it is not there.
+        path: ``.gz`` means gzip and ``.zst`` Zstandard; the folder is created.
+        level: Of Zstandard.
 
     Raises:
         StorageError: If it cannot be written; an old file is untouched, as it is by any error in between.
@@ -274,8 +275,22 @@ def json_lines(path: Path) -> Generator[WriteLine]:
         if path.suffix == ".gz":
             stream = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
         elif path.suffix in (".zst", ".zstd"):
-            writer = zstandard.ZstdCompressor(level=9).stream_writer(cast(BinaryIO, raw), closefd=False)
+            writer = zstandard.ZstdCompressor(level=level).stream_writer(cast(BinaryIO, raw), closefd=False)
             stream = stack.enter_context(writer)
+        yield stream
+
+
+@contextmanager
+def json_lines(path: Path) -> Generator[WriteLine]:
+    """Gives a function that writes one record; the file appears under its name when all are written.
+
+    Args:
+        path: ``.gz`` means gzip and ``.zst`` Zstandard; the folder is made if it is not there.
+
+    Raises:
+        StorageError: If it cannot be written; an old file is untouched, as it is by any error in between.
+    """
+    with compressing(path) as stream:
 
         def write(record: Mapping[str, Any]) -> None:
             line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,10 +1,6 @@
-"""Units of text that can be compared in any script: words, or characters where no space parts words.
+"""Words, sizes and equality of texts in any script; language codes and language identification.
 
-What a word is, in any script.
-
-Which language a text is in, and whether that contradicts what is said of it.
-
-Languages as data sets name them, in English words or in codes.
+Every part of the package that has to split, measure, compare or identify texts does it with these functions.
 """
 
 from __future__ import annotations
@@ -12,8 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -35,26 +31,37 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x323AF),
 )
-_DENSE = re.compile(f"[\uac00-\ud7a3{''.join(f'{chr(a)}-{chr(b)}' for a, b in _UNSPACED)}]+")
+_UNSPACED_RUN = re.compile(f"[{''.join(f'{chr(a)}-{chr(b)}' for a, b in _UNSPACED)}]+")
+# Kana, Han, Hangul syllables: a character is a syllable or more.
+_WIDE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af]")
 CHARS_PER_WORD = 3
-"""How many characters of a script without spaces count as much as a word: about that long is a word in the others'
-sense, and about that much one says with them."""
+"""Characters of a script without spaces that count as one word."""
+LETTERS_PER_WIDE = 3
+"""Letters of an alphabet that one Han character, kana or Hangul syllable counts as."""
+_ACCENTS = re.compile(r"[\u0300-\u036f\u064b-\u0652]")
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _FINAL = np.uint64(0xFF51AFD7ED558CCD)
 
 
-class _Separate(dict[int, str]):
-    """For `str.translate`: blanks for all that is no letter, mark or digit; blanks around unspaced characters."""
+class _Symbols(dict[int, str]):
+    """For `str.translate`: a blank for everything but letters, marks and digits.
+
+    Args:
+        split: Also surround characters of scripts without spaces with blanks.
+    """
+
+    def __init__(self, *, split: bool) -> None:
+        self._split = split
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
         self[code] = " "
         if unicodedata.category(char)[0] in "LMN":
-            self[code] = f" {char} " if is_unspaced(char) else char
+            self[code] = f" {char} " if self._split and is_unspaced(char) else char
         return self[code]
 
 
-_separate = _Separate()
+_split_units, _blank_symbols = _Symbols(split=True), _Symbols(split=False)
 
 
 def is_unspaced(char: str) -> bool:
@@ -70,22 +77,44 @@ def units(text: str) -> list[str]:
         >>> units("Über-Nacht: 你好 x86!")
         ['über', 'nacht', '你', '好', 'x86']
     """
-    return unicodedata.normalize("NFKC", text).casefold().translate(_separate).split()
+    return unicodedata.normalize("NFKC", text).casefold().translate(_split_units).split()
 
 
 def fold(text: str) -> str:
-    """A text as equality sees it: its `units` joined by blanks."""
-    return " ".join(units(text))
+    """The form in which texts are compared: two texts with the same `fold` count as the same text everywhere.
+
+    Unicode's compatibility form without case, punctuation and spacing; a text without any word is compared by its
+    characters.
+
+    Example:
+        >>> fold("Hello,  WORLD!") == fold("hello world")
+        True
+    """
+    return " ".join(units(text)) or "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def weight(text: str) -> int:
-    """Letters and digits of a text; those of scripts without spaces, and Hangul, count double: they say more each."""
-    return sum(map(str.isalnum, text)) + sum(map(str.isalnum, "".join(_DENSE.findall(text))))
+def terms(text: str) -> Iterator[str]:
+    """What full-text search matches: words without case and accents; bigrams of scripts without spaces."""
+    decomposed = unicodedata.normalize("NFD", text.casefold())
+    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed)).translate(_blank_symbols)
+    for run in _UNSPACED_RUN.sub(r" \g<0> ", folded).split():
+        width = 2 if _UNSPACED_RUN.fullmatch(run) else len(run)
+        yield from (run[i : i + width] for i in range(max(1, len(run) - width + 1)))
+
+
+def size(text: str) -> int:
+    """Characters of a text in letters of an alphabet: Han, kana and Hangul count `LETTERS_PER_WIDE` each."""
+    return len(text) + (LETTERS_PER_WIDE - 1) * len(_WIDE.findall(text))
+
+
+def letters(text: str) -> int:
+    """`size` of the letters and digits alone."""
+    return sum(map(str.isalnum, text)) + (LETTERS_PER_WIDE - 1) * len(_WIDE.findall(text))
 
 
 def word_chars(text: str) -> int:
     """Letters, marks (accents, vowel signs) and digits of a text."""
-    return sum(map(len, text.translate(_separate).split()))
+    return sum(map(len, text.translate(_blank_symbols).split()))
 
 
 def unit_hashes(parts: list[str]) -> Hashes:
@@ -99,11 +128,18 @@ def unit_hashes(parts: list[str]) -> Hashes:
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:
     """A hash of each `n` units in a row: uint64 ``[max(0, N - n + 1)]``."""
-    count = max(0, len(hashes) - n + 1)
-    total = np.zeros(count, np.uint64)
-    for place in range(n if count else 0):
-        total = mixed(total + hashes[place : place + count])
-    return total
+    return ngrams_of_sizes(hashes, {n})[n]
+
+
+def ngrams_of_sizes(hashes: Hashes, sizes: set[int]) -> dict[int, Hashes]:
+    """`ngrams` for several sizes at once, with one step per length up to the longest."""
+    found: dict[int, Hashes] = {}
+    total = np.zeros(len(hashes), np.uint64)
+    for n in range(1, max(sizes, default=0) + 1):
+        total = mixed(total[: max(0, len(hashes) - n + 1)] + hashes[n - 1 :])
+        if n in sizes:
+            found[n] = total
+    return found
 
 
 def gram_size(parts: list[str], words: int) -> int:
@@ -126,17 +162,9 @@ def mixed(values: Hashes) -> Hashes:
     return mixed ^ (mixed >> np.uint64(32))
 
 
-WORD = re.compile(
-    # letters and digits, and the marks that belong to them: accents, points, vowel signs
-    r"[\w\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
-    r"\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3]+"
-)
-"""A run of letters, digits and marks (which Python's ``\\w`` leaves out)."""
-
-
 Ranking: TypeAlias = Sequence[tuple[str, float]]
 Rank: TypeAlias = Callable[[str], Ranking]
-"""Languages of a text with their probabilities, the likeliest first."""
+"""Languages of a text with their scores, the likeliest first."""
 
 _READ = 300  # characters that decide
 _LEAST = 25  # letters; below that, an identifier guesses
@@ -199,7 +227,7 @@ class LanguageCheck:
 
     def __call__(self, text: str, lang: str) -> bool:
         """Whether `text` may be in `lang`."""
-        if not lang or weight(text[:_READ]) < _LEAST:
+        if not lang or letters(text[:_READ]) < _LEAST:
             return True
         ranking = self._rank(text[:_READ])
         best, sure = ranking[0]
@@ -210,23 +238,50 @@ class LanguageCheck:
 
     def identify(self, text: str) -> str:
         """The language of a text, or "" if that is not sure."""
-        if weight(text[:_READ]) < _LEAST:
+        if letters(text[:_READ]) < _LEAST:
             return ""
         best, sure = self._rank(text[:_READ])[0]
         return best if sure >= _SURE else ""
 
 
-def ranker() -> Rank:
-    """py3langid with probabilities, as an object of its own: the library's shared one is left alone.
+@cache
+def ranker(*, normalize: bool = True) -> Rank:
+    """A function that ranks the languages (ISO 639-1) of a text by py3langid.
+
+    Args:
+        normalize: Scores are probabilities; otherwise log-probabilities in nats, with an unknown constant.
 
     Raises:
-        MissingExtra: If it is not installed.
+        MissingExtra: If py3langid is not installed.
     """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
         raise MissingExtra("identifying languages", "data") from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).rank
+    # An object of our own: the library's shared one may have been restricted to some languages.
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=normalize).rank
+
+
+# ISO 639-1 and the longer codes in which manuals are published: a folder "to" is a language, one "doc" is not.
+_PATH_CODES = """
+    aa ab af am an ar as ast av ay az ba be bg bi bm bn bo br bs ca ce ceb ch ckb co cr cs csb cu cv cy da de dv
+    dz ee el en eo es et eu fa ff fi fil fj fo fr fy ga gd gl gn gu gv ha he hi ho hr hsb ht hu hy hz ia id ie
+    ig ii ik io is it iu ja jv ka kab kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mai mg
+    mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw
+    sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz
+    ve vi vo wa wo xh yi yo yue za zh zu
+"""
+_CODE = re.compile(r"[a-z]{2,3}(?:[-_@][A-Za-z]{2,8}){0,2}")
+
+
+def is_code(name: str) -> bool:
+    """Whether a name has the form of a language code, such as ``de`` or ``zh_Hant-TW``; known or not."""
+    return _CODE.fullmatch(name) is not None
+
+
+def is_path_code(name: str) -> bool:
+    """Whether a part of a path is the code of a language in which documents are published."""
+    return is_code(name) and f" {primary(name)} " in _PATH_CODES.replace("\n", " ")
 
 
 _CODES = {

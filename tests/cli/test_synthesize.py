@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from synthetic import server as s
-from synthetic.conftest import document, question_about
+from tools.synthesize import server as s
+from tools.synthesize.conftest import document, question_about
 
 from .conftest import Run
 

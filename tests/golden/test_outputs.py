@@ -92,7 +92,7 @@ def test_pairs_are_mined_to_the_same_bytes(
             "lexical-kept",
             ("--corpus", "passages.jsonl", "--search", "lexical", "--keep-existing", "--seed", 4),
         ),
-        ("multi-judged", ("--corpus", "passages.jsonl", "--search", "multi", "--judge", "combined")),
+        ("multi", ("--corpus", "passages.jsonl", "--search", "multi")),
         ("own-passages", ("--same-article", "--translations", "--weights", "1,0.5,0")),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cli.conftest import Done, Run
-from synthetic import server
+from tools.synthesize import server
 
 from .conftest import EXACT, Command, Golden, read_lines
 

@@ -15,7 +15,7 @@ from triptych.collections.catalogue import CONVERTIBLE, read_collections
 from triptych.collections.joined import Options
 from triptych.collections.training import read_examples
 from triptych.errors import DataError, InputError
-from triptych.tools.convert import Report, convert
+from triptych.tools.convert import ConversionReport, convert
 
 from . import made
 from . import samples as s
@@ -23,7 +23,7 @@ from . import samples as s
 
 def run(
     name: str, folder: Path, out: Path | None = None, **options: Any
-) -> tuple[list[dict[str, Any]], Report]:
+) -> tuple[list[dict[str, Any]], ConversionReport]:
     out = out or folder.parent / "out.jsonl"
     report = convert(name, [folder], out, Options(**options))
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
@@ -59,8 +59,8 @@ def test_msmarco_joins_collection_queries_and_judgements_and_takes_negatives_of_
         ),
         ("2", "what whistles", ["Kettles whistle."], ["Rice."], "en", ["11"], ["13"]),
     ]
-    assert report.dropped == {"judged query is not among the queries": 1}
-    assert report.first["judged query is not among the queries"].endswith("qrels.train.tsv: 9")
+    assert report.dropped.counts == {"judged query is not among the queries": 1}
+    assert report.dropped.first["judged query is not among the queries"].endswith("qrels.train.tsv: 9")
     assert "non-commercial" in str(report.license)
 
 
@@ -110,7 +110,7 @@ def test_msmarco_question_answering_in_lines_columns_and_parquet(form: str, data
             ["A coffee maker."],
         )
     ]
-    assert report.dropped == {"no passage is selected": 1}
+    assert report.dropped.counts == {"no passage is selected": 1}
 
 
 def test_mmarco_reads_every_language_or_one_with_the_positives_of_its_triples(data: Path) -> None:
@@ -137,7 +137,7 @@ def test_natural_questions_has_the_long_answer_as_a_passage_under_the_title_of_i
             ["fish"],
         )
     ]
-    assert report.dropped == {"no long answer": 1}
+    assert report.dropped.counts == {"no long answer": 1}
     (line,) = run("natural-questions", data, negatives="all", titles=False)[0]
     assert line["neg"] == ["It sleeps in a holt near the water."]
 
@@ -153,7 +153,7 @@ def test_natural_questions_in_whole_needs_two_annotators_of_five(data: Path) -> 
     s.put(data, {"nq-dev-00.jsonl.gz": [once, twice]})
     lines, report = run("natural-questions", data, split="dev")
     assert only(lines, "pos") == [(["Otter\nThe otter (a mammal) eats fish."],)]
-    assert report.dropped == {"no long answer": 1}
+    assert report.dropped.counts == {"no long answer": 1}
 
 
 @pytest.mark.parametrize("name", ["dpr", "natural-questions", "triviaqa"])
@@ -163,7 +163,7 @@ def test_the_json_of_dpr_is_read_under_every_name_that_has_it(name: str, data: P
     assert only(lines, "query", "pos", "neg", "pos_ids", "neg_ids", "answers") == [
         ("who built the mill", ["Mill\nAda built it."], ["Mills grind."], ["7"], ["9"], ["Ada"])
     ]
-    assert report.dropped == {"no positive": 1}
+    assert report.dropped.counts == {"no positive": 1}
     assert len(run(name, data, negatives="all")[0][0]["neg"]) == 2
 
 
@@ -173,7 +173,7 @@ def test_triviaqa_tells_positives_by_the_words_of_the_answer(data: Path) -> None
     assert line["pos"] == ["Fox\n\nReynard is a red-fox.", "Reynard\nThe RED FOX of the tales is Reynard."]
     assert line["neg"] == ["Owls are no foxes, though red foxglove grows."]
     assert (line["id"], line["answers"]) == ("tc_1", ["Red Fox", "The Red Fox", "red fox"])
-    assert report.dropped == {"evidence is not there": 1}
+    assert report.dropped.counts == {"evidence is not there": 1}
 
 
 def test_triviaqa_rows_bring_their_documents(data: Path) -> None:
@@ -202,7 +202,7 @@ def test_squad_has_the_paragraph_as_positive_and_its_neighbours_without_the_answ
     assert only(lines, "id", "query", "pos", "neg", "lang", "answers") == [
         ("s1", "How deep is the mine?", ["Salt mine\nThe mine is 300 metres deep."], [], "en", ["300 metres"])
     ]
-    assert report.dropped == {"the paragraph does not answer the question": 1}
+    assert report.dropped.counts == {"the paragraph does not answer the question": 1}
     assert run("squad", data, negatives="all")[0][0]["neg"] == ["Salt mine\nSalt was carried down the river."]
 
 
@@ -249,7 +249,7 @@ def test_nli_triplets_have_premise_entailment_and_contradiction_wherever_the_pai
     assert only(lines, "query", "pos", "neg") == [
         ("A dog runs.", ["An animal moves.", "A dog is running."], ["The dog sleeps."])
     ]
-    assert report.dropped == {"neutral pair": 1, "no gold label": 1, "the premise entails nothing": 1}
+    assert report.dropped.counts == {"neutral pair": 1, "no gold label": 1, "the premise entails nothing": 1}
 
 
 def test_nli_from_tables_from_numbers_and_in_several_languages(data: Path) -> None:
@@ -272,7 +272,7 @@ def test_nli_from_tables_from_numbers_and_in_several_languages(data: Path) -> No
     numbers = [{"premise": "p", "hypothesis": f"h{label}", "label": label} for label in (0, 1, 2, -1)]
     lines, report = run("nli", s.put(data / "n", {"train.jsonl": numbers}))
     assert only(lines, "pos", "neg") == [(["h0"], ["h2"])]
-    assert report.dropped == {"neutral pair": 1, "no gold label": 1}
+    assert report.dropped.counts == {"neutral pair": 1, "no gold label": 1}
 
 
 def test_dureader_retrieval_from_training_pairs_and_from_json(data: Path) -> None:
@@ -285,7 +285,7 @@ def test_dureader_retrieval_from_training_pairs_and_from_json(data: Path) -> Non
     assert only(lines, "id", "query", "pos", "pos_ids") == [
         ("q1", "河有多长", ["这条河长九百公里。"], ["p1"])
     ]
-    assert report.dropped == {"no paragraph answers": 1}
+    assert report.dropped.counts == {"no paragraph answers": 1}
     (data / "train" / "dual.train.tsv").unlink()
     assert only(run("dureader-retrieval", data)[0], "pos", "neg") == [(["猫吃鱼。"], ["狗吃骨头。"])]
 
@@ -294,7 +294,7 @@ def test_t2ranking_takes_grades_from_two_on_and_mined_negatives(data: Path) -> N
     s.put(data, s.T2RANKING)
     lines, report = run("t2ranking", data)
     assert only(lines, "id", "pos", "neg") == [("5", ["山很高。"], ["水很深。", "风很大。"])]
-    assert report.dropped == {"no positive": 1}
+    assert report.dropped.counts == {"no positive": 1}
     assert only(run("t2ranking", data, positive_from=1)[0], "id", "pos") == [
         ("5", ["山很高。", "水很深。"]),
         ("6", ["水很深。"]),
@@ -346,7 +346,7 @@ def test_mldr_has_whole_documents(data: Path) -> None:
 def test_beir_folders_take_their_threshold_from_the_options(data: Path) -> None:
     lines, report = run("beir", s.put(data, s.BEIR), split="test")
     assert only(lines, "id", "pos", "neg") == [("q1", ["Bees dance."], ["Ants dig."])]
-    assert report.dropped == {"no positive": 1}
+    assert report.dropped.counts == {"no positive": 1}
     assert report.license is None
     with pytest.raises(DataError, match="2 × no positive"):
         run("beir", data, split="test", positive_from=3)
@@ -357,7 +357,7 @@ def test_trec_topics_qrels_and_sgml_documents(data: Path) -> None:
     assert only(lines, "id", "query", "pos", "neg") == [
         ("301", "Salt & pepper", ["Old mines\nSalt is mined & washed.\nThen it is dried."], ["Pepper grows."])
     ]
-    assert report.dropped == {"judged passage is not in the corpus": 1, "no positive": 1}
+    assert report.dropped.counts == {"judged passage is not in the corpus": 1, "no positive": 1}
     lines, _ = run("trec", data, topic_fields=("title", "desc"))
     assert lines[0]["query"] == "Salt & pepper Documents on how salt is mined."
 
@@ -497,12 +497,12 @@ def test_blank_and_repeated_passages_are_counted(data: Path) -> None:
     ]
     lines, report = run("mldr", s.put(data, {"mldr-v1.0-en/train.jsonl": rows}))
     assert only(lines, "pos", "neg") == [(["Hold\nA ship has a hold."], ["Hold\nCargo lies in it."])]
-    assert report.dropped == {
+    assert report.dropped.counts == {
         "blank passage": 1,
         "passage that came before": 1,
         "negative that is also a positive": 1,
     }
-    assert report.first["blank passage"].endswith("train.jsonl:1: What is a holt?")
+    assert report.dropped.first["blank passage"].endswith("train.jsonl:1: What is a holt?")
 
 
 def test_a_draw_of_negatives_does_not_depend_on_how_they_come(data: Path) -> None:

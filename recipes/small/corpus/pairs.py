@@ -20,7 +20,7 @@ from triptych.text import LanguageCheck, digest, fold, ranker
 from triptych.tools.pairs.base import Pair, StructuredDocument, Translations
 from triptych.tools.pairs.filters import Thresholds, in_its_language, pair_filters
 from triptych.tools.pairs.kinds import Limits, body, mine_group, mine_translations
-from triptych.tools.pairs.tally import Filter, Tally, counted, filtered
+from triptych.tools.pairs.report import Filter, PairCounts
 
 ONE_LANGUAGE = (
     "title-body",
@@ -72,7 +72,7 @@ class Mined:
     """
 
     pairs: Sequence[Pair]
-    tally: Tally
+    tally: PairCounts
     offered: Mapping[str, int]
 
 
@@ -107,7 +107,7 @@ def mine(
     offered: dict[str, int] = {}
     for (kind, _, _), (_, count) in draw.counts().items():
         offered[kind] = offered.get(kind, 0) + count
-    tally = Tally()
+    tally = PairCounts()
     check = LanguageCheck(cache(ranker()))
 
     def in_language(pair: Pair) -> bool:
@@ -116,7 +116,7 @@ def mine(
     filters = [*pair_filters(("length", "symbols", "copy"), Thresholds()), Filter("language", in_language)]
     drawn = (pair for _, pair in draw.items())
     found = sorted(
-        counted(filtered(drawn, filters, tally), tally),
+        tally.keep(tally.filter(drawn, filters)),
         key=lambda p: (p.source, p.key, p.passage_lang, p.passage, p.lang, p.query),
     )
     return Mined(found, tally, offered)

@@ -13,7 +13,7 @@ from triptych.cli import options as o
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from triptych.tools.convert import Report
+    from triptych.tools.convert import ConversionReport
 
 
 class Negatives(StrEnum):
@@ -102,7 +102,7 @@ def convert(
     with progress("converting", None, "examples") as advance:
         seen = 0
 
-        def advanced(done: int, _total: int | None) -> None:
+        def advanced(_stage: str, done: int, _total: int | None) -> None:
             nonlocal seen
             advance(done - seen)
             seen = done
@@ -114,7 +114,7 @@ def convert(
         _show(stdout(), report, out)
 
 
-def _show(console: Console, report: Report, out: Path) -> None:
+def _show(console: Console, report: ConversionReport, out: Path) -> None:
     from rich.text import Text
 
     text = Text(f"{report.examples:,} examples", style="bold")
@@ -127,6 +127,6 @@ def _show(console: Console, report: Report, out: Path) -> None:
     languages = ", ".join(f"{name} {count:,}" for name, count in report.languages.most_common())
     console.print(Text("languages: ", style="dim").append(languages, style="not dim"))
     console.print(Text("license: ", style="dim").append(report.license or "not stated", style="not dim"))
-    for why, count in report.dropped.most_common():
+    for why, count in report.dropped.most_common().items():
         console.print(Text(f"{count:>8,}  {why}", style="yellow"))
-        console.print(Text(f"{'':10}{report.first[why]}", style="dim"), overflow="fold")
+        console.print(Text(f"{'':10}{report.dropped.first[why]}", style="dim"), overflow="fold")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from triptych.model.tokenizer import TextTokenizer
-    from triptych.tools.check import Identify, Report
+    from triptych.tools.check import CheckReport, Identify
     from triptych.train.data import PairLimits
 
 app = typer.Typer(no_args_is_help=True, help="Look at training data, and make it.")
@@ -71,7 +71,7 @@ def check(
     with progress("reading", None, "examples") as advance:
         seen = 0
 
-        def advanced(done: int, _total: int | None) -> None:
+        def advanced(_stage: str, done: int, _total: int | None) -> None:
             nonlocal seen
             advance(done - seen)
             seen = done
@@ -124,7 +124,7 @@ def _identifier(wanted: bool | None) -> Identify | None:
         return None
 
 
-def _show(console: Console, report: Report, files: list[str]) -> None:
+def _show(console: Console, report: CheckReport, files: list[str]) -> None:
     from rich.text import Text
 
     text = Text(f"{report.examples:,} examples", style="bold")
@@ -141,7 +141,7 @@ def _show(console: Console, report: Report, files: list[str]) -> None:
     _show_problems(console, report)
 
 
-def _lengths(report: Report) -> Table:
+def _lengths(report: CheckReport) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -156,7 +156,7 @@ def _lengths(report: Report) -> Table:
     return table
 
 
-def _show_problems(console: Console, report: Report) -> None:
+def _show_problems(console: Console, report: CheckReport) -> None:
     from rich.text import Text
 
     from triptych.tools.check import PROBLEMS, SERIOUS
@@ -166,7 +166,7 @@ def _show_problems(console: Console, report: Report) -> None:
         style = "bold red" if name in SERIOUS else "yellow"
         console.print(Text(f"{report.problems[name]:>8,}  {PROBLEMS[name]}", style=style))
         if name != "no negatives":
-            for message in report.places.get(name, []):
+            for message in report.problems.examples.get(name, []):
                 console.print(Text(f"{'':10}{message}", style="dim"), overflow="fold")
     if report.usable:
         console.print(

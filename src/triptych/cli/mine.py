@@ -15,9 +15,9 @@ from triptych.cli import options as o
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.tools.negatives.mine import Progress
-    from triptych.tools.negatives.options import Options
-    from triptych.tools.negatives.report import Report
+    from triptych.tools.negatives.options import MiningOptions
+    from triptych.tools.negatives.report import NegativesReport
+    from triptych.types import Progress
 
 
 class Ranking(StrEnum):
@@ -41,20 +41,6 @@ class Choice(StrEnum):
 
     sample = "sample"
     top = "top"
-
-
-class Judge(StrEnum):
-    """Scores that are compared with the positive's, and written."""
-
-    ranking = "ranking"
-    combined = "combined"
-
-
-class Reference(StrEnum):
-    """Which positive counts where there are several."""
-
-    best = "best"
-    least = "least"
 
 
 def mine_negatives(
@@ -93,7 +79,7 @@ def mine_negatives(
     ranks: Annotated[
         str, typer.Option("--ranks", metavar="FIRST:LAST", help="Ranks that are mined; positives count.")
     ] = "2:200",
-    keep: Annotated[int, typer.Option("--keep", "-n", help="Most negatives a query.")] = 15,
+    keep: Annotated[int, typer.Option("--keep", "-n", help="Maximum negatives per query.")] = 15,
     choose: Annotated[
         Choice, typer.Option("--choose", help="Draw from what the filters leave, or take the best ranked.")
     ] = Choice.sample,
@@ -106,13 +92,6 @@ def mine_negatives(
             "both (95%,0.05); none: no limit.",
         ),
     ] = "95%",
-    judge: Annotated[
-        Judge,
-        typer.Option("--judge", help="Score of the margin and the output: the ranking's, or of all heads."),
-    ] = Judge.ranking,
-    reference: Annotated[
-        Reference, typer.Option("--reference", help="Which positive the margin compares with, of several.")
-    ] = Reference.best,
     same_article: Annotated[
         bool, typer.Option("--same-article/--no-same-article", help="Allow passages of a positive's article.")
     ] = False,
@@ -135,9 +114,6 @@ def mine_negatives(
     rerank_margin: Annotated[
         str, typer.Option("--rerank-margin", metavar="LIMIT", help="The margin for the re-ranker's scores.")
     ] = "95%",
-    rerank_pool: Annotated[
-        int, typer.Option("--rerank-pool", help="Candidates a query that the re-ranker reads.")
-    ] = 50,
     existing: Annotated[
         bool,
         typer.Option(
@@ -194,8 +170,8 @@ def mine_negatives(
     from triptych.tools.negatives.passages import ARTICLE
     from triptych.tools.rerank import CrossEncoder
 
-    options = m.Options(
-        search=m.Search(
+    options = m.MiningOptions(
+        search=m.SearchOptions(
             ranking=search.value,
             weights=o.parse_weights(weights),
             routes=o.parse_heads(routes, "--routes"),
@@ -203,23 +179,20 @@ def mine_negatives(
             query_length=query_length,
             passage_length=passage_length,
         ),
-        filters=m.Filters(
+        filters=m.FilterOptions(
             margin=m.Margin.parse(margin),
-            reference=reference.value,
             article=not same_article,
             translation=not translations,
             rerank_margin=m.Margin.parse(rerank_margin),
-            rerank_pool=rerank_pool,
         ),
         ranks=_ranks(ranks),
         keep=keep,
         choose=choose.value,
-        judge=judge.value,
         existing=existing,
         seed=seed,
         block=block,
     )
-    inputs = negatives.Inputs(
+    inputs = negatives.MiningInputs(
         train=train,
         corpus=corpus,
         index=index,
@@ -268,11 +241,11 @@ def _stages() -> Generator[Progress]:
         yield tell
 
 
-def _show(report: Report, options: Options, out: Path, seconds: float, as_json: bool) -> None:
+def _show(report: NegativesReport, options: MiningOptions, out: Path, seconds: float, as_json: bool) -> None:
     from rich.table import Table
 
     from triptych.cli.show import emit, stdout
-    from triptych.tools.negatives.filters import REASONS
+    from triptych.tools.negatives.report import REASONS
 
     if as_json:
         emit({"file": str(out), **report.to_json(), "seconds": round(seconds, 3)})

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triptych.cli import options as o
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import MissingExtra
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from triptych.tools.pairs.engine import Engine
-    from triptych.tools.pairs.pipeline import Mined, Progress
+    from triptych.tools.pairs.pipeline import MinedPairs
+    from triptych.tools.pairs.report import PairCounts
     from triptych.tools.pairs.settings import Settings
-    from triptych.tools.pairs.tally import Tally
+    from triptych.types import Progress
 
 _LANGUAGES = 15  # rows of the table
 
@@ -77,9 +77,6 @@ def pairs(
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as near=0.9; repeatable."),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", help="Processes; the result is the same.")] = 1,
-    engine: Annotated[
-        str, typer.Option("--engine", help="local: processes here; ray: Ray Data, here or on a cluster.")
-    ] = "local",
     plot: Annotated[
         bool | None,
         typer.Option("--plot/--no-plot", help="Draw report.svg; by default if matplotlib is there."),
@@ -97,9 +94,10 @@ def pairs(
     from triptych.cli.show import emit, stdout
     from triptych.tools.pairs.base import Limits
     from triptych.tools.pairs.kinds import KINDS
-    from triptych.tools.pairs.pipeline import mine_pairs, summary
+    from triptych.tools.pairs.pipeline import mine_pairs
     from triptych.tools.pairs.reading import Origin
-    from triptych.tools.pairs.settings import FILTERS, Settings, with_changes
+    from triptych.tools.pairs.report import FILTERS, summary
+    from triptych.tools.pairs.settings import Settings, with_changes
 
     how = Settings(
         kinds=_names(kinds, KINDS),
@@ -116,7 +114,7 @@ def pairs(
             sources,
             out,
             how,
-            engine=_engine(engine, workers),
+            workers=workers,
             scorer=scorer,
             scorer_name=model or "",
             on_skip=skipped.append,
@@ -128,22 +126,13 @@ def pairs(
         )
     picture = _picture(mined, plot)
     if as_json:
-        emit({"pairs": str(mined.pairs), **summary(mined.tally)})
+        emit({"pairs": str(mined.pairs), **summary(mined.counts)})
     else:
         _show(stdout(), mined, picture, how)
 
 
 def _names(value: str | None, all_: Sequence[str]) -> tuple[str, ...]:
     return tuple(all_) if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _engine(name: str, workers: int) -> Engine:
-    from triptych.tools.pairs.engine import Local, Ray
-
-    if name not in ("local", "ray"):
-        raise InputError(f"--engine: got {name!r}; expected local or ray")
-    local = Local(workers)
-    return local if name == "local" else Ray(workers)
 
 
 def _scorer(model: str | None, device: str | None) -> Any:
@@ -163,7 +152,7 @@ def _drawn() -> Generator[Progress]:
     with ExitStack() as stack:
         bars: dict[str, Callable[[int], None]] = {}
 
-        def moved(stage: str, _done: int, total: int) -> None:
+        def moved(stage: str, _done: int, total: int | None) -> None:
             if stage not in bars:
                 stack.close()
                 bars[stage] = stack.enter_context(progress(stage, total, "parts"))
@@ -172,15 +161,15 @@ def _drawn() -> Generator[Progress]:
         yield moved
 
 
-def _picture(mined: Mined, wanted: bool | None) -> Path | None:
+def _picture(mined: MinedPairs, wanted: bool | None) -> Path | None:
     """Draws the picture, unless it is not wanted, or nobody asked and matplotlib is not there."""
-    from triptych.tools.pairs.pipeline import draw
+    from triptych.tools.pairs.report import draw
 
     path = mined.folder / "report.svg"
     if wanted is False:
         return None
     try:
-        draw(mined.tally, path)
+        draw(mined.counts, path)
     except MissingExtra:
         if wanted:
             raise
@@ -188,43 +177,41 @@ def _picture(mined: Mined, wanted: bool | None) -> Path | None:
     return path
 
 
-def _show(console: Console, mined: Mined, picture: Path | None, how: Settings) -> None:
+def _show(console: Console, mined: MinedPairs, picture: Path | None, how: Settings) -> None:
     from rich.text import Text
 
-    from triptych.tools.pairs.pipeline import language_pairs, rows, total
+    from triptych.tools.pairs.report import language_pairs, rows, total
 
-    tally = mined.tally
-    whole = total(tally)
+    counts = mined.counts
+    whole = total(counts)
     console.print(
         Text(f"{whole.kept:,} pairs", style="bold").append(f" of {whole.made:,} made", style="not bold")
     )
-    _show_texts(console, tally)
+    _show_texts(console, counts)
     for by in ("source", "kind", "language"):
-        console.print(_table(tally, by, rows(tally, by, _LANGUAGES if by == "language" else None)))
+        console.print(_table(counts, by, rows(counts, by, _LANGUAGES if by == "language" else None)))
         console.print()
-    console.print(f"{language_pairs(tally):,} ordered pairs of different languages")
-    _show_examples(console, tally)
+    console.print(f"{language_pairs(counts):,} ordered pairs of different languages")
+    _show_examples(console, counts)
     for path in (mined.pairs, mined.folder / "report.json", picture):
         if path is not None:
             console.print(Text(str(path), style="dim"), overflow="fold")
 
 
-def _show_texts(console: Console, tally: Tally) -> None:
-    from triptych.tools.pairs.pipeline import summary
+def _show_texts(console: Console, counts: PairCounts) -> None:
+    from triptych.tools.pairs.report import summary
 
-    counts: dict[str, int] = summary(tally)["texts"]
-    console.print(", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
+    texts: dict[str, int] = summary(counts)["texts"]
+    console.print(", ".join(f"{count:,} {what}" for what, count in texts.items() if count))
     console.print()
 
 
-def _table(tally: Tally, by: str, part: Sequence[Any]) -> Table:
+def _table(counts: PairCounts, by: str, part: Sequence[Any]) -> Table:
     from rich.table import Table
-
-    from triptych.tools.pairs.pipeline import filters
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(by)
-    for name in ("made", "kept", *filters(tally)):
+    for name in ("made", "kept", *counts.filters):
         # Two lines for “exact-duplicate”, so that the table fits into 80 columns as a rule.
         table.add_column(name.replace("-", "-\n"), justify="right", no_wrap=name in ("made", "kept"))
     for row in part:
@@ -237,12 +224,12 @@ def _table(tally: Tally, by: str, part: Sequence[Any]) -> Table:
     return table
 
 
-def _show_examples(console: Console, tally: Tally) -> None:
+def _show_examples(console: Console, counts: PairCounts) -> None:
     from rich.text import Text
 
-    from triptych.tools.pairs.pipeline import examples
+    from triptych.tools.pairs.report import examples
 
-    for name, cell, example in examples(tally):
+    for name, cell, example in examples(counts):
         head = Text(f"\n{name}", style="yellow").append(
             f"  {cell.languages} {cell.source} {cell.kind}", style="dim"
         )

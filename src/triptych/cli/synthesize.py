@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from triptych.cli.options import Inputs
     from triptych.cli.show import Advance
     from triptych.records import Document
-    from triptych.tools.synthesize.passages import Finder
-    from triptych.tools.synthesize.synthesize import Report
+    from triptych.tools.synthesize.round_trip import Finder
+    from triptych.tools.synthesize.synthesize import SynthesisReport
+    from triptych.types import Progress
 
 OPENAI = "https://api.openai.com/v1"
 WORDS, NONE = "bm25", "none"
@@ -133,20 +134,20 @@ def synthesize(
     from triptych.cli.options import Inputs
     from triptych.cli.show import emit, stdout
     from triptych.records import Fields
-    from triptych.tools.synthesize.asking import Patience
-    from triptych.tools.synthesize.client import Budget, Endpoint, Prices
+    from triptych.tools.synthesize.asking import Budget, Patience, Prices
+    from triptych.tools.synthesize.client import Endpoint
     from triptych.tools.synthesize.passages import Sampling
-    from triptych.tools.synthesize.questions import Limits
-    from triptych.tools.synthesize.synthesize import Recipe, Synthesis, plan, synthesize
+    from triptych.tools.synthesize.questions import QuestionLimits
+    from triptych.tools.synthesize.synthesize import QuestionRecipe, Synthesis, plan, synthesize
 
     source = Inputs(docs, format, Fields.of(id_field, text_field, title_field))
     read, count = _reread(source, limit)
     work = Synthesis(
         read,
         Endpoint(base_url, model, api_key or None, timeout, max_tokens, o.parse_pairs(set_, "--set")),
-        Recipe(
+        QuestionRecipe(
             Sampling(min_document, min_passage, max_passage, per_document, seed),
-            Limits(check_language=check_language),
+            QuestionLimits(check_language=check_language),
             lang,
             prompts,
             depth,
@@ -158,7 +159,7 @@ def synthesize(
     planned = plan(work, kept)
     source.note_skipped()
     if dry_run:
-        most = planned.budget.on_way
+        most = planned.budget.in_flight
         cost = spending.prices.of(most)
         if as_json:
             emit({**planned.to_dict(), "most_tokens": most.total, "most_cost": round(cost, 6)})
@@ -188,20 +189,20 @@ def _reread(source: Inputs, limit: int | None) -> tuple[Callable[[], Iterator[Do
 
 def _finder(name: str, device: str | None) -> Finder | None:
     from triptych.cli.options import model_name
-    from triptych.tools.synthesize.passages import LexicalFinder
+    from triptych.tools.synthesize.round_trip import LexicalFinder
 
     if name == NONE:
         return None
     if name == WORDS:
         return LexicalFinder()
     from triptych.encode.encoder import Encoder
-    from triptych.tools.synthesize.questions import EncoderFinder
+    from triptych.tools.synthesize.round_trip import EncoderFinder
 
     return EncoderFinder(Encoder.from_pretrained(model_name(name), device=device))
 
 
 @contextmanager
-def _steps(requests: int, documents: int) -> Generator[Callable[[str, int], None]]:
+def _steps(requests: int, documents: int) -> Generator[Progress]:
     """A progress bar for each step, one after the other."""
     from triptych.cli.show import progress
 
@@ -210,7 +211,7 @@ def _steps(requests: int, documents: int) -> Generator[Callable[[str, int], None
         at: dict[str, int] = {}
         advance: Advance | None = None
 
-        def step(name: str, done: int) -> None:
+        def step(name: str, done: int, _total: int | None) -> None:
             nonlocal advance
             if name not in at or advance is None:
                 stack.close()
@@ -222,17 +223,17 @@ def _steps(requests: int, documents: int) -> Generator[Callable[[str, int], None
         yield step
 
 
-def _show_plan(console: Console, report: Report, tokens: int, cost: float) -> None:
+def _show_plan(console: Console, report: SynthesisReport, tokens: int, cost: float) -> None:
     console.print(
         f"{report.documents:,} documents, {report.passages:,} passages, {report.known:,} answered already; "
         f"{report.unanswered:,} to ask, at most {tokens:,} tokens"
         + (f" and {cost:,.4f} in the prices given" if cost else "")
     )
-    for why, count in report.passed_over.most_common():
+    for why, count in report.skipped.most_common().items():
         console.print(f"{count:>8,}  {why}", style="yellow")
 
 
-def _show(console: Console, report: Report, out: Path) -> None:
+def _show(console: Console, report: SynthesisReport, out: Path) -> None:
     from rich.text import Text
 
     text = Text(f"{report.examples:,} questions", style="bold")
@@ -241,19 +242,15 @@ def _show(console: Console, report: Report, out: Path) -> None:
     languages = ", ".join(f"{name} {count:,}" for name, count in report.languages.most_common())
     console.print(Text("languages: ", style="dim").append(languages, style="not dim"))
     console.print(_costs(report))
-    for counts, first in (
-        (report.passed_over, {}),
-        (report.tally.repeated, {}),
-        (report.tally.failed, report.tally.first),
-        (report.dropped, report.first),
-    ):
-        for why, count in counts.most_common():
-            kind = "  (repeated)" if counts is report.tally.repeated else ""
-            console.print(Text(f"{count:>8,}  {_meaning(why)}{kind}", style="yellow"))
-            if why in first:
-                console.print(Text(f"{'':10}{first[why]}", style="dim"), overflow="fold")
+    outcomes = report.outcomes
+    for tally in (report.skipped, outcomes.repeated, outcomes.failed, report.dropped):
+        for why, count in tally.most_common().items():
+            note = "  (repeated)" if tally is outcomes.repeated else ""
+            console.print(Text(f"{count:>8,}  {_meaning(why)}{note}", style="yellow"))
+            if why in tally.first:
+                console.print(Text(f"{'':10}{tally.first[why]}", style="dim"), overflow="fold")
     if report.unanswered:
-        why = "the budget is used up" if report.tally.stopped else "the server gave no answer"
+        why = "the budget is used up" if report.outcomes.stopped else "the server gave no answer"
         console.print(
             Text(
                 f"{report.unanswered:,} passages have no answer: {why}; the same command goes on", "bold red"
@@ -267,7 +264,7 @@ def _meaning(why: str) -> str:
     return PROBLEMS.get(why, why)
 
 
-def _costs(report: Report) -> Table:
+def _costs(report: SynthesisReport) -> Table:
     from rich.table import Table
 
     budget = report.budget
@@ -276,7 +273,7 @@ def _costs(report: Report) -> Table:
     for name in ("answers", "tokens in", "tokens out", "cost"):
         table.add_column(name, justify="right")
     rows = (
-        ("this run", report.tally.answered, budget.spent),
+        ("this run", report.outcomes.answered, budget.spent),
         ("lost on the way, at most", "", budget.lost),
         ("known before", report.known, report.before),
     )

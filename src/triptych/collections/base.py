@@ -325,7 +325,9 @@ def _whole(judgement: Judgement) -> Judgement:
         DataError: For a fraction: cut down to a whole number, 0.5 would become "not relevant".
     """
     if judgement.value != int(judgement.value):
-        message = f"relevance {judgement.value:g}; expected a whole number (multiply all: 1 and 2 for 0.5 and 1)"
+        message = (
+            f"relevance {judgement.value:g}; expected a whole number (multiply all: 1 and 2 for 0.5 and 1)"
+        )
         raise judgement.place.error(message)
     return judgement
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from triptych.collections.examples import Example
 from triptych.collections.training import Reading, read_examples
-from triptych.errors import DataError, MissingExtra
+from triptych.errors import DataError
 from triptych.model.tokenizer import TextTokenizer
 from triptych.records import Place
+from triptych.text import ranker
+from triptych.tools.tally import Tally
 from triptych.train.data import PairLimits, chunked
+from triptych.types import Progress
 
 Identify = Callable[[str], str]
 PROBLEMS = {
@@ -61,7 +64,7 @@ class Lengths:
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """What `check` found.
 
     Attributes:
@@ -70,8 +73,7 @@ class Report:
         unit: Of the lengths, "tokens" or "characters".
         lengths: By kind of text: "query", "positive", "negative", and "longest" for the longest of each example.
         languages: By kind of text, how many texts are of which language; empty if they were not identified.
-        problems: By name (see `PROBLEMS`), how many.
-        places: By name, messages about the first few.
+        problems: By name (see `PROBLEMS`), how many, with messages about the first few.
     """
 
     examples: int = 0
@@ -81,30 +83,24 @@ class Report:
         default_factory=lambda: {kind: Lengths() for kind in ("query", "positive", "negative", "longest")}
     )
     languages: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
-    problems: Counter[str] = field(default_factory=Counter[str])
-    places: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    problems: Tally[str, str] = field(default_factory=lambda: Tally(per_reason=_EXAMPLES))
 
     @property
     def usable(self) -> bool:
         """Whether there are examples and nothing that spoils training."""
         return self.examples > 0 and not any(self.problems[name] for name in SERIOUS)
 
-    def note(self, problem: str, message: str) -> None:
-        """Counts a problem and keeps the message if it is among the first."""
-        self.problems[problem] += 1
-        known = self.places.setdefault(problem, [])
-        if len(known) < _EXAMPLES:
-            known.append(message)
-
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **{name: value for name, value in asdict(self).items() if name in ("examples", "scored", "unit")},
+            "examples": self.examples,
+            "scored": self.scored,
+            "unit": self.unit,
             "usable": self.usable,
             "lengths": {kind: lengths.to_dict() for kind, lengths in self.lengths.items()},
             "languages": {kind: dict(counts.most_common()) for kind, counts in self.languages.items()},
             "problems": {name: self.problems[name] for name in PROBLEMS},
-            "places": self.places,
+            "places": self.problems.examples,
         }
 
 
@@ -115,8 +111,8 @@ def check(
     limits: PairLimits | None = None,
     identify: Identify | None = None,
     reading: Reading | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Report:
+    progress: Progress | None = None,
+) -> CheckReport:
     """Reads all examples of files or folders, and counts what they hold and what is wrong with them.
 
     Broken records are counted, not raised. Repeats are found by digests of 16 bytes a query and example.
@@ -127,24 +123,24 @@ def check(
         limits: Prefixes to count with; lengths are those of the whole texts.
         identify: Gives the language of a text; see `language_identifier`.
         reading: How files are read; `on_error` and `on_skip` are called too.
-        progress: Called with the number of examples read so far.
+        progress: Called with the stage "reading" and the number of examples read so far.
 
     Raises:
         DataError: If a path is not there.
     """
-    report = Report(unit="tokens" if tokenizer else "characters")
+    report = CheckReport(unit="tokens" if tokenizer else "characters")
     if identify:
         report.languages = {"query": Counter(), "positive": Counter()}
     repeats = _Repeats()
     how = reading or Reading()
 
     def broken(error: DataError) -> None:
-        report.note("broken", str(error))
+        report.problems.drop("broken", str(error))
         if how.on_error:
             how.on_error(error)
 
     def skipped(place: Place) -> None:
-        report.note("no positive", place.id)
+        report.problems.drop("no positive", place.id)
         if how.on_skip:
             how.on_skip(place)
 
@@ -156,12 +152,12 @@ def check(
             report.examples += 1
             report.scored += example.pos_scores is not None
             for problem in [*problems_of(example), *repeats.problems_of(example)]:
-                report.note(problem, f"{place.id}: {example.query[:60]!r}")
+                report.problems.drop(problem, f"{place.id}: {example.query[:60]!r}")
             if identify:
                 report.languages["query"][identify(example.query)] += 1
                 report.languages["positive"][identify(example.pos[0])] += 1
         if progress:
-            progress(report.examples, None)
+            progress("reading", report.examples, None)
     return report
 
 
@@ -183,11 +179,8 @@ def language_identifier() -> Identify:
     Raises:
         MissingExtra: If that package is not installed.
     """
-    try:
-        from py3langid import classify
-    except ImportError as error:
-        raise MissingExtra("identifying languages", "data") from error
-    return lambda text: str(classify(text[:1000])[0])
+    rank = ranker(normalize=False)
+    return lambda text: rank(text[:1000])[0][0]
 
 
 class _Repeats:
@@ -218,7 +211,7 @@ def _digest(texts: Sequence[str]) -> bytes:
 
 
 def _measure(
-    examples: Sequence[Example], report: Report, tokenizer: TextTokenizer | None, limits: PairLimits
+    examples: Sequence[Example], report: CheckReport, tokenizer: TextTokenizer | None, limits: PairLimits
 ) -> None:
     """Adds the lengths of the texts of some examples."""
 

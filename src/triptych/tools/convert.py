@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from triptych.collections.joined import Item, Labelled, Options, Passage
 from triptych.errors import DataError
 from triptych.io import json_lines
 from triptych.records import Document
+from triptych.tools.tally import Tally, shorten
+from triptych.types import Progress
 
-_SHOWN = 120  # characters of an example of what was dropped
+_EXAMPLE_CHARS = 120
 
 
 @dataclass(slots=True)
-class Report:
+class ConversionReport:
     """What a conversion did.
 
     Attributes:
@@ -31,8 +33,7 @@ class Report:
         negatives: How many do not.
         without_negatives: Examples that have none.
         languages: Examples by what the data set says of their language.
-        dropped: By reason, how many queries, pairs or passages were left out.
-        first: By reason, the first of them, with its place.
+        dropped: Queries, pairs or passages that were left out, by reason, with the place of the first.
     """
 
     dataset: str
@@ -43,14 +44,11 @@ class Report:
     negatives: int = 0
     without_negatives: int = 0
     languages: Counter[str] = field(default_factory=Counter[str])
-    dropped: Counter[str] = field(default_factory=Counter[str])
-    first: dict[str, str] = field(default_factory=dict[str, str])
+    dropped: Tally[str, str] = field(default_factory=Tally[str, str])
 
     def drop(self, why: str, place: str, example: str) -> None:
         """Counts something that is left out."""
-        self.dropped[why] += 1
-        shown = " ".join(example.split())
-        self.first.setdefault(why, f"{place}: {shown[:_SHOWN]}" + ("…" if len(shown) > _SHOWN else ""))
+        self.dropped.drop(why, shorten(example, _EXAMPLE_CHARS, place))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,8 +61,8 @@ class Report:
             "negatives": self.negatives,
             "without_negatives": self.without_negatives,
             "languages": dict(self.languages.most_common()),
-            "dropped": dict(self.dropped.most_common()),
-            "first": self.first,
+            "dropped": self.dropped.most_common(),
+            "first": self.dropped.first,
         }
 
 
@@ -75,8 +73,8 @@ def convert(
     options: Options | None = None,
     *,
     license: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Report:
+    progress: Progress | None = None,
+) -> ConversionReport:
     """Converts a data set from its published files to JSON Lines of training examples.
 
     A line has ``query``, ``pos``, ``neg``, as far as known ``id``, ``lang``, ``pos_ids``, ``neg_ids``, ``answers``, and
@@ -89,7 +87,7 @@ def convert(
         out: The file to write; ``.gz`` or ``.zst`` compress it.
         options: Which part is wanted.
         license: What `source` says, in place of what the catalogue does.
-        progress: Called with the number of examples written so far.
+        progress: Called with the stage "converting" and the number of examples written so far.
 
     Raises:
         InputError: For an unknown name, or files that "auto" cannot tell.
@@ -98,21 +96,23 @@ def convert(
     """
     files = Files(paths)
     known, dataset = dataset_of(name, files)
-    report = Report(known, (options or Options()).split, license or dataset.license)
+    report = ConversionReport(known, (options or Options()).split, license or dataset.license)
     with json_lines(out) as write:
         for record in records(dataset, files, options or Options(), report):
             write(record)
             report.examples += 1
             if progress:
-                progress(report.examples, None)
+                progress("converting", report.examples, None)
         if not report.examples:
-            reasons = "; ".join(f"{count} × {why}" for why, count in report.dropped.most_common())
+            reasons = str(report.dropped)
             hint = "" if name == AUTO or reasons else f" (is this {known}?)"
             raise DataError(f"no example in it{hint}{': ' + reasons if reasons else ''}", files.roots[0])
     return report
 
 
-def records(dataset: Dataset, files: Files, options: Options, report: Report) -> Iterator[dict[str, Any]]:
+def records(
+    dataset: Dataset, files: Files, options: Options, report: ConversionReport
+) -> Iterator[dict[str, Any]]:
     """The lines of the output; what is left out is counted in `report`."""
     item: Item
     for item in examples(dataset, files, options):
@@ -124,7 +124,9 @@ def records(dataset: Dataset, files: Files, options: Options, report: Report) ->
             yield record
 
 
-def _record(item: Labelled, dataset: Dataset, options: Options, report: Report) -> dict[str, Any] | None:
+def _record(
+    item: Labelled, dataset: Dataset, options: Options, report: ConversionReport
+) -> dict[str, Any] | None:
     query = " ".join(item.query.split())
     if not query:
         report.drop("blank query", item.place.id, str(item.id or ""))
@@ -157,7 +159,7 @@ def _record(item: Labelled, dataset: Dataset, options: Options, report: Report) 
 
 
 def _texts(
-    passages: Sequence[Passage], options: Options, item: Labelled, report: Report
+    passages: Sequence[Passage], options: Options, item: Labelled, report: ConversionReport
 ) -> dict[str, str | None]:
     """Texts of passages, each once, with their ids."""
     texts: dict[str, str | None] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +16,6 @@ from triptych.types import Floats
 _BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
 
 
-class Reranker(Protocol):
-    """Scores pairs of texts; the higher, the more relevant, in any unit."""
-
-    @property
-    def name(self) -> str:
-        """What tells one re-ranker from another, such as its folder."""
-        ...
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """float32 ``[P]``, the relevance of passage to query for each (query, passage)."""
-        ...
-
-
 class CrossEncoder:
     """A sequence classifier with one output, as FlagEmbedding's and sentence-transformers' re-rankers are.
 
@@ -37,7 +24,7 @@ class CrossEncoder:
     Args:
         folder: A Hugging Face folder.
         device: None: a GPU if there is one.
-        max_length: Most tokens of a pair; the passage is cut first.
+        max_length: Maximum tokens of a pair; the passage is cut first.
 
     Raises:
         ModelError: If the folder holds no such model.
@@ -60,7 +47,7 @@ class CrossEncoder:
         self._model = model.to(self._device).eval()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """See `Reranker.score`."""
+        """The relevance of passage to query for each (query, passage), float32 ``[P]``: the logits."""
         if not pairs:
             return np.zeros(0, dtype=np.float32)
         tokens = self._tokenizer(

@@ -1,329 +1,48 @@
-"""Output that survives being killed: finished blocks of queries in a folder beside it, joined in the end.
-
-Mining of one block of queries: search, drop what may be right, draw, count.
-
-Hard negatives for training data: search, drop false negatives, draw, write (`mine`).
-"""
+"""Hard negatives for training data: search, drop possible false negatives, sample, write."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
-import zstandard
-from numpy.typing import NDArray
-
-from triptych.collections.examples import Example
 from triptych.encode.encoder import Encoder
 from triptych.errors import IndexMissing, InputError, StorageError
 from triptych.index.index import Index
-from triptych.io import replacing, write_atomically, write_json
-from triptych.tools.negatives.filters import Asked, drawn, reference_of, sieve
-from triptych.tools.negatives.options import Options, Scoring, scoring_of
+from triptych.io import compressing, write_json
+from triptych.tools.negatives.options import MiningOptions, Scoring, scoring_of
 from triptych.tools.negatives.passages import (
     ARTICLE,
-    UNKNOWN,
-    Given,
     Passages,
     Training,
     own_passages,
     passages_of,
     read_corpus,
-    record_of,
-    rounded,
 )
-from triptych.tools.negatives.report import Report, shortened
-from triptych.tools.negatives.search import NOTHING, ExactSearch, Searcher
-from triptych.tools.negatives.through_index import IndexSearch, add_missing, passages_in
-from triptych.tools.rerank import Reranker
+from triptych.tools.negatives.report import NegativesReport
+from triptych.tools.negatives.search import ExactSearch, IndexSearch, Searcher, add_missing, passages_in
+from triptych.tools.negatives.select import Mining, mine_block
+from triptych.tools.rerank import CrossEncoder
+from triptych.tools.resume import claim, put_part, read_json
 from triptych.train.data import chunked
-from triptych.types import Encoded, Floats
-
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-_FACTS = "facts.json"
-
-
-class Parts:
-    """The blocks of an output file.
-
-    Args:
-        out: The file to be written; its ending is one of `ENDINGS`.
-        facts: All that determines its content. A folder of other facts is refused, not reused.
-
-    Raises:
-        InputError: For another ending, or a file or parts that were made from something else.
-        StorageError: If the folder cannot be written.
-    """
-
-    def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
-        if not out.name.endswith(ENDINGS):
-            raise InputError(f"{out}: expected a name that ends in one of {', '.join(ENDINGS)}")
-        self.out, self.report_path = out, out.with_name(out.name + ".report.json")
-        self._folder = out.with_name(out.name + ".parts")
-        self._facts = json.loads(json.dumps(facts))
-        if out.exists():
-            if self._finished() is None:
-                raise InputError(
-                    f"{out}: exists, and was not made from this; remove it, or give another name"
-                )
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(error.errno, f"{self._folder}: cannot be made: {error.strerror}") from error
-        known = _read(self._folder / _FACTS)
-        if known is None:
-            write_json(self._folder / _FACTS, self._facts)
-        elif known != self._facts:
-            raise InputError(
-                f"{self._folder}: holds the beginning of another run ({_difference(known, self._facts)}); give its "
-                "options again, or remove it"
-            )
-
-    def _finished(self) -> Report | None:
-        values = _read(self.report_path)
-        return None if values is None or values.get("facts") != self._facts else Report.from_json(values)
-
-    def done(self) -> Report | None:
-        """The report if the file is whole already."""
-        return self._finished() if self.out.exists() else None
-
-    def get(self, number: int) -> Report | None:
-        """The counts of a block if it is there."""
-        values = _read(self._path(number, ".json"))
-        return None if values is None else Report.from_json(values)
-
-    def put(self, number: int, records: Sequence[Mapping[str, Any]], report: Report) -> None:
-        """Writes a block; when this returns it is on the disk."""
-        lines = [json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records]
-        write_atomically(self._path(number, ".jsonl"), "".join(lines).encode())
-        write_json(self._path(number, ".json"), report.to_json())
-
-    def join(self, count: int) -> Report:
-        """Writes the file and its report from `count` blocks, and removes the folder."""
-        total = Report(facts=self._facts)
-        for number in range(count):
-            total.add(Report.from_json(json.loads(self._path(number, ".json").read_bytes())))
-        # The report first: a file is finished when both are there.
-        write_json(self.report_path, total.to_json())
-        with replacing(self.out) as temporary, _writer(temporary, self.out.name) as file:
-            for number in range(count):
-                file.write(self._path(number, ".jsonl").read_bytes())
-        shutil.rmtree(self._folder)
-        return total
-
-    def _path(self, number: int, ending: str) -> Path:
-        return self._folder / f"{number:08d}{ending}"
-
-
-@contextmanager
-def _writer(path: Path, name: str) -> Generator[Any]:
-    """A file of a compression by its name, the same bytes every time: no date and no name within."""
-    with path.open("wb") as plain:
-        if name.endswith(".zst"):
-            with zstandard.ZstdCompressor(level=9).stream_writer(plain, closefd=False) as file:
-                yield file
-        elif name.endswith(".gz"):
-            with gzip.GzipFile("", "wb", mtime=0, fileobj=plain) as file:
-                yield file
-        else:
-            yield plain
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove it") from error
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in names[:2])
-
-
-class Mining(NamedTuple):
-    """What the mining of every block needs.
-
-    Attributes:
-        encoder: Encodes queries.
-        passages: What is searched.
-        options: How.
-        reranker: A second opinion, or None.
-        article: Fields that name an example's article.
-    """
-
-    encoder: Encoder
-    passages: Passages
-    options: Options
-    reranker: Reranker | None
-    article: Sequence[str]
-
-
-@dataclass(slots=True)
-class _Drawn:
-    """One query on its way: its candidates, why each is dropped ("" if not), and which are taken.
-
-    Attributes:
-        rows: int64 ``[K]``.
-        scores: float32 ``[K]``.
-        reasons: Strings ``[K]``.
-        order: The candidates that are left, in the order in which they are taken.
-        judged: Scores of its positives, then of its existing negatives.
-    """
-
-    rows: NDArray[np.int64]
-    scores: Floats
-    reasons: NDArray[np.str_]
-    order: NDArray[np.int64]
-    judged: Floats
-
-
-def mine_block(
-    block: Sequence[Given], first: int, searcher: Searcher, mining: Mining
-) -> tuple[list[dict[str, Any]], Report]:
-    """The records of a block of examples, of which the first has the number `first`."""
-    encoder, passages, options, reranker, _ = mining
-    asked = [given.example.passages if options.existing else given.example.pos for given in block]
-    wanted = [[passages.row(text) for text in texts] for texts in asked]
-    queries = _encoded([given.example for given in block], encoder, searcher, options)
-    found = searcher.search(queries, wanted, options.ranks[1])
-    drawn_all = [
-        _sieved(given, first + i, found.rows[i], found.scores[i], found.wanted[i], mining)
-        for i, given in enumerate(block)
-    ]
-    if reranker is not None:
-        _rerank(block, drawn_all, reranker, mining)
-    report = Report()
-    return [
-        _written(given, each, mining, report) for given, each in zip(block, drawn_all, strict=True)
-    ], report
-
-
-def _encoded(examples: Sequence[Example], encoder: Encoder, searcher: Searcher, options: Options) -> Encoded:
-    """Queries as in training: with their own prompt, or else the model's prefix."""
-    prefix = encoder.config.query_prefix
-    texts = [(prefix if each.prompt is None else each.prompt) + each.query for each in examples]
-    return encoder.encode(texts, outputs=searcher.heads, max_length=options.search.query_length)
-
-
-def _sieved(
-    given: Given, number: int, rows: NDArray[np.int64], scores: Floats, judged: Floats, mining: Mining
-) -> _Drawn:
-    passages, options = mining.passages, mining.options
-    example = given.example
-    origins = {origin for text in example.pos for origin in passages.origins(text)}
-    named = passages.article_number(given.article(mining.article))
-    if named != UNKNOWN and named not in {article for article, _ in origins}:
-        origins.add((named, UNKNOWN))
-    asked = Asked(
-        positives=_groups(example.pos, passages),
-        query=passages.groups_of(example.query),
-        existing=_groups(example.neg if options.existing else (), passages),
-        origins=frozenset(origins),
-        reference=reference_of(judged[: len(example.pos)], options.filters),
-    )
-    count = int((rows != NOTHING).sum())
-    reasons = sieve(rows, scores, passages, asked, options)
-    left = drawn(np.flatnonzero(reasons == ""), options, number)
-    return _Drawn(rows[:count], scores[:count], reasons, left, judged)
-
-
-def _groups(texts: Sequence[str], passages: Passages) -> frozenset[int]:
-    return frozenset(group for text in texts for group in passages.groups_of(text))
-
-
-def _rerank(block: Sequence[Given], all_drawn: Sequence[_Drawn], reranker: Reranker, mining: Mining) -> None:
-    """Lets the re-ranker read a pool of each query's candidates; its scores replace the others."""
-    passages, options = mining.passages, mining.options
-    pool = max(options.filters.rerank_pool, options.keep)
-    pairs: list[tuple[str, str]] = []
-    for given, each in zip(block, all_drawn, strict=True):
-        example = given.example
-        each.reasons[each.order[pool:]] = "left over"
-        each.order = each.order[:pool]
-        texts = [
-            *example.passages[: len(each.judged)],
-            *(passages.texts[row] for row in each.rows[each.order]),
-        ]
-        pairs += [(example.query, text) for text in texts]
-    scores = reranker.score(pairs)
-    start = 0
-    for given, each in zip(block, all_drawn, strict=True):
-        middle = start + len(each.judged)
-        each.judged = scores[start:middle]
-        start = middle + len(each.order)
-        each.scores = each.scores.copy()
-        each.scores[each.order] = scores[middle:start]
-        reference = reference_of(each.judged[: len(given.example.pos)], options.filters)
-        near = each.scores[each.order] > options.filters.rerank_margin.limit(reference)
-        each.reasons[each.order[near]] = "reranker"
-        each.order = each.order[~near]
-
-
-def _written(given: Given, each: _Drawn, mining: Mining, report: Report) -> dict[str, Any]:
-    """The record of one example; counts what became of its candidates."""
-    passages, options = mining.passages, mining.options
-    example, existing = given.example, given.example.neg if options.existing else ()
-    room = max(0, options.keep - len(existing))
-    each.reasons[each.order[room:]] = "left over"
-    taken = np.sort(each.order[:room])
-    dropped = np.flatnonzero(each.reasons != "")
-    report.candidates += len(each.rows)
-    report.drop(
-        each.reasons[dropped].tolist(),
-        {str(each.reasons[i]): _shown(example, each, int(i), passages) for i in dropped[::-1]},
-    )
-    report.keep(len(taken), len(existing), options.keep, example.language)
-    neg_scores = each.scores[taken]
-    pos_scores = each.judged[: len(example.pos)]
-    report.total(
-        {
-            "positive": float(pos_scores.sum()),
-            "positives": len(example.pos),
-            "negative": float(neg_scores.sum()),
-            "rank": int((taken + 1).sum()),
-        }
-    )
-    mined = [passages.texts[row] for row in each.rows[taken]]
-    all_scores = (pos_scores, np.concatenate([each.judged[len(example.pos) :], neg_scores]))
-    return record_of(given, [*existing, *mined], all_scores)
-
-
-def _shown(example: Example, each: _Drawn, place: int, passages: Passages) -> dict[str, Any]:
-    """A dropped candidate for the report."""
-    return {
-        "query": shortened(example.query),
-        "positive": shortened(example.pos[0]),
-        "passage": shortened(passages.texts[each.rows[place]]),
-        "rank": place + 1,
-        "score": rounded(each.scores[place]),
-        "positive_score": rounded(each.judged[0]),
-    }
-
+from triptych.types import Progress
 
 EngineName: TypeAlias = Literal["exact", "index"]
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is going on ("reading", "encoding", "mining"), how many are done, and of how many."""
-
-VERSION = 1
-"""Of what is mined from the same input; another one makes everything anew."""
+VERSION = 2
+"""Of what is mined from the same input; parts of another version are not reused."""
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 _BLOCK = 1024  # passages that are encoded at once
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class MiningInputs:
     """What is mined.
 
     Attributes:
@@ -362,19 +81,19 @@ class Inputs:
 
 
 def mine(
-    inputs: Inputs,
+    inputs: MiningInputs,
     out: Path | str,
     encoder: Encoder,
-    options: Options | None = None,
+    options: MiningOptions | None = None,
     *,
-    reranker: Reranker | None = None,
+    reranker: CrossEncoder | None = None,
     progress: Progress | None = None,
-) -> Report:
-    """Gives every training example hard negatives, with scores.
+) -> NegativesReport:
+    """Mines hard negatives, with scores, for every training example.
 
     Searches the corpus for each query, drops what may be a false negative, and draws from the rest. Examples are
-    streamed; the corpus is held in memory. A run that was killed goes on when it is started again, and its output is
-    the same byte for byte.
+    streamed; the corpus is held in memory. A run that was killed is resumed when it is started again, and its output
+    is the same byte for byte.
 
     Args:
         inputs: Examples and corpus.
@@ -383,7 +102,7 @@ def mine(
         encoder: The model that searches.
         options: How to mine.
         reranker: A second opinion on the candidates; its scores are what is written then.
-        progress: See `Progress`.
+        progress: Called with the stage: "reading", "indexing", "encoding" or "mining".
 
     Returns:
         What was done. If the file is there already, made from the same input in the same way, its report.
@@ -393,41 +112,101 @@ def mine(
         InputError: For options that the model cannot follow, or a file `out` that was made otherwise.
         StorageError: If something cannot be written; what was finished is kept.
     """
-    how, tell = options or Options(), progress or _silent
-    scoring = scoring_of(how, encoder.heads)
+    options, out = options or MiningOptions(), Path(out)
+    if not out.name.endswith(ENDINGS):
+        raise InputError(f"{out}: expected a name that ends in one of {', '.join(ENDINGS)}")
+    scoring = scoring_of(options, encoder.heads)
     training = Training(inputs.train, inputs.split, inputs.positive_from)
-    with _opened(inputs, encoder) as index:
-        passages = _passages(inputs, how, training, index, tell)
-        parts = Parts(Path(out), _facts(inputs, how, scoring, encoder, training, passages, reranker))
-        if (report := parts.done()) is not None:
+    with _open_index(inputs, encoder) as index:
+        passages = _passages(inputs, options, training, index, progress)
+        facts = _facts(inputs, options, scoring, encoder, training, passages, reranker)
+        parts = _Parts(out, facts)
+        if (report := parts.finished()) is not None:
             return report
-        mining = Mining(encoder, passages, how, reranker, inputs.article)
-        search = _Lazy(lambda: _searcher(inputs, how, scoring, encoder, passages, index, tell))
-        count = 0
-        done = 0
-        for count, block in enumerate(chunked(training.read(), how.block), start=1):
-            if parts.get(count - 1) is None:
-                records, counted = mine_block(block, done, search.get(), mining)
-                parts.put(count - 1, records, counted)
+        mining = Mining(encoder, passages, options, reranker, inputs.article)
+
+        # Only when it is needed: a run that only joins its parts encodes nothing.
+        @cache
+        def searcher() -> Searcher:
+            return _searcher(inputs, options, scoring, encoder, passages, index, progress)
+
+        count = done = 0
+        for count, block in enumerate(chunked(training.read(), options.block), start=1):
+            if not parts.has(count - 1):
+                parts.put(count - 1, *mine_block(block, done, searcher(), mining))
             done += len(block)
-            tell("mining", done, training.count)
+            if progress:
+                progress("mining", done, training.count)
         return parts.join(count)
 
 
-class _Lazy:
-    """Something that is made when it is first needed: a run that only joins its parts encodes nothing."""
+class _Parts:
+    """The finished blocks of an output file, in a folder beside it.
 
-    def __init__(self, make: Callable[[], Searcher]) -> None:
-        self._make, self._made = make, None
+    Args:
+        out: The output file.
+        facts: All that determines its content. A folder or file of other facts is refused, not reused.
 
-    def get(self) -> Searcher:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+    Raises:
+        InputError: For a file or parts that were made from something else.
+        StorageError: If the folder cannot be written.
+    """
+
+    def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
+        self._out, self._report = out, out.with_name(out.name + ".report.json")
+        self._folder = out.with_name(out.name + ".parts")
+        self._facts: dict[str, Any] = json.loads(json.dumps(facts))
+        if out.exists():
+            if self.finished() is None:
+                raise InputError(
+                    f"{out}: exists, and was not made from this; remove it, or give another name"
+                )
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(error.errno, f"{self._folder}: cannot be made: {error.strerror}") from error
+        if difference := claim(self._folder / "facts.json", facts):
+            raise InputError(
+                f"{self._folder}: holds the beginning of another run ({difference}); give its options again, or "
+                "remove it"
+            )
+
+    def finished(self) -> NegativesReport | None:
+        """The report if the file is whole."""
+        values = read_json(self._report) if self._out.exists() else None
+        return (
+            None
+            if values is None or values.get("facts") != self._facts
+            else NegativesReport.from_json(values)
+        )
+
+    def has(self, number: int) -> bool:
+        """Whether a block is finished."""
+        return self._path(number, ".json").exists()
+
+    def put(self, number: int, records: Sequence[Mapping[str, Any]], report: NegativesReport) -> None:
+        """Writes a block; when this returns it is on the disk."""
+        put_part(self._path(number, ".jsonl"), records, self._path(number, ".json"), report.to_json())
+
+    def join(self, count: int) -> NegativesReport:
+        """Writes the file and its report from `count` blocks, and removes the folder."""
+        total = NegativesReport(facts=self._facts)
+        for number in range(count):
+            total.add(NegativesReport.from_json(read_json(self._path(number, ".json")) or {}))
+        write_json(self._report, total.to_json())  # first: a file is finished when both exist
+        with compressing(self._out) as file:
+            for number in range(count):
+                file.write(self._path(number, ".jsonl").read_bytes())
+        shutil.rmtree(self._folder)
+        return total
+
+    def _path(self, number: int, ending: str) -> Path:
+        return self._folder / f"{number:08d}{ending}"
 
 
 @contextmanager
-def _opened(inputs: Inputs, encoder: Encoder) -> Generator[Index | None]:
+def _open_index(inputs: MiningInputs, encoder: Encoder) -> Generator[Index | None]:
     """The index to search, if that is the engine."""
     if inputs.engine == "exact":
         yield None
@@ -445,15 +224,19 @@ def _opened(inputs: Inputs, encoder: Encoder) -> Generator[Index | None]:
 
 
 def _passages(
-    inputs: Inputs, options: Options, training: Training, index: Index | None, tell: Progress
+    inputs: MiningInputs,
+    options: MiningOptions,
+    training: Training,
+    index: Index | None,
+    progress: Progress | None,
 ) -> Passages:
     """The corpus and, after it, what has to be scored besides."""
 
     def judged() -> Iterator[str]:
         for number, given in enumerate(training.read(), start=1):
             yield from given.example.passages if options.existing else given.example.pos
-            if number % 1000 == 0:
-                tell("reading", number, None)
+            if progress and number % 1000 == 0:
+                progress("reading", number, None)
 
     if inputs.corpus is not None:
         corpus = list(read_corpus(inputs.corpus, inputs.article))
@@ -464,42 +247,47 @@ def _passages(
             own_passages((given.example, given.article(inputs.article)) for given in training.read())
         )
     if index is not None:
-        add_missing(index, corpus, lambda done, total: tell("indexing", done, total))
+        add_missing(index, corpus, progress)
         corpus = list(passages_in(index, inputs.article))
     return passages_of(corpus, judged())
 
 
 def _searcher(
-    inputs: Inputs,
-    options: Options,
+    inputs: MiningInputs,
+    options: MiningOptions,
     scoring: Scoring,
     encoder: Encoder,
     passages: Passages,
     index: Index | None,
-    tell: Progress,
+    progress: Progress | None,
 ) -> Searcher:
     if index is not None:
         return IndexSearch(index, encoder, passages, scoring, options.search.passage_length)
     total = len(passages.texts)
+
+    def report(done: int, _total: int | None) -> None:
+        if progress:
+            progress("encoding", done, total)
+
     blocks = encoder.encode_stream(
         passages.texts,
         block=_BLOCK,
         folder=inputs.vectors,
         outputs=scoring.heads,
         max_length=options.search.passage_length,
-        progress=lambda done, _total: tell("encoding", done, total),
+        progress=report,
     )
     return ExactSearch(blocks, passages.searchable, scoring, encoder.device)
 
 
 def _facts(
-    inputs: Inputs,
-    options: Options,
+    inputs: MiningInputs,
+    options: MiningOptions,
     scoring: Scoring,
     encoder: Encoder,
     training: Training,
     passages: Passages,
-    reranker: Reranker | None,
+    reranker: CrossEncoder | None,
 ) -> dict[str, Any]:
     """All that determines the output: numbers differ between devices and types in their last digits."""
     return {
@@ -516,10 +304,6 @@ def _facts(
         "article": list(inputs.article),
         "options": options.to_json(),
         "routes": list(scoring.routes),
-        "weights": {"ranking": list(scoring.rank), "judge": list(scoring.judge)},
+        "weights": list(scoring.weights),
         "reranker": None if reranker is None else reranker.name,
     }
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Nobody watches."""

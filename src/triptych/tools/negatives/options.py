@@ -11,9 +11,7 @@ from triptych.errors import InputError
 from triptych.types import HEADS, Head, HeadWeights, check_heads
 
 Ranking: TypeAlias = Literal["dense", "lexical", "multi", "hybrid"]
-Judge: TypeAlias = Literal["ranking", "combined"]
 Choice: TypeAlias = Literal["sample", "top"]
-Reference: TypeAlias = Literal["best", "least"]
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
@@ -74,7 +72,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchOptions:
     """How candidates are found and ranked.
 
     Attributes:
@@ -83,8 +81,8 @@ class Search:
         routes: Heads that recall candidates. None: the head itself; for "multi" and "hybrid" dense and lexical,
             whose union gets its exact scores, as far as the model has them.
         candidates: Documents that each route recalls; at least the last rank that is mined.
-        query_length: Most tokens of a query; None: what the model reads.
-        passage_length: Most tokens of a passage; None: what the model reads.
+        query_length: Maximum tokens of a query; None: what the model reads.
+        passage_length: Maximum tokens of a passage; None: what the model reads.
     """
 
     ranking: Ranking = "hybrid"
@@ -104,36 +102,27 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class FilterOptions:
     """Which candidates are taken for false negatives.
 
-    A passage with the normalised text of a positive, of the query, or of a better candidate never is a negative.
+    A passage with the text of a positive, of the query, or of a better candidate is never a negative, as
+    `triptych.text.fold` compares texts.
 
     Attributes:
         margin: Distance to the positive's score.
-        reference: Which positive's score counts where there are several: the best one's or the least one's.
         article: Drop passages of an article from which a positive comes.
         translation: Drop passages with a positive's article in another language.
         rerank_margin: Distance to the positive's score by the re-ranker.
-        rerank_pool: Candidates a query that a re-ranker reads, at least as many as are kept.
     """
 
     margin: Margin = field(default_factory=Margin)
-    reference: Reference = "best"
     article: bool = True
     translation: bool = True
     rerank_margin: Margin = field(default_factory=Margin)
-    rerank_pool: int = 50
-
-    def __post_init__(self) -> None:
-        if self.reference not in get_args(Reference):
-            raise InputError(f"reference: got {self.reference!r}; expected best or least")
-        if self.rerank_pool < 1:
-            raise InputError(f"rerank_pool: got {self.rerank_pool}; expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class MiningOptions:
     """All that decides which negatives a query gets.
 
     Attributes:
@@ -141,10 +130,8 @@ class Options:
         filters: Which of them are dropped.
         ranks: First and last rank that is mined, from 1; the positives count in the ranking. The paper takes 2 to
             200 (arXiv 2402.03216v4, section 3.1, "ANCE").
-        keep: Most negatives a query.
+        keep: Maximum negatives per query.
         choose: "sample": drawn evenly from what the filters leave; "top": the best ranked.
-        judge: Whose scores the margin compares and the output holds: those of the ranking, or the weighted sum
-            of all heads ("combined"). A re-ranker's take the place of either in the output.
         existing: Keep the negatives that an example brings, and add mined ones up to `keep`.
         seed: Of the drawing; a query's draw depends on it and on the query's number alone.
         block: Queries that are searched and written at once.
@@ -153,12 +140,11 @@ class Options:
         InputError: For values that make no sense.
     """
 
-    search: Search = field(default_factory=Search)
-    filters: Filters = field(default_factory=Filters)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    filters: FilterOptions = field(default_factory=FilterOptions)
     ranks: tuple[int, int] = (2, 200)
     keep: int = 15
     choose: Choice = "sample"
-    judge: Judge = "ranking"
     existing: bool = False
     seed: int = 0
     block: int = 512
@@ -174,8 +160,6 @@ class Options:
             raise InputError(f"seed: got {self.seed}; expected a number ≥ 0")
         if self.choose not in get_args(Choice):
             raise InputError(f"choose: got {self.choose!r}; expected sample or top")
-        if self.judge not in get_args(Judge):
-            raise InputError(f"judge: got {self.judge!r}; expected ranking or combined")
 
     @property
     def candidates(self) -> int:
@@ -191,42 +175,40 @@ class Scoring(NamedTuple):
     """The scores of a search, with a given model.
 
     Attributes:
-        rank: Weights of the score that ranks.
-        judge: Weights of the score that is compared and written.
+        weights: Of the score that ranks, is compared with the positive's, and is written.
         routes: Heads that recall.
         candidates: Documents that each route recalls.
     """
 
-    rank: HeadWeights
-    judge: HeadWeights
+    weights: HeadWeights
     routes: tuple[Head, ...]
     candidates: int
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """All heads that are needed."""
-        used = {*self.rank.heads, *self.judge.heads, *self.routes}
+        used = {*self.weights.heads, *self.routes}
         return tuple(head for head in HEADS if head in used)
 
 
-def scoring_of(options: Options, heads: Sequence[Head]) -> Scoring:
+def scoring_of(options: MiningOptions, heads: Sequence[Head]) -> Scoring:
     """How a model with these heads searches.
 
     Raises:
         InputError: If a head is asked for that the model lacks.
     """
     search, default = options.search, HeadWeights()._asdict()
-    summed = search.weights or HeadWeights.of({head: default[head] for head in heads})
-    rank = summed if search.ranking == "hybrid" else HeadWeights.of({search.ranking: 1.0})
-    judge = rank if options.judge == "ranking" else summed
+    weights = search.weights or HeadWeights.of({head: default[head] for head in heads})
+    if search.ranking != "hybrid":
+        weights = HeadWeights.of({search.ranking: 1.0})
     routes = search.routes
     if routes is None:
         recalling = [head for head in ("dense", "lexical") if head in heads]
         routes = (search.ranking,) if search.ranking in recalling else tuple(recalling) or ("multi",)
-    scoring = Scoring(rank, judge, check_heads(routes, "routes"), options.candidates)
+    scoring = Scoring(weights, check_heads(routes, "routes"), options.candidates)
     if lacking := [head for head in scoring.heads if head not in heads]:
         raise InputError(
-            f"search: got {search.ranking!r} with weights {tuple(summed)} and routes {list(routes)}, which need "
+            f"search: got {search.ranking!r} with weights {tuple(weights)} and routes {list(routes)}, which need "
             f"{' and '.join(lacking)}; this model has {', '.join(heads)}"
         )
     return scoring

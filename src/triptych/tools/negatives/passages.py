@@ -1,13 +1,9 @@
-"""The passages among which negatives are looked for, and what tells that two of them are the same.
-
-Training examples as mining reads and writes them: with all fields of their records.
-"""
+"""The passages among which negatives are searched, and the training examples as mining reads and writes them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +18,7 @@ from triptych.collections.training import Reading, read_examples
 from triptych.documents import read_documents
 from triptych.errors import DataError
 from triptych.records import Document, Place
+from triptych.text import fold
 from triptych.types import Floats
 
 ARTICLE = ("article", "key")
@@ -29,26 +26,16 @@ ARTICLE = ("article", "key")
 UNKNOWN = -1
 
 
-def normalised(text: str) -> str:
-    """The text for comparison: Unicode's compatibility form, without case, blanks as one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def article_of(record: Mapping[str, Any], fields: Sequence[str] = ARTICLE) -> str | None:
-    """The article that a record names, or None."""
-    return _named(record, fields)
-
-
-def language_of(record: Mapping[str, Any]) -> str | None:
-    """The language that a record names, or None."""
-    return _named(record, LANGUAGE)
-
-
-def _named(record: Mapping[str, Any], fields: Sequence[str]) -> str | None:
+def name_in(record: Mapping[str, Any], fields: Sequence[str]) -> str | None:
+    """The name that the first field with a value holds, or None."""
     value = next((record[name] for name in fields if record.get(name) is not None), None)
-    return (
-        str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
-    )
+    is_name = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+    return str(value) if is_name else None
+
+
+def passage_language(record: Mapping[str, Any]) -> str | None:
+    """The language that a record names, or None."""
+    return name_in(record, LANGUAGE)
 
 
 class Numbers:
@@ -74,7 +61,7 @@ class Passages:
         ids: Name of each passage; rows from `searchable` on have none.
         texts: Text of each row.
         searchable: N.
-        group: int64; equal for rows of equal normalised text.
+        group: int64; equal for rows of equal text.
         article: int64; number of the article, or `UNKNOWN`.
         language: int64; number of the language, or `UNKNOWN`.
         blank: Passages without text, which were left out.
@@ -96,20 +83,20 @@ class Passages:
     _from: Mapping[int, frozenset[tuple[int, int]]]
 
     def row(self, text: str) -> int:
-        """The first row with this normalised text.
+        """The first row with this text.
 
         Raises:
             KeyError: If there is none.
         """
-        return self._first[self._groups.get(normalised(text))]
+        return self._first[self._groups.get(fold(text))]
 
     def groups_of(self, text: str) -> frozenset[int]:
-        """The groups of the searched passages that are this text, but for a title, after normalisation."""
-        return self._quoted.get(self._groups.get(normalised(text)), frozenset())
+        """The groups of the searched passages that are this text, but for a title."""
+        return self._quoted.get(self._groups.get(fold(text)), frozenset())
 
     def origins(self, text: str) -> frozenset[tuple[int, int]]:
         """(article, language) of those passages, as far as the article is known."""
-        return self._from.get(self._groups.get(normalised(text)), frozenset())
+        return self._from.get(self._groups.get(fold(text)), frozenset())
 
     def article_number(self, name: str | None) -> int:
         """The number of an article, or `UNKNOWN`."""
@@ -142,7 +129,7 @@ def passages_of(corpus: Iterable[Passage], judged: Iterable[str]) -> Passages:
     if not found:
         raise DataError(f"no passage with text among {len(given)} in the corpus; expected one or more")
     groups, articles, languages = Numbers(), Numbers(), Numbers()
-    group = [groups.add(normalised(each.text)) for each in found]
+    group = [groups.add(fold(each.text)) for each in found]
     article = [UNKNOWN if each.article is None else articles.add(each.article) for each in found]
     language = [UNKNOWN if each.language is None else languages.add(each.language) for each in found]
     first: dict[int, int] = {}
@@ -153,14 +140,14 @@ def passages_of(corpus: Iterable[Passage], judged: Iterable[str]) -> Passages:
     for row, each in enumerate(found):
         known = {group[row]}
         if each.also and each.also.strip():
-            known.add(groups.add(normalised(each.also)))
+            known.add(groups.add(fold(each.also)))
         for number in known:
             quoted.setdefault(number, set()).add(group[row])
             if article[row] != UNKNOWN:
                 origins.setdefault(number, set()).add((article[row], language[row]))
     extra: list[str] = []
     for text in judged:
-        number = groups.add(normalised(text))
+        number = groups.add(fold(text))
         if number not in first:
             first[number] = len(found) + len(extra)
             group.append(number)
@@ -202,12 +189,12 @@ def passage_of(document: Document, article_fields: Sequence[str] = ARTICLE) -> P
     fields = document.metadata
     also = document.text if document.title else None
     return Passage(
-        document.id, document.content, article_of(fields, article_fields), language_of(fields), also
+        document.id, document.content, name_in(fields, article_fields), passage_language(fields), also
     )
 
 
 def own_passages(examples: Iterable[tuple[Example, str | None]]) -> Iterator[Passage]:
-    """The passages of training examples as a corpus, each normalised text once, numbered as they come.
+    """The passages of training examples as a corpus, each text once, numbered as they come.
 
     Args:
         examples: Each with the article that its record names, from which its positives come.
@@ -216,7 +203,7 @@ def own_passages(examples: Iterable[tuple[Example, str | None]]) -> Iterator[Pas
     found: dict[int, Passage] = {}
     for example, article in examples:
         for place, text in enumerate(example.passages):
-            number = seen.add(normalised(text))
+            number = seen.add(fold(text))
             known = article if place < len(example.pos) else None  # a negative may come from anywhere
             if number not in found:
                 found[number] = Passage(f"{number:012d}", text, known)
@@ -254,7 +241,7 @@ _READ = {
 }
 
 
-class Given(NamedTuple):
+class MinedExample(NamedTuple):
     """An example with the fields of its record that mean nothing to training."""
 
     example: Example
@@ -262,7 +249,7 @@ class Given(NamedTuple):
 
     def article(self, fields: Sequence[str]) -> str | None:
         """The article from which its positives come, as far as its record says."""
-        return article_of(self.extras, fields)
+        return name_in(self.extras, fields)
 
 
 class Training:
@@ -283,7 +270,7 @@ class Training:
         self.count: int | None = None
         self.digest = ""
 
-    def read(self) -> Iterator[Given]:
+    def read(self) -> Iterator[MinedExample]:
         """All examples, in order.
 
         Raises:
@@ -297,7 +284,9 @@ class Training:
             # Judged pairs are joined when the next query's first one has been read: that one is still to come.
             for read in list(records)[:-1]:
                 del records[read]
-            given = Given(example, {name: value for name, value in record.items() if not _is_read(name)})
+            given = MinedExample(
+                example, {name: value for name, value in record.items() if not _is_read(name)}
+            )
             digest.update(_line(record_of(given, example.neg, None)))
             count += 1
             yield given
@@ -306,7 +295,9 @@ class Training:
         self.count, self.digest = count, digest.hexdigest()
 
 
-def record_of(given: Given, neg: Iterable[str], scores: tuple[Floats, Floats] | None) -> dict[str, Any]:
+def record_of(
+    given: MinedExample, neg: Iterable[str], scores: tuple[Floats, Floats] | None
+) -> dict[str, Any]:
     """An example as a record in our form, with all other fields of its own record."""
     example = given.example
     record: dict[str, Any] = {} if example.id is None else {"id": example.id}

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from triptych.tools.negatives.filters import REASONS
+from triptych.tools.tally import Tally
 
-LONGEST = 300
-"""Characters of a text that are shown."""
+REASONS: dict[str, str] = {
+    "rank": "ranked before the first rank that is mined",
+    "positive": "the text of a positive",
+    "query": "the text of the query",
+    "existing": "a negative that the example has already",
+    "article": "from an article of a positive",
+    "translation": "from a positive's article in another language",
+    "duplicate": "the text of a better candidate",
+    "margin": "scored too near to the positive",
+    "reranker": "scored too near to the positive by the re-ranker",
+    "left over": "more than are kept",
+}
+"""Why a candidate is dropped: the first that holds, in this order."""
+_COUNTS = ("queries", "full", "short", "empty", "negatives", "existing", "candidates")
 
 
 @dataclass
-class Report:
+class NegativesReport:
     """Counts over queries; those of several parts add up.
 
     Attributes:
@@ -25,8 +37,7 @@ class Report:
         negatives: Mined negatives of all.
         existing: Negatives that the examples had and kept.
         candidates: Ranked passages that were looked at: the mined ones and the dropped ones.
-        dropped: Reason (a key of `REASONS`) to how many candidates.
-        samples: Reason to the first candidate that was dropped for it.
+        dropped: Reason (a key of `REASONS`) to candidates, with the first of them.
         sums: Totals of "positive" and "negative" scores and of mined "rank"s, with "positives", the number of
             positives.
         languages: Language as the file names it ("?": it does not) to queries and mined negatives.
@@ -40,44 +51,27 @@ class Report:
     negatives: int = 0
     existing: int = 0
     candidates: int = 0
-    dropped: Counter[str] = field(default_factory=Counter[str])
-    samples: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    dropped: Tally[str, dict[str, Any]] = field(default_factory=Tally[str, dict[str, Any]])
     sums: dict[str, float] = field(default_factory=dict[str, float])
     languages: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def drop(self, reasons: Sequence[str], sample: Mapping[str, dict[str, Any]]) -> None:
-        """Counts candidates of one query that were dropped; `sample` has one of each reason."""
-        self.dropped.update(reasons)
-        for reason, shown in sample.items():
-            self.samples.setdefault(reason, shown)
-
     def keep(self, mined: int, existing: int, wanted: int, language: str | None) -> None:
         """Counts the negatives of one query."""
-        self.queries += 1
-        self.negatives += mined
-        self.existing += existing
-        self.full += mined + existing >= wanted
-        self.short += 0 < mined + existing < wanted
-        self.empty += mined + existing == 0
-        counts = self.languages.setdefault(language or "?", [0, 0])
-        counts[0] += 1
-        counts[1] += mined
+        part = NegativesReport(1, negatives=mined, existing=existing, languages={language or "?": [1, mined]})
+        part.full = int(mined + existing >= wanted)
+        part.empty = int(mined + existing == 0)
+        part.short = 1 - part.full - part.empty
+        self.add(part)
 
-    def total(self, sums: Mapping[str, float]) -> None:
-        """Adds to `sums`."""
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-
-    def add(self, other: Report) -> None:
+    def add(self, later: NegativesReport) -> None:
         """Adds a later part."""
-        for name in ("queries", "full", "short", "empty", "negatives", "existing", "candidates"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dropped.update(other.dropped)
-        self.total(other.sums)
-        for reason, shown in other.samples.items():
-            self.samples.setdefault(reason, shown)
-        for language, (queries, mined) in other.languages.items():
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.dropped.add(later.dropped)
+        for name, value in later.sums.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        for language, (queries, mined) in later.languages.items():
             counts = self.languages.setdefault(language, [0, 0])
             counts[0] += queries
             counts[1] += mined
@@ -89,22 +83,22 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, reasons in their order."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["dropped"] = {reason: self.dropped[reason] for reason in REASONS}
-        values["samples"] = {reason: self.samples[reason] for reason in REASONS if reason in self.samples}
-        values["sums"] = dict(sorted(self.sums.items()))
-        values["languages"] = dict(sorted(self.languages.items()))
-        values["means"] = {name: self.mean(name) for name in ("positive", "negative", "rank")}
-        return values
+        first = self.dropped.first
+        return {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "dropped": {reason: self.dropped[reason] for reason in REASONS},
+            "samples": {reason: first[reason] for reason in REASONS if reason in first},
+            "sums": dict(sorted(self.sums.items())),
+            "languages": dict(sorted(self.languages.items())),
+            "facts": self.facts,
+            "means": {name: self.mean(name) for name in ("positive", "negative", "rank")},
+        }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Report:
+    def from_json(cls, values: Mapping[str, Any]) -> NegativesReport:
         """The inverse of `to_json`."""
-        known: dict[str, Any] = {name: values[name] for name in cls.__dataclass_fields__}
-        known["dropped"] = Counter(known["dropped"])
-        return cls(**known)
-
-
-def shortened(text: str) -> str:
-    """A text as it is shown."""
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        dropped: Tally[str, dict[str, Any]] = Tally(
+            Counter(values["dropped"]), {reason: [sample] for reason, sample in values["samples"].items()}
+        )
+        rest = {name: values[name] for name in (*_COUNTS, "sums", "languages", "facts")}
+        return cls(dropped=dropped, **rest)

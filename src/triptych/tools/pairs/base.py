@@ -1,9 +1,4 @@
-"""Documents with structure and aligned translations: what weak pairs are mined from, and its JSON Lines form.
-
-A weak pair: two texts of which the first stands for a query and the second for a passage that answers it.
-
-How much is taken of a document, and which part of it where there is more.
-"""
+"""Structured documents and aligned translations, the weak pairs mined from them, and the limits of what is taken."""
 
 from __future__ import annotations
 
@@ -248,7 +243,7 @@ class Pair(NamedTuple):
         return f"{digest(*self[:7]):016x}"
 
 
-def to_record_of_pairs(pair: Pair) -> dict[str, Any]:
+def pair_record(pair: Pair) -> dict[str, Any]:
     """A pair in the form of training data, with its provenance.
 
     ``{"query", "pos": [passage], "neg": [], "lang", "kind", "source", "key", "id"}``; where they are known and say
@@ -297,17 +292,14 @@ class Limits:
                 raise InputError(f"Limits: got {name} {getattr(self, name)}; expected at least 1")
 
 
-def drawn(
+def sample(
     items: Sequence[_T], most: int, limits: Limits, owner: StructuredDocument | Translations, what: str
 ) -> Sequence[_T]:
-    """At most so many of the items, in their order; the choice is a function of the seed and the document."""
+    """At most `most` of the items, in their order; the choice is a function of the seed and the document."""
     if len(items) <= most:
         return items
-    lang = (
-        owner.lang
-        if isinstance(owner, StructuredDocument) and what in ("keyword", "link", "neighbour")
-        else ""
-    )
+    by_language = isinstance(owner, StructuredDocument) and what in ("keyword", "link", "neighbour")
+    lang = owner.lang if by_language else ""
     drawing = random.Random("\0".join((str(limits.seed), owner.source, owner.key, lang, what)))
     return [items[number] for number in sorted(drawing.sample(range(len(items)), most))]
 
@@ -317,5 +309,5 @@ def language_pairs(
 ) -> list[tuple[int, int]]:
     """Ordered pairs of different numbers below `count`: all, or as many as `limits` wants."""
     total = count * (count - 1)
-    numbers = drawn(range(total), limits.language_pairs, limits, owner, what)
+    numbers = sample(range(total), limits.language_pairs, limits, owner, what)
     return [(n // (count - 1), n % (count - 1) + (n % (count - 1) >= n // (count - 1))) for n in numbers]

@@ -1,17 +1,15 @@
-"""Joins of 64-bit keys that need memory for one range of keys at a time, whatever the number of keys.
+"""Duplicates among pairs, and pairs that hold text of evaluation sets.
 
-Exact and near duplicates among pairs.
+Keys are joined one range at a time, so that memory does not grow with their number.
 
 A pair is an exact duplicate if both its sides have the words of an earlier pair's sides, and a near duplicate if
-both sides are nearly those of an earlier pair: the same passage under another query is no duplicate. Likeness is the
+both sides are nearly those of an earlier pair: the same passage under another query is no duplicate. Similarity is the
 Jaccard index of the sets of two words in a row, estimated by MinHash [Broder 1997]; candidates are found by
 locality-sensitive hashing with `BANDS` bands of `ROWS` values of each side, and verified with all values.
 
-Decontamination: pairs that hold text of named evaluation files.
-
-A text of an evaluation set counts as found in a pair if the two share `words` words in a row (in scripts without
-spaces, three times as many characters). Of a shorter text all of it must be found; one of fewer than `SHORTEST` words
-counts only if it is a query and one side of the pair has its words and no others.
+A text of an evaluation set contaminates a pair if the two share `words` words in a row (in scripts without spaces,
+three times as many characters). Of a shorter text all of it must be found; one of fewer than `SHORTEST` words counts
+only if it is a query and one side of the pair has its words and no others.
 """
 
 from __future__ import annotations
@@ -27,14 +25,34 @@ from numpy.typing import NDArray
 
 from triptych.collections.examples import QUERY
 from triptych.errors import InputError, MissingExtra
-from triptych.io import open_source, read_lines, write_json
+from triptych.io import open_source, read_lines, replacing, write_json
 from triptych.records import JSONL, PARQUET, ending, files_of, parsed, places_of
-from triptych.text import CHARS_PER_WORD, Hashes, digest, fold, gram_size, mixed, ngrams, unit_hashes, units
+from triptych.text import (
+    CHARS_PER_WORD,
+    Hashes,
+    digest,
+    fold,
+    gram_size,
+    mixed,
+    ngrams,
+    ngrams_of_sizes,
+    unit_hashes,
+    units,
+)
 from triptych.tools.pairs.base import Pair
-from triptych.tools.pairs.engine import save
 
 KEYED = np.dtype([("key", "<u8"), ("id", "<u8")])
 _TOP = 1 << 64
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an array as .npy, atomically.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def write_keys(path: Path, keys: Hashes, ids: Hashes) -> None:
@@ -48,7 +66,7 @@ def write_keys(path: Path, keys: Hashes, ids: Hashes) -> None:
     table = np.empty(len(keys), KEYED)
     order = np.lexsort((ids, keys))
     table["key"], table["id"] = keys[order], ids[order]
-    save(path, table)
+    write_array(path, table)
 
 
 def key_range(paths: Iterable[Path], number: int, ranges: int) -> NDArray[np.void]:
@@ -75,8 +93,8 @@ def frequent(table: NDArray[np.void], least: int) -> Hashes:
     return table["key"][starts][counts >= least]
 
 
-def stars(table: NDArray[np.void]) -> NDArray[np.uint64]:
-    """Each owner of a key beside the first owner of that key: uint64 ``[E, 2]`` of (other, first), each once."""
+def later_owners(table: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Every later owner of a key with the first owner of that key: uint64 ``[E, 2]`` of (later, first), each once."""
     starts = _starts(table)
     counts = np.diff(np.append(starts, len(table)))
     first = np.repeat(table["id"][starts], counts)
@@ -100,11 +118,6 @@ _FALSE = 1 / 256  # how often two different values agree in the byte that is kep
 def pair_ids(part: int, count: int) -> Hashes:
     """Numbers of the pairs of a part, uint64, in order over all parts."""
     return (np.uint64(part) << np.uint64(_ROW_BITS)) + np.arange(count, dtype=np.uint64)
-
-
-def exact_key(pair: Pair) -> int:
-    """The same for pairs with the same words on both sides."""
-    return digest(fold(pair.query), fold(pair.passage))
 
 
 def shingles(text: str) -> Hashes:
@@ -139,11 +152,11 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
 def write_signs(folder: Path, part: int, pairs: Sequence[Pair], *, near: bool) -> None:
     """Writes what the duplicates of a part's pairs are found by."""
     ids = pair_ids(part, len(pairs))
-    exact = np.fromiter(map(exact_key, pairs), np.uint64, len(pairs))
+    exact = np.array([digest(fold(pair.query), fold(pair.passage)) for pair in pairs], np.uint64)
     if near:
         query, passage = signatures([p.query for p in pairs]), signatures([p.passage for p in pairs])
         both = np.concatenate([query, passage], axis=1).astype(np.uint8)
-        save(sign_file(folder, part), both)
+        write_array(sign_file(folder, part), both)
         keys = np.concatenate([_band_keys(query, passage, band) for band in range(BANDS)])
         write_keys(near_file(folder, part), keys, np.tile(ids, BANDS))
     write_keys(exact_file(folder, part), exact, ids)
@@ -164,11 +177,6 @@ def sign_file(folder: Path, part: int) -> Path:
     return folder / f"signs-{part:05}.npy"
 
 
-def exact_duplicates(paths: Iterable[Path], number: int, ranges: int) -> NDArray[np.uint64]:
-    """(pair, earlier pair) for the exact duplicates in a range of keys: uint64 ``[E, 2]``."""
-    return stars(key_range(paths, number, ranges))
-
-
 def near_duplicates(
     folder: Path, parts: int, number: int, ranges: int, threshold: float
 ) -> NDArray[np.uint64]:
@@ -181,7 +189,7 @@ def near_duplicates(
         ranges: How many ranges there are.
         threshold: Least estimated Jaccard index, of the queries and of the passages.
     """
-    edges = stars(key_range((near_file(folder, part) for part in range(parts)), number, ranges))
+    edges = later_owners(key_range((near_file(folder, part) for part in range(parts)), number, ranges))
     if not len(edges):
         return edges
     like = _rows(folder, edges[:, 0]) == _rows(folder, edges[:, 1])
@@ -279,12 +287,12 @@ def write_evaluation(folder: Path, texts: Iterable[EvaluationText], words: int =
         step = gram_size(parts, 1)
         size = min(words, len(parts) // step) * step
         if size >= SHORTEST * step:
-            found.setdefault((step, size), []).append(grams_of_sizes(unit_hashes(parts), {size})[size])
+            found.setdefault((step, size), []).append(ngrams(unit_hashes(parts), size))
         elif parts and is_query:
             wholes.add(digest(*parts))
     for key, grams in found.items():
-        save(_gram_file(folder, *key), np.unique(np.concatenate(grams)))
-    save(folder / "wholes.npy", np.array(sorted(wholes), np.uint64))
+        write_array(_gram_file(folder, *key), np.unique(np.concatenate(grams)))
+    write_array(folder / "wholes.npy", np.array(sorted(wholes), np.uint64))
     write_json(folder / "sizes.json", sorted(found))  # last: it says that the others are there
 
 
@@ -324,20 +332,8 @@ class Contamination:
         if len(parts) < SHORTEST * CHARS_PER_WORD and digest(*parts) in self._wholes:
             return True
         tables = {size: table for size, table in self._grams.get(step, {}).items() if size <= len(parts)}
-        grams = grams_of_sizes(unit_hashes(parts), set(tables))
+        grams = ngrams_of_sizes(unit_hashes(parts), set(tables))
         return any(_any_in(grams[size], table) for size, table in tables.items())
-
-
-def grams_of_sizes(hashes: Hashes, sizes: set[int]) -> dict[int, Hashes]:
-    """`words.ngrams` for several sizes at once: one step for each length up to the longest."""
-    found: dict[int, Hashes] = {}
-    total = np.zeros(len(hashes), np.uint64)
-    for size in range(1, max(sizes, default=0) + 1):
-        count = max(0, len(hashes) - size + 1)
-        total = mixed(total[:count] + hashes[size - 1 :])
-        if size in sizes:
-            found[size] = total
-    return found
 
 
 def _any_in(grams: Hashes, table: Hashes) -> bool:

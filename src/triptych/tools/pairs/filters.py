@@ -1,11 +1,7 @@
-"""Filters that look at one pair alone.
+"""Filters of single pairs, and the consistency filter: a model must find a query's own passage among others.
 
-The consistency filter: a model must find a query's own passage among a sample of others.
-
-The method of weak pairs as E5 cleans them (arXiv 2212.03533, section 4.1), with a sample of the same language in
-place of the whole corpus, so that the cost grows linearly.
-
-An encoder as the scorer of the consistency filter.
+Consistency is the method by which E5 cleans weak pairs (arXiv 2212.03533, section 4.1), with a sample of the same
+language in place of the whole corpus, so that the cost grows linearly.
 """
 
 from __future__ import annotations
@@ -16,26 +12,24 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.encode.encoder import Encoder, TruncationWarning
 from triptych.errors import InputError
-from triptych.text import LanguageCheck, digest, fold, units, weight, word_chars
+from triptych.text import LanguageCheck, digest, fold, letters, units, word_chars
 from triptych.tools.pairs.base import Pair
 from triptych.tools.pairs.kinds import TRANSLATED
-from triptych.tools.pairs.tally import Filter
+from triptych.tools.pairs.report import Filter
 
-PAIR_FILTERS = ("length", "symbols", "copy", "language", "boilerplate", "contamination")
-"""Filters that look at one pair, in the order in which they run: the cheap ones first."""
 _TERMS = frozenset(("term-translation",))
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What the filters let pass. Letters are letters and digits, weighed by `words.weight`.
+    """What the filters let pass. Letters are letters and digits, counted by `triptych.text.letters`.
 
     Attributes:
         query_letters: Fewest letters of a query.
@@ -61,7 +55,7 @@ class Thresholds:
 
 def long_enough(pair: Pair, limits: Thresholds) -> bool:
     """Length filter: neither too short nor, for a query, too long; translations of about the same length."""
-    query, passage = weight(pair.query), weight(pair.passage)
+    query, passage = letters(pair.query), letters(pair.passage)
     if pair.kind in _TERMS:
         return min(query, passage) >= 1 and max(len(pair.query), len(pair.passage)) <= limits.query_chars
     if pair.kind in TRANSLATED:
@@ -137,18 +131,13 @@ def pair_filters(
 
 
 def _is_words(text: str, limits: Thresholds) -> bool:
-    letters = sum(map(str.isalpha, text))
-    digits = sum(map(str.isdigit, text))
-    seen = len("".join(text.split()))
-    return word_chars(text) >= limits.letters * seen and digits <= limits.digits * (letters + digits)
+    alphabetic, digits = sum(map(str.isalpha, text)), sum(map(str.isdigit, text))
+    visible = len("".join(text.split()))
+    return word_chars(text) >= limits.letters * visible and digits <= limits.digits * (alphabetic + digits)
 
 
-class Scorer(Protocol):
-    """A model that says how well queries and passages fit; `triptych.tools.pairs.filters.EncoderScorer` is one."""
-
-    def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
-        """Scores of all queries with all passages: ``[Q, P]``, greater is better."""
-        ...
+Scorer: TypeAlias = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
+"""Scores of all queries with all passages, ``[Q, P]``, greater is better; such as `EncoderScorer`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
@@ -23,19 +23,10 @@ from triptych.records import (
     to_document,
     tsv_rows,
 )
+from triptych.text import is_code, is_path_code
 from triptych.tools.pairs.base import Link, Minable, StructuredDocument, Translations, parse
 from triptych.tools.pairs.outline import Outline, html_outline, markdown_outline, text_outline
 
-_LANGUAGE = re.compile(r"([a-z]{2,3})(?:[-_@][A-Za-z]{2,8}){0,2}")
-# ISO 639-1 and the longer codes that manuals are published in: a folder "to" is a language, one "doc" is not.
-_CODES = """
-    aa ab af am an ar as ast av ay az ba be bg bi bm bn bo br bs ca ce ceb ch ckb co cr cs csb cu cv cy da de dv
-    dz ee el en eo es et eu fa ff fi fil fj fo fr fy ga gd gl gn gu gv ha he hi ho hr hsb ht hu hy hz ia id ie
-    ig ii ik io is it iu ja jv ka kab kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mai mg
-    mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw
-    sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz
-    ve vi vo wa wo xh yi yo yue za zh zu
-"""
 _SECTION_HEADINGS = ("heading", "title", "name")
 _SECTION_TEXTS = ("text", "content", "contents", "body", "paragraphs")
 _DESCRIPTIONS = ("description", "summary", "abstract")
@@ -211,8 +202,8 @@ def _table(source: Source, is_csv: bool, file: MinedFile, how: Origin) -> Iterat
     if first is None:
         return
     languages = first[1]
-    if len(languages) < 2 or not all(map(_LANGUAGE.fullmatch, languages)):
-        for number, record in table_records(_chained(first, rows), Fields(), source.name):
+    if len(languages) < 2 or not all(map(is_code, languages)):
+        for number, record in table_records(chain([first], rows), Fields(), source.name):
             yield _of_record(record, Place(source.name, number), file, how)
         return
     for number, cells in rows:
@@ -222,11 +213,6 @@ def _table(source: Source, is_csv: bool, file: MinedFile, how: Origin) -> Iterat
             )
         texts = {lang: (cell,) for lang, cell in zip(languages, cells, strict=True) if cell.strip()}
         yield Translations(_source(file, how), str(number), "sentence", texts, how.licence)
-
-
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _source(file: MinedFile, how: Origin) -> str:
@@ -252,18 +238,13 @@ def _split_language(path: str, how: Origin) -> tuple[str, str]:
     if not how.languages_in_paths:
         return path, ""
     stem, dot, ending = path.rpartition(".")
-    if dot and _is_language(ending):
+    if dot and is_path_code(ending):
         return stem, ending
     parts: Sequence[str] = path.split("/")
-    place = next((n for n, part in enumerate(parts[:-1]) if _is_language(part)), None)
+    place = next((n for n, part in enumerate(parts[:-1]) if is_path_code(part)), None)
     if place is None:
         return path, ""
     return "/".join((*parts[:place], *parts[place + 1 :])), parts[place]
-
-
-def _is_language(name: str) -> bool:
-    match = _LANGUAGE.fullmatch(name)
-    return match is not None and f" {match[1]} " in _CODES.replace("\n", " ")
 
 
 def _inner_links(links: Iterable[Link], key: str, how: Origin) -> Iterator[Link]:

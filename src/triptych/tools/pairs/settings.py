@@ -1,27 +1,26 @@
-"""What a run of mining depends on, and nothing that it does not depend on (workers, engine)."""
+"""Everything that the result of pair mining depends on; the number of workers is not among it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from triptych.config import unknown_key
 from triptych.errors import DataError, InputError
 from triptych.tools.pairs.base import Limits
 from triptych.tools.pairs.duplicates import SHORTEST, WORDS
-from triptych.tools.pairs.filters import PAIR_FILTERS, Consistency, Thresholds
+from triptych.tools.pairs.filters import Consistency, Thresholds
 from triptych.tools.pairs.kinds import KINDS, check_kinds
 from triptych.tools.pairs.reading import MinedFile, Origin
+from triptych.tools.pairs.report import FILTERS
 
 PART_BYTES = 4 << 20
-"""About how many bytes of files as they are on the disk make a part."""
-MOST_PARTS = 4096
-FILTERS = (*PAIR_FILTERS, "exact-duplicate", "near-duplicate", "consistency")
-"""All filters of pairs, in the order in which they run."""
+"""Approximate bytes of files, as they are on the disk, per part."""
+MAX_PARTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +82,22 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         InputError: For an unknown name (the nearest is named), a value of another type, or one out of range.
     """
     for name, value in changes.items():
-        group, dot, field_name = name.rpartition(".")
-        owner: Any = getattr(settings, group, None) if dot else settings
-        known = _values(owner)
-        old = known.get(field_name)
-        if field_name not in known or is_dataclass(old) or isinstance(old, tuple):
-            near = get_close_matches(name, _names(settings), n=1)
-            raise InputError(f"settings: no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if isinstance(value, bool) != isinstance(old, bool) or not isinstance(value, _types(old)):
+        groups: dict[str, Any] = asdict(settings)
+        known = {key: old for key, old in groups.items() if not isinstance(old, dict | tuple)}
+        known |= {
+            f"{key}.{k}": v for key, old in groups.items() if isinstance(old, dict) for k, v in old.items()
+        }
+        if name not in known:
+            raise unknown_key(name, known, "settings")
+        old = known[name]
+        kinds = (int, float) if isinstance(old, float) else (int,) if old is None else (type(old),)
+        if isinstance(value, bool) != isinstance(old, bool) or not isinstance(value, kinds):
             raise InputError(f"settings: {name} is {value!r}; expected a value such as {old!r}")
-        changed: Any = replace(owner, **{field_name: value})
-        settings = replace(settings, **{group: changed}) if dot else changed
+        group, _, field_name = name.rpartition(".")
+        if group:
+            field_name, value = group, replace(getattr(settings, group), **{field_name: value})
+        settings = replace(settings, **{field_name: value})
     return settings
-
-
-def _values(owner: Any) -> dict[str, Any]:
-    """The fields of a group of settings; none of anything else."""
-    return {each.name: getattr(owner, each.name) for each in fields(owner)} if is_dataclass(owner) else {}
-
-
-def _types(old: Any) -> tuple[type, ...]:
-    return (int, float) if isinstance(old, float) else (int,) if old is None else (type(old),)
-
-
-def _names(settings: Any, before: str = "") -> list[str]:
-    """The names of all settings that `with_changes` takes."""
-    names: list[str] = []
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if is_dataclass(value):
-            names += _names(value, f"{each.name}.")
-        elif not isinstance(value, tuple):
-            names.append(before + each.name)
-    return names
 
 
 def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
@@ -123,7 +105,7 @@ def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
     if settings.parts is not None:
         return settings.parts
     total = sum(file.path.stat().st_size for file in files)
-    return min(MOST_PARTS, 1 + total // PART_BYTES)
+    return min(MAX_PARTS, 1 + total // PART_BYTES)
 
 
 def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:

@@ -1,6 +1,6 @@
 """The stages of mining, each a function of a job and one item that reads and writes files of the work folder.
 
-A stage does nothing for an item whose last file is there: so an interrupted run goes on. What an item gives depends on
+A stage does nothing for an item whose last file exists, so an interrupted run resumes. The result of an item depends on
 the job alone, never on the workers.
 """
 
@@ -9,29 +9,28 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import zstandard
 
-from triptych.io import write_json
+from triptych.io import replacing, write_json
 from triptych.records import Place, places_of
 from triptych.text import LanguageCheck, digest
-from triptych.tools.pairs import duplicates as twins
-from triptych.tools.pairs.base import Pair, StructuredDocument, Translations, parse, to_line
-from triptych.tools.pairs.base import to_record_of_pairs as to_record
-from triptych.tools.pairs.duplicates import Contamination, frequent, key_range, write_keys
-from triptych.tools.pairs.engine import is_shuffled, read_part, save, shuffling, write_lines
+from triptych.tools.pairs import duplicates as dedup
+from triptych.tools.pairs.base import Pair, StructuredDocument, Translations, pair_record, parse, to_line
+from triptych.tools.pairs.duplicates import Contamination, frequent, key_range, write_array, write_keys
 from triptych.tools.pairs.filters import Scorer, inconsistent, line_digest, pair_filters
-from triptych.tools.pairs.kinds import mine_group, mine_translations
+from triptych.tools.pairs.kinds import mine_group, mine_translations, unaligned, without_untranslated
 from triptych.tools.pairs.reading import MinedFile, read_minable
+from triptych.tools.pairs.report import PairCounts
 from triptych.tools.pairs.settings import Settings
-from triptych.tools.pairs.tally import Tally, counted, filtered
-from triptych.tools.pairs.translated import unaligned, without_untranslated
+from triptych.tools.resume import put_part
 
 _SITE = re.compile(r"(.+\S)\s+[-–—|·:»]\s+(.+)", re.DOTALL)
 
@@ -76,9 +75,14 @@ class Job:
         """The files of a stage, in order."""
         return (self.file(stage, number, ending) for number in range(count))
 
-    def result(self, part: int) -> Path:
-        """The pairs of a part."""
-        return self.out / f"pairs-{part:05}.jsonl.zst"
+    def runs(self, name: str) -> bool:
+        """Whether a filter runs."""
+        return name in self.settings.filters and (name != "contamination" or bool(self.settings.against))
+
+    @property
+    def language_check(self) -> LanguageCheck | None:
+        """The check of languages, if its filter runs."""
+        return LanguageCheck() if self.runs("language") else None
 
 
 def read(job: Job, batch: Batch) -> None:
@@ -86,32 +90,27 @@ def read(job: Job, batch: Batch) -> None:
     path = job.file("read", batch.number, "frames")
     if is_shuffled(path):
         return
-    tally = Tally()
-    check = _language_check(job)
+    counts = PairCounts()
+    check = job.language_check
     with shuffling(path) as writer:
-        for found in chain.from_iterable(read_minable(file, job.settings.origin) for file in batch.files):
-            part = digest(found.source, found.key) % job.parts
-            if isinstance(found, Translations):
-                tally.texts["translations", "", found.source] += 1
-                writer.add(part, to_line(found))
+        for document in chain.from_iterable(read_minable(file, job.settings.origin) for file in batch.files):
+            part = digest(document.source, document.key) % job.parts
+            if isinstance(document, Translations):
+                counts.texts["translations", "", document.source] += 1
+                writer.add(part, to_line(document))
                 continue
-            document = found
             if not document.lang and check:
-                document = replace(
-                    document, lang=check.identify(" ".join(b.text for b in document.blocks[:20]))
-                )
-            tally.texts["documents", document.lang, document.source] += 1
+                lang = check.identify(" ".join(block.text for block in document.blocks[:20]))
+                document = replace(document, lang=lang)
+            cell = document.lang, document.source
+            counts.texts["documents", *cell] += 1
             for link in document.links:
-                line = {
-                    "link": link.text,
-                    "source": document.source,
-                    "key": link.target,
-                    "lang": document.lang,
-                }
-                writer.add(digest(document.source, link.target) % job.parts, _line(line))
-                tally.texts["links", document.lang, document.source] += 1
+                names = {"source": document.source, "key": link.target, "lang": document.lang}
+                line = json.dumps({"link": link.text, **names}, ensure_ascii=False) + "\n"
+                writer.add(digest(document.source, link.target) % job.parts, line)
+                counts.texts["links", *cell] += 1
             writer.add(part, to_line(replace(document, links=())))
-        write_json(path.with_suffix(".json"), tally.to_dict())
+        write_json(path.with_suffix(".json"), counts.to_dict())
 
 
 def lines(job: Job, part: int) -> None:
@@ -138,7 +137,7 @@ def recurring(job: Job, number: int) -> None:
     path = job.file("recurring", number, "npy")
     if not path.exists():
         table = key_range(job.files("lines", job.parts, "npy"), number, job.ranges)
-        save(path, frequent(table, job.settings.recurring))
+        write_array(path, frequent(table, job.settings.recurring))
 
 
 def mine(job: Job, part: int) -> None:
@@ -146,33 +145,32 @@ def mine(job: Job, part: int) -> None:
     done = job.file("made", part, "json")
     if done.exists():
         return
-    tally = Tally()
+    counts = PairCounts()
     groups = _groups(job, part)
-    tally.texts += groups.counts
+    counts.texts += groups.counts
     common = _recurring_lines(job)
-    contaminated = Contamination(job.work / "evaluation") if _wants(job, "contamination") else None
     filters = pair_filters(
         job.settings.filters,
         job.settings.thresholds,
-        language=_language_check(job),
+        language=job.language_check,
         recurring=common,
-        contaminated=contaminated,
+        contaminated=Contamination(job.work / "evaluation") if job.runs("contamination") else None,
     )
-    pairs = list(filtered(_mined(job, groups, common, tally.texts), filters, tally))
-    write_lines(job.file("made", part, "jsonl.zst"), (_line(list(pair)) for pair in pairs), level=1)
-    twins.write_signs(job.work, part, pairs, near=_wants(job, "near-duplicate"))
-    write_json(done, tally.to_dict())
+    pairs = list(counts.filter(_mine(job, groups, common, counts.texts), filters))
+    dedup.write_signs(job.work, part, pairs, near=job.runs("near-duplicate"))
+    made = job.file("made", part, "jsonl.zst")
+    put_part(made, map(list, pairs), done, counts.to_dict(), level=1, compact=True)
 
 
 def duplicates(job: Job, number: int) -> None:
     """Finds the duplicates of a range of keys."""
-    near, exact = job.file("near-twins", number, "npy"), job.file("exact-twins", number, "npy")
+    near, exact = job.file("near-duplicate", number, "npy"), job.file("exact-duplicate", number, "npy")
     if not exact.exists():
-        if _wants(job, "near-duplicate"):
-            found = twins.near_duplicates(job.work, job.parts, number, job.ranges, job.settings.near)
-            save(near, found)
-        paths = (twins.exact_file(job.work, part) for part in range(job.parts))
-        save(exact, twins.exact_duplicates(paths, number, job.ranges))
+        if job.runs("near-duplicate"):
+            edges = dedup.near_duplicates(job.work, job.parts, number, job.ranges, job.settings.near)
+            write_array(near, edges)
+        paths = (dedup.exact_file(job.work, part) for part in range(job.parts))
+        write_array(exact, dedup.later_owners(key_range(paths, number, job.ranges)))
 
 
 def finish(job: Job, part: int) -> None:
@@ -180,25 +178,26 @@ def finish(job: Job, part: int) -> None:
     done = job.file("done", part, "json")
     if done.exists():
         return
-    pairs = [Pair(*values) for values in _records(job.file("made", part, "jsonl.zst"))]
-    tally = Tally()
+    made = job.file("made", part, "jsonl.zst")
+    pairs = [Pair(*json.loads(raw)) for _, raw in places_of(made) if isinstance(raw, str)]
+    counts = PairCounts()
     left = list(range(len(pairs)))
     for name in ("exact-duplicate", "near-duplicate"):
-        if _wants(job, name):
-            drops = _drops(job, name.replace("duplicate", "twins"), part)
+        if job.runs(name):
+            drops = _drops(job, name, part)
             for row in (row for row in left if row in drops):
-                tally.drop(name, pairs[row], "of an earlier pair" + (" of this part" * (drops[row] == part)))
+                counts.drop(name, pairs[row], "of an earlier pair" + (" of this part" * (drops[row] == part)))
             left = [row for row in left if row not in drops]
-    if job.scorer is not None and _wants(job, "consistency"):
+    if job.scorer is not None and job.runs("consistency"):
         seed = digest(str(job.settings.limits.seed), str(part))
         found = inconsistent([pairs[row] for row in left], job.scorer, job.settings.consistency, seed)
         ranks = {left[number]: rank for number, rank in found}
         for row in sorted(ranks):
-            tally.drop("consistency", pairs[row], f"rank {ranks[row]}")
+            counts.drop("consistency", pairs[row], f"rank {ranks[row]}")
         left = [row for row in left if row not in ranks]
-    kept = counted((pairs[row] for row in left), tally)
-    write_lines(job.result(part), (_line(to_record(pair)) for pair in kept), level=9)
-    write_json(done, tally.to_dict())
+    kept = list(counts.keep(pairs[row] for row in left))
+    out = job.out / f"pairs-{part:05}.jsonl.zst"
+    put_part(out, map(pair_record, kept), done, counts.to_dict(), compact=True)
 
 
 class _Groups(NamedTuple):
@@ -240,23 +239,22 @@ def _groups(job: Job, part: int) -> _Groups:
     return _Groups([list(held.values()) for held in documents.values()], links, translations, counts)
 
 
-def _mined(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[Any]) -> Iterator[Pair]:
+def _mine(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[Any]) -> Iterator[Pair]:
     """All pairs of a part, before any filter."""
-    how = job.settings
+    limits, kinds = job.settings.limits, job.settings.kinds
     for group in groups.documents:
-        cleaned = [
-            _without_recurring(document, recurring, counts) for document in _translated(job, group, counts)
-        ]
+        if job.runs("language"):
+            group = list(_without_untranslated(group, counts))
         yield from mine_group(
-            cleaned,
-            how.limits,
-            how.kinds,
+            [_without_recurring(document, recurring, counts) for document in group],
+            limits,
+            kinds,
             common=lambda heading, document: _digest_of(document, heading) in recurring,
             linked=groups.linked,
         )
-    for found in groups.translations:
-        counts["sentences without a partner", "", found.source] += unaligned(found)
-        yield from mine_translations(found, how.limits, how.kinds)
+    for record in groups.translations:
+        counts["sentences without a partner", "", record.source] += unaligned(record)
+        yield from mine_translations(record, limits, kinds)
 
 
 def split_title(title: str) -> tuple[str, str]:
@@ -270,13 +268,10 @@ def split_title(title: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (title, "")
 
 
-def _translated(
-    job: Job, group: list[StructuredDocument], counts: Counter[Any]
+def _without_untranslated(
+    group: list[StructuredDocument], counts: Counter[Any]
 ) -> Iterator[StructuredDocument]:
-    """The documents without what was left in English, if the filter of languages is wanted."""
-    if not _wants(job, "language"):
-        yield from group
-        return
+    """The documents without what was left in English."""
     for document, blocks, keywords in without_untranslated(group):
         counts["blocks", document.lang, document.source] += blocks
         counts["blocks untranslated", document.lang, document.source] += blocks
@@ -316,7 +311,7 @@ def _without_recurring(
 
 def _recurring_lines(job: Job) -> frozenset[int]:
     """The lines that recur, if the filter of that name is wanted."""
-    if not _wants(job, "boilerplate"):
+    if not job.runs("boilerplate"):
         return frozenset()
     return frozenset(
         chain.from_iterable(np.load(path).tolist() for path in job.files("recurring", job.ranges, "npy"))
@@ -325,7 +320,7 @@ def _recurring_lines(job: Job) -> frozenset[int]:
 
 def _drops(job: Job, stage: str, part: int) -> dict[int, int]:
     """Row of a pair of this part that is dropped, and the part of the earliest pair that it repeats."""
-    first, last = twins.pair_ids(part, 1)[0], twins.pair_ids(part + 1, 1)[0]
+    first, last = dedup.pair_ids(part, 1)[0], dedup.pair_ids(part + 1, 1)[0]
     found: dict[int, int] = {}
     for path in job.files(stage, job.ranges, "npy"):
         edges = np.load(path, mmap_mode="r")
@@ -335,23 +330,74 @@ def _drops(job: Job, stage: str, part: int) -> dict[int, int]:
     return found
 
 
-def _records(path: Path) -> Iterator[list[str]]:
-    return (json.loads(raw) for _, raw in places_of(path) if isinstance(raw, str))
+_BUFFER_BYTES = 32 << 20  # text that is held before frames are written
 
 
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+class ShuffleWriter:
+    """Takes lines for parts; created by `shuffling`.
+
+    Args:
+        file: Where the frames go.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.frames: list[tuple[int, int, int]] = []
+        self._file = file
+        self._lines: dict[int, list[bytes]] = {}
+        self._bytes = self._offset = 0
+        self._compressor = zstandard.ZstdCompressor(level=1)
+
+    def add(self, part: int, line: str) -> None:
+        """Adds a line (with its line break) to a part."""
+        data = line.encode()
+        self._lines.setdefault(part, []).append(data)
+        self._bytes += len(data)
+        if self._bytes >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the buffered lines, one frame per part."""
+        for part, lines in sorted(self._lines.items()):
+            frame = self._compressor.compress(b"".join(lines))
+            self._file.write(frame)
+            self.frames.append((part, self._offset, len(frame)))
+            self._offset += len(frame)
+        self._lines, self._bytes = {}, 0
 
 
-def _wants(job: Job, name: str) -> bool:
-    return name in job.settings.filters and (name != "contamination" or bool(job.settings.against))
+@contextmanager
+def shuffling(path: Path) -> Generator[ShuffleWriter]:
+    """Yields a writer of lines to parts, which needs about 32 MB of memory, whatever is written.
+
+    Args:
+        path: Where the frames go; the table of the frames (part, offset, length) goes to the same name with
+            ``.npy`` after it, last.
+
+    Raises:
+        StorageError: If they cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        writer = ShuffleWriter(file)
+        yield writer
+        writer.flush()
+    write_array(_table(path), np.array(writer.frames, np.int64).reshape(-1, 3))
 
 
-def _language_check(job: Job) -> LanguageCheck | None:
-    return _shared_check() if _wants(job, "language") else None
+def read_part(paths: Iterable[Path], part: int) -> Iterator[str]:
+    """The lines of a part in all files, in the order of the files and of their writing."""
+    decompressor = zstandard.ZstdDecompressor()
+    for path in paths:
+        frames = np.load(_table(path))
+        with path.open("rb") as file:
+            for _, offset, length in frames[frames[:, 0] == part].tolist():
+                file.seek(offset)
+                yield from decompressor.decompress(file.read(length)).decode().split("\n")[:-1]
 
 
-@cache
-def _shared_check() -> LanguageCheck:
-    """One for each process: its tables take a second to load."""
-    return LanguageCheck()
+def is_shuffled(path: Path) -> bool:
+    """Whether both files of `shuffling` exist."""
+    return _table(path).exists()
+
+
+def _table(path: Path) -> Path:
+    return path.with_name(path.name + ".npy")

@@ -1,149 +1,223 @@
-"""Prompts by language, from files: ``prompts/LANGUAGE.txt``.
+"""Many requests at once: retries, a budget that is never exceeded, and every answer kept.
 
-A file has the instructions, a line ``---``, and the request, in which ``{title}`` and ``{passage}`` are replaced.
-Languages without a file get ``other.txt``, which is in English and asks for a question in ``{language}``.
-
-Many requests at once: patient with servers that are busy, within a budget, every answer kept at once.
+Answers are kept in an SQLite file with a write-ahead log: an answer is on the disk before the next request is made, so
+that nothing is paid for twice. A process that is killed loses only what it had not received.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Self, cast
 
-from triptych.errors import DataError, EndpointError, InputError
+from triptych.errors import DataError, EndpointError, InputError, StorageError
 from triptych.tools.synthesize.client import (
     NO_TOKENS,
-    Again,
-    Answers,
-    Budget,
+    Answer,
     Client,
-    Denied,
     Endpoint,
+    Messages,
+    RefusedError,
+    RetryableError,
     Tokens,
-    connected,
+    connect,
 )
+from triptych.tools.tally import Tally
+from triptych.types import Progress
 
-_PACKAGE = "triptych.tools.synthesize"
-OTHER = "other"
-NOTHING = "NONE"
-"""What the model is told to answer if nothing worth asking stands in a passage."""
-
-
-class _Folder(Protocol):
-    def joinpath(self, name: str, /) -> _File: ...
-
-
-class _File(Protocol):
-    def is_file(self) -> bool: ...
-
-    def read_text(self, encoding: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt.
-
-    Attributes:
-        name: The name of its file without ending.
-        system: The instructions.
-        user: The request with ``{title}``, ``{passage}`` and, in "other", ``{language}``.
-    """
-
-    name: str
-    system: str
-    user: str
-
-    def messages(self, title: str | None, passage: str, language: str) -> list[dict[str, str]]:
-        """The messages of a request to a chat model."""
-        values = {"{title}": title or "—", "{passage}": passage, "{language}": language}
-        return [
-            {"role": "system", "content": _filled(self.system, values)},
-            {"role": "user", "content": _filled(self.user, values)},
-        ]
-
-
-def languages(folder: Path | None = None) -> list[str]:
-    """Languages that have a prompt of their own."""
-    names = [path.name for path in (folder or files(_PACKAGE).joinpath("prompts")).iterdir()]
-    return sorted(
-        name.removesuffix(".txt") for name in names if name.endswith(".txt") and name != f"{OTHER}.txt"
-    )
-
-
-def load_prompt(language: str, folder: Path | None = None) -> Prompt:
-    """The prompt of a language (``pt-BR`` is ``pt``), or "other".
-
-    Args:
-        language: ISO 639-1 code.
-        folder: Own prompts; what it lacks comes from the package.
-
-    Raises:
-        DataError: For a file without the line ``---`` or without ``{passage}``.
-    """
-    places: list[_Folder] = [] if folder is None else [folder]  # pyright: ignore[reportAssignmentType]
-    places.append(files(_PACKAGE).joinpath("prompts"))  # pyright: ignore[reportArgumentType]
-    for name in (language.lower().split("-")[0], OTHER):
-        for place in places:
-            file = place.joinpath(f"{name}.txt")
-            if file.is_file():
-                return _parsed(name, file.read_text("utf-8"), f"{name}.txt")
-    raise DataError("no prompt at all", "prompts")
-
-
-def _parsed(name: str, text: str, path: str) -> Prompt:
-    system, line, user = text.partition("\n---\n")
-    if not line or "{passage}" not in user:
-        raise DataError("expected instructions, a line '---', and a request with {passage}", path)
-    return Prompt(name, system.strip(), user.strip())
-
-
-def _filled(text: str, values: dict[str, str]) -> str:
-    """Replaces names once: what stands in a passage is left as it is."""
-    found = sorted((text.find(name), name) for name in values if name in text)
-    out, at = "", 0
-    for start, name in found:
-        out += text[at:start] + values[name]
-        at = start + len(name)
-    return out + text[at:]
-
-
-_GIVE_UP = 8  # passages one after the other without any answer
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL, refused INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, counted INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_GIVE_UP = 8  # requests in a row without any answer
 
 
 class Request(NamedTuple):
-    """What is asked: the key of its answer, the messages, and what it is about (for reports)."""
+    """A request: the key of its answer, the messages, and what it is about (for reports)."""
 
     key: bytes
-    messages: list[dict[str, str]]
+    messages: Messages
     about: str
+
+
+def key_of(model: str, messages: Messages, parameters: Mapping[str, Any]) -> bytes:
+    """A digest of all that an answer depends on."""
+    content = json.dumps([_VERSION, model, messages, parameters], sort_keys=True, ensure_ascii=False)
+    return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=20).digest()
+
+
+class Answers:
+    """A file of answers. Several processes may use one.
+
+    Args:
+        path: The file; it is created if it does not exist.
+
+    Raises:
+        DataError: If it exists and is no such file.
+        StorageError: If it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._base.execute("PRAGMA journal_mode = WAL")
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.executescript(_SCHEMA)
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StorageError(
+                getattr(error, "errno", None), f"{path}: cannot be written: {error}"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"no file of answers ({error}); give another name", path) from error
+
+    def get(self, key: bytes) -> Answer | None:
+        """The answer with this key, or None."""
+        row = self._base.execute(
+            "SELECT text, finish, refused, input_tokens, output_tokens, counted FROM answers WHERE key = ?",
+            (key,),
+        ).fetchone()
+        return None if row is None else Answer(row[0], row[1], bool(row[2]), row[3], row[4], bool(row[5]))
+
+    def put(self, key: bytes, model: str, answer: Answer) -> None:
+        """Stores an answer; when this returns it is on the disk.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        try:
+            self._base.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (key, model, *answer)
+            )
+        except sqlite3.Error as error:
+            raise StorageError(None, f"{self.path}: cannot be written: {error}") from error
+
+    def __len__(self) -> int:
+        return int(self._base.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices per million tokens, in any one currency."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.input < 0 or self.output < 0:
+            raise InputError(f"prices: got {self.input} and {self.output}; expected 0 or more")
+
+    def of(self, tokens: Tokens) -> float:
+        """The price of tokens."""
+        return (self.input * tokens.input + self.output * tokens.output) / 1_000_000
+
+
+@dataclass(slots=True)
+class Budget:
+    """What was spent, with requests in flight at their highest price.
+
+    A request is made only if it fits even at its highest price, together with those in flight; one that does not
+    waits until one of those has returned, and is given up when none is left.
+
+    Attributes:
+        prices: Of the tokens.
+        money: Maximum cost; None: no limit.
+        tokens: Maximum number of tokens; None: no limit.
+        spent: Tokens that the server counted (or, where it did not, their upper bounds).
+        lost: Upper bounds of what answers may have cost that never arrived, or arrived broken.
+        in_flight: Upper bounds of the requests in flight.
+    """
+
+    prices: Prices = field(default_factory=Prices)
+    money: float | None = None
+    tokens: int | None = None
+    spent: Tokens = NO_TOKENS
+    lost: Tokens = NO_TOKENS
+    in_flight: Tokens = NO_TOKENS
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        if self.money is not None and not (self.prices.input or self.prices.output):
+            raise InputError(
+                "budget: got a limit in money without prices; expected the prices of a million tokens"
+            )
+        for name, value in (("money", self.money), ("tokens", self.tokens)):
+            if value is not None and value <= 0:
+                raise InputError(f"budget: got {name} {value}; expected more than 0")
+
+    @property
+    def cost(self) -> float:
+        """The price of what was spent and of what may have been."""
+        return self.prices.of(self.spent + self.lost)
+
+    async def reserve(self, most: Tokens) -> bool:
+        """Waits until a request fits, and counts it as in flight.
+
+        Returns:
+            False if it does not fit and nothing is in flight that could leave room.
+        """
+        async with self._changed:
+            while not self._fits(most):
+                if not self.in_flight.total:
+                    return False
+                await self._changed.wait()
+            self.in_flight += most
+        return True
+
+    async def settle(self, most: Tokens, spent: Tokens = NO_TOKENS, lost: Tokens = NO_TOKENS) -> None:
+        """Ends what `reserve` began: with what the answer cost, what may have been lost, or nothing."""
+        async with self._changed:
+            self.in_flight -= most
+            self.spent += spent
+            self.lost += lost
+            self._changed.notify_all()
+
+    def _fits(self, most: Tokens) -> bool:
+        total = self.spent + self.lost + self.in_flight + most
+        return (self.tokens is None or total.total <= self.tokens) and (
+            self.money is None or self.prices.of(total) <= self.money
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How often a request is repeated, and after how long.
 
-    Exponential back-off with full jitter: before attempt n + 1 a wait drawn evenly from 0 to ``base · 2^n`` seconds, at
-    most `cap`; never less than the server asks for, which makes all requests wait.
+    Exponential back-off with full jitter: the wait before attempt n + 1 is drawn evenly from 0 to ``base · 2^(n-1)``
+    seconds, at most `cap`; never less than the server asks for, which makes all requests wait.
 
     Attributes:
-        attempts: Most attempts of a request.
+        attempts: Maximum attempts per request.
         base: Seconds.
-        cap: Most seconds of a wait that the server did not ask for.
-        most_asked: Most seconds that the server may ask to wait.
-        concurrency: Requests on their way at once.
+        cap: Maximum seconds of a wait that the server did not ask for.
+        max_asked: Maximum seconds that the server may ask to wait.
+        concurrency: Maximum number of requests in flight.
     """
 
     attempts: int = 6
     base: float = 1.0
     cap: float = 60.0
-    most_asked: float = 300.0
+    max_asked: float = 300.0
     concurrency: int = 8
 
     def __post_init__(self) -> None:
@@ -152,28 +226,26 @@ class Patience:
                 f"patience: got {self.attempts} attempts, {self.concurrency} at once; expected 1 or more"
             )
 
-    def wait(self, failures: int, after: float | None, dice: random.Random) -> float:
+    def wait(self, failures: int, after: float | None, rng: random.Random) -> float:
         """Seconds before the next attempt, after so many failures (from 1)."""
-        drawn = dice.uniform(0, min(self.cap, self.base * 2.0 ** (failures - 1)))
-        return drawn if after is None else after + min(drawn, self.base)
+        jitter = rng.uniform(0, min(self.cap, self.base * 2.0 ** (failures - 1)))
+        return jitter if after is None else after + min(jitter, self.base)
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of requests.
+class Outcomes:
+    """Outcomes of requests.
 
     Attributes:
         answered: How many were.
         repeated: Attempts that failed, by reason.
         failed: Requests without an answer, by the reason of the last attempt.
-        first: By reason, the first of those.
         stopped: Whether the budget ended the asking.
     """
 
     answered: int = 0
-    repeated: Counter[str] = field(default_factory=Counter[str])
-    failed: Counter[str] = field(default_factory=Counter[str])
-    first: dict[str, str] = field(default_factory=dict[str, str])
+    repeated: Tally[str, str] = field(default_factory=Tally[str, str])
+    failed: Tally[str, str] = field(default_factory=Tally[str, str])
     stopped: bool = False
 
 
@@ -183,20 +255,20 @@ def ask_all(
     answers: Answers,
     budget: Budget,
     patience: Patience,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Tally:
-    """Asks until there is nothing left to ask or the budget is used up; answers go to the file as they come.
+    progress: Progress | None = None,
+) -> Outcomes:
+    """Sends requests until none is left or the budget is used up; answers go to the file as they come.
 
     Args:
         requests: Drawn from only as fast as they are sent.
-        endpoint: Where.
+        endpoint: The model and its server.
         answers: Where answers are kept.
         budget: What may be spent.
         patience: With failures.
-        progress: Called with the number of requests that are done.
+        progress: Called with the stage "asking" and the number of finished requests.
 
     Raises:
-        EndpointError: If the server refuses everything or does not answer at all; what was answered is kept.
+        EndpointError: If the server refuses everything or does not answer at all; received answers are kept.
         StorageError: If an answer cannot be kept.
         MissingExtra: If httpx is not installed.
     """
@@ -204,105 +276,90 @@ def ask_all(
     try:
         asyncio.run(asking.run(requests))
     except BaseExceptionGroup as group:
-        raise _first(group) from None
-    return asking.tally
+        # The others are of workers that were cancelled by the first error, or failed with it.
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        raise error from None
+    return asking.outcomes
 
 
+@dataclass(slots=True)
 class _Asking:
     """The state of `ask_all`, in one event loop."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        answers: Answers,
-        budget: Budget,
-        patience: Patience,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> None:
-        self.tally = Tally()
-        self._endpoint = endpoint
-        self._answers = answers
-        self._budget = budget
-        self._patience = patience
-        self._progress = progress
-        self._dice = random.Random()
-        self._open_at = 0.0
-        self._done = self._failures = 0
+    endpoint: Endpoint
+    answers: Answers
+    budget: Budget
+    patience: Patience
+    progress: Progress | None
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    rng: random.Random = field(default_factory=random.Random)
+    open_at: float = 0.0  # of the event loop's clock: no request before that
+    done: int = 0
+    failures: int = 0
 
     async def run(self, requests: Iterator[Request]) -> None:
-        count = self._patience.concurrency
-        async with connected(self._endpoint, count) as client, asyncio.TaskGroup() as group:
+        count = self.patience.concurrency
+        async with connect(self.endpoint, count) as client, asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._work(requests, client))
 
     async def _work(self, requests: Iterator[Request], client: Client) -> None:
         for request in requests:  # shared by all workers, which take turns in one thread
             await self._ask(request, client)
-            if self.tally.stopped:
+            if self.outcomes.stopped:
                 return
-            self._done += 1
-            if self._progress:
-                self._progress(self._done, None)
+            self.done += 1
+            if self.progress:
+                self.progress("asking", self.done, None)
 
     async def _ask(self, request: Request, client: Client) -> None:
-        most = self._endpoint.most(request.messages)
-        for attempt in range(1, self._patience.attempts + 1):
-            await self._gate()
-            if not await self._budget.reserve(most):
-                self.tally.stopped = True
+        most = self.endpoint.upper_bound(request.messages)
+        loop = asyncio.get_running_loop()
+        for attempt in range(1, self.patience.attempts + 1):
+            while (left := self.open_at - loop.time()) > 0:
+                await asyncio.sleep(left)
+            if not await self.budget.reserve(most):
+                self.outcomes.stopped = True
                 return
             spent, lost = NO_TOKENS, most
             try:
                 answer = await client.ask(request.messages)
-            except Denied as error:
+            except RefusedError as error:
                 lost = NO_TOKENS
                 self._fail("the server refuses the request", f"{request.about}: {error}")
                 return
-            except Again as error:
+            except RetryableError as error:
                 spent, lost = error.spent, most if error.lost else NO_TOKENS
-                self.tally.repeated[error.reason] += 1
-                if attempt == self._patience.attempts:
+                self.outcomes.repeated.drop(error.reason)
+                if attempt == self.patience.attempts:
                     self._fail(error.reason, request.about)
                     return
-                wait = self._wait(attempt, error)
+                if (error.after or 0) > self.patience.max_asked:
+                    raise EndpointError(
+                        f"{self.endpoint.shown_url}: asks to wait {error.after:.0f} seconds"
+                    ) from None
+                self.open_at = max(self.open_at, loop.time() + (error.after or 0))
+                wait = self.patience.wait(attempt, error.after, self.rng)
             except EndpointError:
                 lost = NO_TOKENS
                 raise
             else:
                 spent, lost = Tokens(answer.input_tokens, answer.output_tokens), NO_TOKENS
-                self._answers.put(request.key, self._endpoint.model, answer)
-                self.tally.answered += 1
-                self._failures = 0
+                self.answers.put(request.key, self.endpoint.model, answer)
+                self.outcomes.answered += 1
+                self.failures = 0
                 return
             finally:
-                await self._budget.settle(most, spent, lost)
+                await self.budget.settle(most, spent, lost)
             await asyncio.sleep(wait)
 
-    def _wait(self, failures: int, error: Again) -> float:
-        if error.after is not None:
-            if error.after > self._patience.most_asked:
-                raise EndpointError(f"{self._endpoint.base_url}: asks to wait {error.after:.0f} seconds")
-            self._open_at = max(self._open_at, asyncio.get_running_loop().time() + error.after)
-        return self._patience.wait(failures, error.after, self._dice)
-
-    async def _gate(self) -> None:
-        """Waits as long as the server asked anybody to."""
-        loop = asyncio.get_running_loop()
-        while (left := self._open_at - loop.time()) > 0:
-            await asyncio.sleep(left)
-
     def _fail(self, reason: str, about: str) -> None:
-        self.tally.failed[reason] += 1
-        self.tally.first.setdefault(reason, about)
-        self._failures += 1
-        if self._failures >= _GIVE_UP:
+        self.outcomes.failed.drop(reason, about)
+        self.failures += 1
+        if self.failures >= _GIVE_UP:
             raise EndpointError(
-                f"{self._endpoint.base_url}: no answer for {self._failures} passages one after the other; "
+                f"{self.endpoint.shown_url}: no answer for {self.failures} passages one after the other; "
                 f"the last: {reason} ({about})"
             )
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group: the others are of workers that were ended by it, or failed with it."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,32 +1,97 @@
-"""What a model answered as a question, and what is wrong with it.
+"""Prompts, and what is wrong with the question that a model answered.
 
-Whether an encoder finds the document that a question was written for: the round trip of synthetic questions.
+A prompt is a file ``prompts/LANGUAGE.txt`` with the instructions, a line ``---``, and the request, in which ``{title}``
+and ``{passage}`` are replaced. Languages without a file get ``other.txt``, which is in English and asks for a question
+in ``{language}``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, cast
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from triptych.errors import DataError, InputError
+from triptych.text import Rank, gram_size, primary, size, units
 
-from triptych.errors import InputError, MissingExtra
-from triptych.records import Document
-from triptych.scores.on_numpy import combine, head_scores
-from triptych.text import WORD
-from triptych.tools.synthesize.asking import NOTHING
-from triptych.tools.synthesize.passages import Asked, size
-from triptych.train.data import chunked
-from triptych.types import Encoded, Floats, HeadWeights, TextEncoder
+_PACKAGE = "triptych.tools.synthesize"
+OTHER = "other"
+NOTHING = "NONE"
+"""What the model is told to answer if nothing worth asking stands in a passage."""
 
-Ranks = Callable[[str], Mapping[str, float]]
-"""Log-probabilities of a text by language."""
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt.
+
+    Attributes:
+        name: The name of its file without ending.
+        system: The instructions.
+        user: The request with ``{title}``, ``{passage}`` and, in "other", ``{language}``.
+    """
+
+    name: str
+    system: str
+    user: str
+
+    def messages(self, title: str | None, passage: str, language: str) -> list[dict[str, str]]:
+        """The messages of a request to a chat model."""
+        values = {"{title}": title or "—", "{passage}": passage, "{language}": language}
+        return [
+            {"role": "system", "content": _fill(self.system, values)},
+            {"role": "user", "content": _fill(self.user, values)},
+        ]
+
+
+def languages(folder: Path | None = None) -> list[str]:
+    """Languages that have a prompt of their own."""
+    names = [path.name for path in (folder or _prompts()).iterdir()]
+    return sorted(
+        name.removesuffix(".txt") for name in names if name.endswith(".txt") and name != f"{OTHER}.txt"
+    )
+
+
+def load_prompt(language: str, folder: Path | None = None) -> Prompt:
+    """The prompt of a language (``pt-BR`` is ``pt``), or "other".
+
+    Args:
+        language: ISO 639-1 code.
+        folder: Own prompts; what it lacks comes from the package.
+
+    Raises:
+        DataError: For a file without the line ``---`` or without ``{passage}``.
+    """
+    for name in (primary(language), OTHER):
+        for place in (folder, _prompts()):
+            file = None if place is None else place.joinpath(f"{name}.txt")
+            if file is not None and file.is_file():
+                system, line, user = file.read_text("utf-8").partition("\n---\n")
+                if not line or "{passage}" not in user:
+                    message = "expected instructions, a line '---', and a request with {passage}"
+                    raise DataError(message, f"{name}.txt")
+                return Prompt(name, system.strip(), user.strip())
+    raise DataError("no prompt at all", "prompts")
+
+
+def _prompts() -> Traversable:
+    return files(_PACKAGE).joinpath("prompts")
+
+
+def _fill(text: str, values: dict[str, str]) -> str:
+    """Replaces names once: what stands in a passage is left as it is."""
+    found = sorted((text.find(name), name) for name in values if name in text)
+    out, at = "", 0
+    for start, name in found:
+        out += text[at:start] + values[name]
+        at = start + len(name)
+    return out + text[at:]
+
 
 PROBLEMS = {
     "refused": "the model (or its provider) refused",
@@ -75,11 +140,11 @@ _MARGIN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QuestionLimits:
     """What a question may be.
 
     Attributes:
-        min_size: Least size in letters (see `triptych.tools.synthesize.passages.size`).
+        min_size: Least size in letters (see `triptych.text.size`).
         max_size: Most.
         check_language: Whether its language is identified (needs py3langid).
     """
@@ -95,7 +160,7 @@ class Limits:
             )
 
 
-def cleaned(answer: str) -> str:
+def clean(answer: str) -> str:
     """An answer without what models put around a question: a label, a number, quotation marks, emphasis."""
     text = answer.strip()
     while True:
@@ -109,22 +174,24 @@ def cleaned(answer: str) -> str:
             return text
 
 
-def problem_of(question: str, passage: str, language: str, limits: Limits, ranks: Ranks | None) -> str | None:
+def problem_of(
+    question: str, passage: str, language: str, limits: QuestionLimits, rank: Rank | None
+) -> str | None:
     """The first thing that is wrong with a question (a key of `PROBLEMS`), or None.
 
     Args:
-        question: As `cleaned` gives it.
+        question: As `clean` gives it.
         passage: What it is about.
         language: That it should be in, ISO 639-1.
         limits: What it may be.
-        ranks: Identifies languages; None: they are not looked at.
+        rank: Log-probabilities of languages (`triptych.text.ranker`); None: languages are not checked.
     """
     checks: tuple[tuple[str, bool], ...] = (
         ("empty", not question),
         ("nothing to ask", question.strip(" .\"'").upper() == NOTHING),
         ("refused", is_refusal(question)),
         ("not one question", "\n" in question or len(_INNER.findall(question)) > 1),
-        ("not a question", not _ends(question, language)),
+        ("not a question", not _ends_as_question(question, language)),
         ("too short", size(question) < limits.min_size),
         ("too long", size(question) > limits.max_size),
         ("refers to the text", refers(question, language)),
@@ -133,7 +200,7 @@ def problem_of(question: str, passage: str, language: str, limits: Limits, ranks
     for name, wrong in checks:
         if wrong:
             return name
-    if ranks is not None and limits.check_language and not speaks(question, language, ranks):
+    if rank is not None and limits.check_language and not speaks(question, language, rank):
         return "other language"
     return None
 
@@ -146,14 +213,14 @@ def is_refusal(answer: str) -> bool:
 def refers(question: str, language: str) -> bool:
     """Whether a question speaks of "the text" or "this passage", in its language or in English."""
     patterns = _references()
-    names = {language.split("-")[0], "en"}
+    names = {primary(language), "en"}
     return any(pattern.search(question) for name in names for pattern in patterns.get(name, ()))
 
 
 def is_copy(question: str, passage: str) -> bool:
     """Whether most of a question is made of runs of words that stand so in the passage."""
-    words, source = _words(question), _words(passage)
-    run = _RUN if _spaced(question) else _RUN_CHARACTERS
+    words, source = units(question), units(passage)
+    run = _RUN if gram_size(words, 1) == 1 else _RUN_CHARACTERS
     if len(words) < run:
         return False
     known = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
@@ -164,49 +231,19 @@ def is_copy(question: str, passage: str) -> bool:
     return len(covered) >= _COPIED * len(words)
 
 
-def speaks(text: str, language: str, ranks: Ranks) -> bool:
+def speaks(text: str, language: str, rank: Rank) -> bool:
     """Whether a text may be in a language: it is the likeliest, or nearly so; unknown languages pass."""
-    found = ranks(text)
-    wanted = language.lower().split("-")[0]
+    found = dict(rank(text[:1000]))
+    wanted = primary(language)
     return wanted not in found or found[wanted] >= max(found.values()) - _MARGIN
 
 
-def language_ranks() -> Ranks:
-    """Log-probabilities by language, by py3langid.
-
-    Raises:
-        MissingExtra: If that package is not installed.
-    """
-    try:
-        from py3langid import rank
-    except ImportError as error:
-        raise MissingExtra("identifying languages", "data") from error
-    return lambda text: {
-        str(name): float(value) for name, value in cast("list[tuple[Any, Any]]", rank(text[:1000]))
-    }
-
-
-def normal(question: str) -> str:
-    """What makes two questions the same: their words, whatever the case and the marks."""
-    return " ".join(WORD.findall(question.casefold()))
-
-
-def _ends(question: str, language: str) -> bool:
-    name = language.lower().split("-")[0]
+def _ends_as_question(question: str, language: str) -> bool:
+    name = primary(language)
     if name in _WITHOUT_MARK or _END.search(question):
         return True
     endings = {"ja": ("か", "か。"), "zh": ("吗", "呢", "吗。", "呢。")}
     return question.endswith(endings.get(name, ())) if name in endings else False
-
-
-def _spaced(text: str) -> bool:
-    """Whether words are separated: at least every twelfth character is a blank."""
-    return text.count(" ") * 12 >= len(text)
-
-
-def _words(text: str) -> Sequence[str]:
-    found = WORD.findall(text.casefold())
-    return found if _spaced(text) else list("".join(found))
 
 
 @cache
@@ -225,57 +262,3 @@ def _references() -> Mapping[str, tuple[re.Pattern[str], ...]]:
         name: tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
         for name, patterns in _phrases()["reference"].items()
     }
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderFinder:
-    """A `triptych.tools.synthesize.passages.Finder` with an encoder's scores.
-
-    Documents go through in blocks and only each question's best scores are kept: memory grows with the questions times
-    the depth, not with the corpus.
-
-    Attributes:
-        encoder: Makes the representations.
-        weights: Of the three scores. The default is the paper's for dense and lexical together; token vectors of
-            whole long documents are slow to compare.
-        block: Documents that are encoded at once.
-    """
-
-    encoder: TextEncoder
-    weights: HeadWeights = field(default_factory=lambda: HeadWeights(1.0, 0.3, 0.0))
-    block: int = 64
-
-    def ranks(
-        self, documents: Iterable[Document], questions: Sequence[Asked], depth: int
-    ) -> Sequence[int | None]:
-        """The rank of each question's document, or None beyond `depth`; equal scores do not count against it."""
-        if not questions:
-            return []
-        heads = self.weights.heads
-        asked = self.encoder.encode_query([each.question for each in questions], outputs=heads)
-        rows: dict[str, list[int]] = {}
-        for row, each in enumerate(questions):
-            rows.setdefault(each.document, []).append(row)
-        best = np.full((len(questions), depth), -np.inf, dtype=np.float32)
-        own = np.full(len(questions), -np.inf, dtype=np.float32)
-        for block in chunked(documents, self.block):
-            scores = self._scores(asked, [document.content for document in block])
-            for column, document in enumerate(block):
-                mine = rows.get(document.id, [])
-                own[mine] = scores[mine, column]
-            best = _largest(np.concatenate([best, scores], axis=1), depth)
-        better = (best > own[:, None]).sum(axis=1)
-        return [
-            int(count) + 1 if np.isfinite(score) and count < depth else None
-            for count, score in zip(better, own, strict=True)
-        ]
-
-    def _scores(self, asked: Encoded, texts: list[str]) -> Floats:
-        encoded = self.encoder.encode_document(texts, outputs=self.weights.heads)
-        heads = self.weights.heads
-        return combine({head: head_scores(asked, encoded, head) for head in heads}, self.weights)
-
-
-def _largest(scores: Floats, count: int) -> NDArray[np.float32]:
-    """The `count` largest of each row, in any order."""
-    return np.partition(scores, scores.shape[1] - count, axis=1)[:, -count:]

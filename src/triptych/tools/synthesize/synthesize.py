@@ -11,43 +11,44 @@ from typing import Any, NamedTuple
 from triptych.errors import DataError, InputError
 from triptych.io import json_lines
 from triptych.records import Document
-from triptych.tools.synthesize.asking import Patience, Request, Tally, ask_all, load_prompt
-from triptych.tools.synthesize.client import NO_TOKENS, Answer, Answers, Budget, Endpoint, Tokens, key_of
-from triptych.tools.synthesize.passages import Asked, Finder, Sampling, Span, draw_passages, size
-from triptych.tools.synthesize.questions import (
-    Limits,
-    Ranks,
-    cleaned,
-    language_ranks,
-    normal,
-    problem_of,
+from triptych.text import Rank, fold, ranker, size
+from triptych.tools.synthesize.asking import (
+    Answers,
+    Budget,
+    Outcomes,
+    Patience,
+    Request,
+    ask_all,
+    key_of,
 )
+from triptych.tools.synthesize.client import NO_TOKENS, Answer, Endpoint, Tokens
+from triptych.tools.synthesize.passages import Sampling, Span, draw_passages
+from triptych.tools.synthesize.questions import QuestionLimits, clean, load_prompt, problem_of
+from triptych.tools.synthesize.round_trip import Finder, Question
+from triptych.tools.tally import Tally, shorten
+from triptych.types import Progress
 
 UNKNOWN = "und"
 """The language of a document of which nothing is known."""
 
-Progress = Callable[[str, int], None]
-"""Called with the name of a step and how much of it is done: "asking" in requests, "checking" in documents, …"""
 Reread = Callable[[], Iterator[Document]]
 """Reads the same documents in the same order each time that it is called."""
 
-_SHOWN = 160
-
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class QuestionRecipe:
     """How questions are made.
 
     Attributes:
         sampling: How passages are drawn.
         limits: What a question may be.
         language: Of all documents, where they do not say; None: it is identified.
-        prompts: A folder with own prompts; see `triptych.tools.synthesize.asking`.
+        prompts: A folder with own prompts; see `triptych.tools.synthesize.questions`.
         depth: A document has to be among the first so many that its question finds.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
-    limits: Limits = field(default_factory=Limits)
+    limits: QuestionLimits = field(default_factory=QuestionLimits)
     language: str | None = None
     prompts: Path | None = None
     depth: int = 10
@@ -68,7 +69,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
+class SynthesisReport:
     """What was made, what it cost, and what was dropped.
 
     Attributes:
@@ -77,10 +78,9 @@ class Report:
         examples: How many questions were kept.
         known: Answers that were there before.
         languages: Questions by language.
-        passed_over: Documents without a passage, by reason.
+        skipped: Documents without a passage, by reason.
         dropped: Answers that were not kept, by what is wrong with them (`questions.PROBLEMS`).
-        first: By such a reason, the first example.
-        tally: What became of the requests of this run.
+        outcomes: Of the requests of this run.
         budget: What they cost.
         before: Tokens of the answers that were there before.
         uncounted: Answers whose tokens the server did not count.
@@ -91,10 +91,9 @@ class Report:
     examples: int = 0
     known: int = 0
     languages: Counter[str] = field(default_factory=Counter[str])
-    passed_over: Counter[str] = field(default_factory=Counter[str])
-    dropped: Counter[str] = field(default_factory=Counter[str])
-    first: dict[str, str] = field(default_factory=dict[str, str])
-    tally: Tally = field(default_factory=Tally)
+    skipped: Tally[str, str] = field(default_factory=Tally[str, str])
+    dropped: Tally[str, str] = field(default_factory=Tally[str, str])
+    outcomes: Outcomes = field(default_factory=Outcomes)
     budget: Budget = field(default_factory=Budget)
     before: Tokens = NO_TOKENS
     uncounted: int = 0
@@ -102,13 +101,7 @@ class Report:
     @property
     def unanswered(self) -> int:
         """Passages without an answer: the server gave none, or the budget was used up."""
-        return self.passages - self.known - self.tally.answered
-
-    def drop(self, why: str, about: str, text: str) -> None:
-        """Counts an answer that is not kept."""
-        self.dropped[why] += 1
-        shown = " ".join(text.split())
-        self.first.setdefault(why, f"{about}: {shown[:_SHOWN]}" + ("…" if len(shown) > _SHOWN else ""))
+        return self.passages - self.known - self.outcomes.answered
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -118,7 +111,7 @@ class Report:
             "passages": self.passages,
             "examples": self.examples,
             "languages": dict(self.languages.most_common()),
-            "answers": {"known": self.known, "new": self.tally.answered, "missing": self.unanswered},
+            "answers": {"known": self.known, "new": self.outcomes.answered, "missing": self.unanswered},
             "tokens": {
                 "input": budget.spent.input,
                 "output": budget.spent.output,
@@ -127,12 +120,12 @@ class Report:
                 "uncounted_answers": self.uncounted,
             },
             "cost": round(budget.cost, 6),
-            "stopped_by_budget": self.tally.stopped,
-            "repeated": dict(self.tally.repeated.most_common()),
-            "failed": dict(self.tally.failed.most_common()),
-            "passed_over": dict(self.passed_over.most_common()),
-            "dropped": dict(self.dropped.most_common()),
-            "first": {**self.tally.first, **self.first},
+            "stopped_by_budget": self.outcomes.stopped,
+            "repeated": self.outcomes.repeated.most_common(),
+            "failed": self.outcomes.failed.most_common(),
+            "passed_over": self.skipped.most_common(),
+            "dropped": self.dropped.most_common(),
+            "first": {**self.outcomes.failed.first, **self.dropped.first},
         }
 
 
@@ -150,14 +143,14 @@ class Synthesis:
 
     read: Reread
     endpoint: Endpoint
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: QuestionRecipe = field(default_factory=QuestionRecipe)
     patience: Patience = field(default_factory=Patience)
     finder: Finder | None = None
 
 
 def synthesize(
     work: Synthesis, out: Path, answers: Path, budget: Budget | None = None, progress: Progress | None = None
-) -> Report:
+) -> SynthesisReport:
     """Asks for what is not answered yet, checks all answers, and writes examples in the documents' order.
 
     Interrupted or ended by the budget, the same call goes on: every answer is in the file `answers` before the next
@@ -177,54 +170,48 @@ def synthesize(
         StorageError: If a file cannot be written.
         MissingExtra: If httpx or py3langid are needed and not installed.
     """
-    report = Report(budget=budget or Budget())
-    ranks = language_ranks() if work.recipe.limits.check_language or not work.recipe.language else None
-    tell = progress or _quiet
+    report = SynthesisReport(budget=budget or Budget())
+    rank = ranker(normalize=False) if work.recipe.limits.check_language or not work.recipe.language else None
     with Answers(answers) as known:
-        requests = _unknown(work, ranks, known, report)
-        report.tally = ask_all(
-            requests, work.endpoint, known, report.budget, work.patience, lambda done, _: tell("asking", done)
-        )
-        if report.tally.stopped:  # what was not reached is counted too
+        requests = _unknown(work, rank, known, report)
+        report.outcomes = ask_all(requests, work.endpoint, known, report.budget, work.patience, progress)
+        if report.outcomes.stopped:  # what was not reached is counted too
             for _ in requests:
                 pass
-        good = _good(work, ranks, known, report, tell)
+        good = _good(work, rank, known, report, progress)
     kept = _found(work, good, report)
     if not kept:
-        reasons = "; ".join(
-            f"{count} × {why}" for why, count in (report.dropped + report.passed_over).most_common()
-        )
-        raise DataError(
-            f"no question of {report.passages} passages remains{': ' if reasons else ''}{reasons}"
-        )
-    _write(work, ranks, kept, out, report, tell)
+        report.dropped.add(report.skipped)
+        reasons = f": {report.dropped}" if report.dropped.counts else ""
+        raise DataError(f"no question of {report.passages} passages remains{reasons}")
+    _write(work, rank, kept, out, report, progress)
     return report
 
 
-def plan(work: Synthesis, answers: Path) -> Report:
+def plan(work: Synthesis, answers: Path) -> SynthesisReport:
     """What `synthesize` would do, without asking anybody.
 
     Returns:
-        Documents, passages, known answers, and in ``budget.on_way`` the most that the others can cost.
+        Documents, passages, known answers, and in ``budget.in_flight`` the most that the others can cost.
 
     Raises:
         DataError: For documents that cannot be read.
     """
-    report = Report()
-    ranks = None if work.recipe.language else language_ranks()
+    report = SynthesisReport()
+    rank = None if work.recipe.language else ranker(normalize=False)
     with Answers(answers if answers.exists() else Path(":memory:")) as known:
-        for request in _unknown(work, ranks, known, report):
-            report.budget.on_way = report.budget.on_way.plus(work.endpoint.most(request.messages))
+        for request in _unknown(work, rank, known, report):
+            report.budget.in_flight += work.endpoint.upper_bound(request.messages)
     return report
 
 
-def draw(work: Synthesis, document: Document, ranks: Ranks | None) -> list[Drawn]:
+def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
     """The passages of a document with the requests for them: a function of the document and the settings alone."""
     recipe, endpoint = work.recipe, work.endpoint
     spans = draw_passages(document.id, document.text, recipe.sampling)
     drawn: list[Drawn] = []
     for span in spans:
-        language = _language(document, span.text, recipe, ranks)
+        language = _language(document, span.text, recipe, rank)
         prompt = load_prompt(language, recipe.prompts)
         messages = prompt.messages(document.title, span.text, language)
         key = key_of(endpoint.model, messages, endpoint.settings)
@@ -232,24 +219,22 @@ def draw(work: Synthesis, document: Document, ranks: Ranks | None) -> list[Drawn
     return drawn
 
 
-def _quiet(step: str, done: int) -> None:
-    """No progress."""
-
-
-def _unknown(work: Synthesis, ranks: Ranks | None, known: Answers, report: Report) -> Iterator[Request]:
+def _unknown(
+    work: Synthesis, rank: Rank | None, known: Answers, report: SynthesisReport
+) -> Iterator[Request]:
     """Requests without an answer; counts what is read on the way."""
     drawn_before: set[bytes] = set()
     for document in work.read():
         report.documents += 1
         if size(document.text) < work.recipe.sampling.min_document:
-            report.passed_over["shorter than a long document"] += 1
+            report.skipped.drop("shorter than a long document")
             continue
-        drawn = draw(work, document, ranks)
+        drawn = draw(work, document, rank)
         if not drawn:
-            report.passed_over["no passage that is fit"] += 1
+            report.skipped.drop("no passage that is fit")
         for each in drawn:
             if each.request.key in drawn_before:
-                report.passed_over["a passage that another document has too"] += 1
+                report.skipped.drop("a passage that another document has too")
                 continue
             drawn_before.add(each.request.key)
             report.passages += 1
@@ -258,43 +243,44 @@ def _unknown(work: Synthesis, ranks: Ranks | None, known: Answers, report: Repor
                 yield each.request
             else:
                 report.known += 1
-                report.before = report.before.plus(Tokens(answer.input_tokens, answer.output_tokens))
+                report.before += Tokens(answer.input_tokens, answer.output_tokens)
 
 
 def _good(
-    work: Synthesis, ranks: Ranks | None, known: Answers, report: Report, tell: Progress
-) -> dict[bytes, Asked]:
+    work: Synthesis, rank: Rank | None, known: Answers, report: SynthesisReport, progress: Progress | None
+) -> dict[bytes, Question]:
     """Questions that pass all checks but the round trip, by the keys of their answers."""
-    good: dict[bytes, Asked] = {}
+    good: dict[bytes, Question] = {}
     seen: set[str] = set()
-    for number, each in _all(work, ranks):
-        tell("checking", number)
+    for number, each in _all(work, rank):
+        if progress:
+            progress("checking", number, None)
         answer = known.get(each.request.key)
         if answer is None or each.request.key in good:
             continue
         report.uncounted += not answer.counted
-        question = cleaned(answer.text)
-        problem = _problem(answer, question, each, work, ranks)
-        if problem is None and normal(question) in seen:
+        question = clean(answer.text)
+        problem = _problem(answer, question, each, work, rank)
+        if problem is None and fold(question) in seen:
             problem = "repeated"
         if problem is None:
-            seen.add(normal(question))
-            good[each.request.key] = Asked(question, each.document.id)
+            seen.add(fold(question))
+            good[each.request.key] = Question(question, each.document.id)
         else:
-            report.drop(problem, each.document.id, answer.text or answer.finish)
+            report.dropped.drop(problem, shorten(answer.text or answer.finish, where=each.document.id))
     return good
 
 
-def _problem(answer: Answer, question: str, each: Drawn, work: Synthesis, ranks: Ranks | None) -> str | None:
+def _problem(answer: Answer, question: str, each: Drawn, work: Synthesis, rank: Rank | None) -> str | None:
     if answer.refused:
         return "refused"
     if answer.finish == "length":
         return "cut off"
-    checker = None if each.language == UNKNOWN else ranks
+    checker = None if each.language == UNKNOWN else rank
     return problem_of(question, each.span.text, each.language, work.recipe.limits, checker)
 
 
-def _found(work: Synthesis, good: dict[bytes, Asked], report: Report) -> dict[bytes, str]:
+def _found(work: Synthesis, good: dict[bytes, Question], report: SynthesisReport) -> dict[bytes, str]:
     """Those questions that find their documents."""
     if work.finder is None:
         return {key: asked.question for key, asked in good.items()}
@@ -302,19 +288,25 @@ def _found(work: Synthesis, good: dict[bytes, Asked], report: Report) -> dict[by
     kept: dict[bytes, str] = {}
     for (key, asked), rank in zip(good.items(), ranks, strict=True):
         if rank is None:
-            report.drop("not found", asked.document, asked.question)
+            report.dropped.drop("not found", shorten(asked.question, where=asked.document))
         else:
             kept[key] = asked.question
     return kept
 
 
 def _write(
-    work: Synthesis, ranks: Ranks | None, kept: dict[bytes, str], out: Path, report: Report, tell: Progress
+    work: Synthesis,
+    rank: Rank | None,
+    kept: dict[bytes, str],
+    out: Path,
+    report: SynthesisReport,
+    progress: Progress | None,
 ) -> None:
     left = dict(kept)
     with json_lines(out) as write:
-        for number, each in _all(work, ranks):
-            tell("writing", number)
+        for number, each in _all(work, rank):
+            if progress:
+                progress("writing", number, None)
             question = left.pop(each.request.key, None)
             if question is not None:
                 write(_example(each, question, work.endpoint.model))
@@ -337,21 +329,20 @@ def _example(each: Drawn, question: str, model: str) -> dict[str, Any]:
     }
 
 
-def _all(work: Synthesis, ranks: Ranks | None) -> Iterator[tuple[int, Drawn]]:
+def _all(work: Synthesis, rank: Rank | None) -> Iterator[tuple[int, Drawn]]:
     """All passages, with the number of documents read so far."""
     for number, document in enumerate(work.read(), start=1):
         if size(document.text) >= work.recipe.sampling.min_document:
-            for each in draw(work, document, ranks):
+            for each in draw(work, document, rank):
                 yield number, each
 
 
-def _language(document: Document, passage: str, recipe: Recipe, ranks: Ranks | None) -> str:
+def _language(document: Document, passage: str, recipe: QuestionRecipe, rank: Rank | None) -> str:
     said = document.metadata.get("lang", document.metadata.get("language"))
     if isinstance(said, str) and said:
         return said
     if recipe.language:
         return recipe.language
-    if ranks is None:
+    if rank is None:
         return UNKNOWN
-    found = ranks(passage)
-    return max(found, key=lambda name: found[name])
+    return rank(passage[:1000])[0][0]

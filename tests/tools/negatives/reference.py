@@ -29,5 +29,5 @@ def ranking(queries: Encoded, q: int, documents: Encoded, searchable: int, scori
         single = {d: score(queries, q, documents, d, route) for d in range(searchable)}
         best = sorted(single, key=lambda d: (-single[d], d))[: scoring.candidates]
         union |= {d for d in best if route != "lexical" or single[d] > 0}
-    total = {d: summed(queries, q, documents, d, scoring.rank) for d in union}
+    total = {d: summed(queries, q, documents, d, scoring.weights) for d in union}
     return sorted(union, key=lambda d: (-total[d], d))

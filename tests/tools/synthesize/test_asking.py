@@ -1,9 +1,12 @@
 """Asking a real server on a real socket, with every fault that servers have."""
 
 import asyncio
+import gzip
 import random
 import sqlite3
 import time
+import traceback
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,18 +16,17 @@ from typing import Any
 import pytest
 
 from triptych.errors import DataError, EndpointError, InputError
-from triptych.tools.synthesize.asking import Patience, Request, Tally, ask_all
-from triptych.tools.synthesize.client import (
-    Answer,
+from triptych.tools.synthesize.asking import (
     Answers,
     Budget,
-    Endpoint,
+    Outcomes,
+    Patience,
     Prices,
-    Tokens,
-    answer_of,
+    Request,
+    ask_all,
     key_of,
-    retry_after,
 )
+from triptych.tools.synthesize.client import Answer, Endpoint, Tokens, parse_answer, retry_after
 
 from . import server as s
 from .conftest import endpoint
@@ -42,7 +44,7 @@ def ask(
     patience: Patience,
     budget: Budget | None = None,
     **options: Any,
-) -> tuple[Tally, list[Answer | None]]:
+) -> tuple[Outcomes, list[Answer | None]]:
     with s.serving(model), Answers(answers) as known:
         todo = (request for request in wanted if known.get(request.key) is None)
         tally = ask_all(todo, endpoint(model, **options), known, budget or Budget(), patience)
@@ -60,7 +62,7 @@ def test_every_request_is_answered_once_and_no_more_are_open_than_allowed(answer
     assert [answer.text for answer in found if answer] == [f"What is passage {i}?" for i in range(40)]
     assert (tally.answered, len(model.requests)) == (40, 40)
     assert 2 <= model.most <= 4
-    assert (budget.spent, budget.lost, budget.on_way) == (Tokens(4000, 400), Tokens(), Tokens())
+    assert (budget.spent, budget.lost, budget.in_flight) == (Tokens(4000, 400), Tokens(), Tokens())
 
 
 def test_the_request_has_model_messages_key_and_parameters(answers: Path, hasty: Patience) -> None:
@@ -110,12 +112,12 @@ def test_a_fault_that_may_pass_is_repeated_and_counted(
     model.faults = [fault, fault]
     tally, found = ask(model, requests(2), answers, hasty, budget, timeout=0.15)
     assert all(found)
-    assert tally.repeated == {reason: 2}
-    assert (tally.answered, tally.failed, len(model.requests)) == (2, {}, 4)
-    most = endpoint(s.Model(s.cut, url="http://x")).most(requests(1)[0].messages)
-    assert budget.lost == (most.plus(most) if lost else Tokens())
+    assert tally.repeated.counts == {reason: 2}
+    assert (tally.answered, tally.failed.counts, len(model.requests)) == (2, {}, 4)
+    most = endpoint(s.Model(s.cut, url="http://x")).upper_bound(requests(1)[0].messages)
+    assert budget.lost == (most + most if lost else Tokens())
     spent = Tokens(200, 20)
-    assert budget.spent == (spent.plus(Tokens(10, 4)) if "usage" in reason or _counted(fault) else spent)
+    assert budget.spent == (spent + Tokens(10, 4) if "usage" in reason or _counted(fault) else spent)
 
 
 def _counted(fault: s.Reply) -> bool:
@@ -133,7 +135,7 @@ def test_after_the_last_attempt_a_request_is_given_up_and_the_others_go_on(
     )
     tally, found = ask(model, requests(3), answers, hasty)
     assert [answer is not None for answer in found] == [True, False, True]
-    assert (tally.failed, tally.first) == ({"status 500": 1}, {"status 500": "d1"})
+    assert (tally.failed.counts, tally.failed.first) == ({"status 500": 1}, {"status 500": "d1"})
     assert len(model.requests) == 2 + hasty.attempts
 
 
@@ -185,7 +187,10 @@ def test_a_request_that_the_server_refuses_is_given_up_at_once(answers: Path, ha
     model.faults = [s.status(400, "maximum context length is 4096", code="context_length_exceeded")]
     tally, found = ask(model, requests(2), answers, hasty)
     assert [answer is not None for answer in found] == [False, True]
-    assert tally.first["the server refuses the request"] == "d0: status 400: maximum context length is 4096"
+    assert (
+        tally.failed.first["the server refuses the request"]
+        == "d0: status 400: maximum context length is 4096"
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,7 +301,120 @@ def test_a_wait_until_a_date_lasts_until_then() -> None:
     ],
 )
 def test_the_forms_of_an_answer(body: str, expected: Answer) -> None:
-    assert answer_of(body, Tokens(7, 8)) == expected
+    assert parse_answer(body, Tokens(7, 8)) == expected
+
+
+# Limits of what a server may send, and secrets
+
+
+def stream(chunk: bytes, headers: dict[str, str], pause: float = 0.0, chunks: int = 10_000) -> s.Reply:
+    """Sends the same chunk again and again, as a body whose length is not known."""
+
+    def reply(handler: s.Handler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        for _ in range(chunks):
+            handler.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            handler.wfile.flush()
+            time.sleep(pause)
+        handler.close_connection = True
+
+    return reply
+
+
+BOMB = gzip.compress(bytes(400 << 20), 9)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (stream(b" " * (1 << 20), {}), "answer of more than 8 MB"),
+        (stream(BOMB, {"Content-Encoding": "gzip"}, chunks=1), "answer of more than 8 MB"),
+        (stream(b" ", {}, pause=0.02), "no answer in time"),
+        (
+            stream(b"x", {"Content-Encoding": "zstd"}, chunks=1),
+            "answer in the encoding 'zstd', which was not asked for",
+        ),
+        (
+            stream(b"no gzip at all", {"Content-Encoding": "gzip"}, chunks=1),
+            "answer that cannot be decompressed",
+        ),
+    ],
+    ids=["endless", "compressed bomb", "slow drip", "unknown encoding", "broken compression"],
+)
+def test_an_answer_without_end_is_cut_off_in_time_and_memory(
+    fault: s.Reply, reason: str, answers: Path, hasty: Patience
+) -> None:
+    model = echo()
+    model.faults = [fault]
+    tracemalloc.start()
+    started = time.monotonic()
+    outcomes, found = ask(model, requests(1), answers, hasty, timeout=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcomes.repeated.counts == {reason: 1}
+    assert found[0] is not None
+    assert time.monotonic() - started < 8
+    assert peak < 64 << 20
+
+
+def test_a_compressed_answer_of_a_proxy_is_read(answers: Path, hasty: Patience) -> None:
+    body = gzip.compress(s.completion("Why?").encode())
+    model = s.Model(stream(body, {"Content-Encoding": "gzip", "Connection": "close"}, chunks=1))
+    model.reply = _finished(model.reply)
+    _, found = ask(model, requests(1), answers, hasty)
+    assert found[0] == Answer("Why?", "stop", False, 100, 10)
+
+
+def _finished(reply: s.Reply) -> s.Reply:
+    """The same with the last, empty chunk."""
+
+    def whole(handler: s.Handler, body: dict[str, Any]) -> None:
+        reply(handler, body)
+        handler.wfile.write(b"0\r\n\r\n")
+
+    return whole
+
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        s.status(401, f"Incorrect API key provided: {KEY}"),
+        s.raw(f"no such page, {KEY}", 404),
+        s.status(400, f"your key {KEY} is too short"),
+        s.raw(s.completion(f"Is {KEY} your key?")),
+        s.raw(s.completion("Why?", finish=KEY)),
+    ],
+)
+def test_a_server_that_repeats_the_key_does_not_get_it_into_messages_or_the_file(
+    fault: s.Reply, answers: Path, hasty: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = s.Model(fault)
+    shown = ""
+    with caplog.at_level("DEBUG"):
+        try:
+            outcomes, found = ask(model, requests(1), answers, hasty, api_key=KEY)
+            shown = f"{outcomes} {found}"
+        except EndpointError as error:
+            shown = "".join(traceback.format_exception(error))
+    files = b"".join(path.read_bytes() for path in answers.parent.iterdir() if path.is_file())
+    assert KEY not in shown
+    assert KEY not in caplog.text
+    assert KEY.encode() not in files
+
+
+def test_a_password_in_the_address_is_not_shown(answers: Path, hasty: Patience) -> None:
+    place = Endpoint("http://me:pass-word@127.0.0.1:9/v1?token=abc", "m", KEY)
+    with Answers(answers) as known, pytest.raises(EndpointError) as caught:
+        ask_all(iter(requests(9)), place, known, Budget(), hasty)
+    assert "http://127.0.0.1:9/v1" in str(caught.value)
+    for text in (str(caught.value), repr(place)):
+        assert not any(secret in text for secret in ("pass-word", "abc", KEY))
 
 
 # The budget
@@ -308,7 +426,7 @@ def test_the_budget_is_never_exceeded_and_used_as_far_as_it_can_be(concurrency: 
     budget = Budget(tokens=1000)
     patience = Patience(base=0.001, concurrency=concurrency)
     tally, found = ask(model, requests(60), answers, patience, budget)
-    most = endpoint(model).most(requests(1)[0].messages).total
+    most = endpoint(model).upper_bound(requests(1)[0].messages).total
     assert tally.stopped
     assert budget.spent.total <= 1000
     assert budget.spent.total + most > 1000
@@ -329,7 +447,7 @@ def test_what_may_have_been_paid_and_never_came_counts(answers: Path, hasty: Pat
     model.faults = [s.cut] * 2
     budget = Budget(tokens=1000)
     tally, _ = ask(model, requests(60), answers, hasty, budget)
-    most = endpoint(model).most(requests(1)[0].messages).total
+    most = endpoint(model).upper_bound(requests(1)[0].messages).total
     assert budget.lost.total == 2 * most
     assert budget.lost.total + budget.spent.total <= 1000
     assert tally.answered * 50 == budget.spent.total

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from triptych.errors import DataError, InputError
-from triptych.tools.synthesize.asking import languages, load_prompt
+from triptych.text import fold, ranker
 from triptych.tools.synthesize.questions import (
     PROBLEMS,
-    Limits,
+    QuestionLimits,
     _phrases,
-    cleaned,
-    language_ranks,
-    normal,
+    clean,
+    languages,
+    load_prompt,
     problem_of,
     speaks,
 )
 
-RANKS = language_ranks()
+RANK = ranker(normalize=False)
 PASSAGE = (
     "In 1512 a fire that began in a bakery destroyed forty houses of Arvika, among them the workshop in which the "
     "weavers had stored their tools."
@@ -80,7 +80,7 @@ REFUSALS = [
 
 
 def problem(answer: str, language: str = "en", **limits: int) -> str | None:
-    return problem_of(cleaned(answer), PASSAGE, language, Limits(**limits), RANKS)
+    return problem_of(clean(answer), PASSAGE, language, QuestionLimits(**limits), RANK)
 
 
 @pytest.mark.parametrize("language", GOOD)
@@ -149,8 +149,8 @@ def test_a_question_about_an_author_does_not_speak_of_the_text(question: str, la
 def test_a_copy_is_told_where_words_are_not_separated() -> None:
     passage = "一五一二年，始于面包房的大火烧毁了阿尔维卡的四十座房屋，其中包括织工们存放工具的作坊。"
     copied = "始于面包房的大火烧毁了阿尔维卡的四十座房屋吗？"
-    assert problem_of(copied, passage, "zh", Limits(), None) == "copied"
-    assert problem_of(GOOD["zh"], passage, "zh", Limits(), None) is None
+    assert problem_of(copied, passage, "zh", QuestionLimits(), None) == "copied"
+    assert problem_of(GOOD["zh"], passage, "zh", QuestionLimits(), None) is None
 
 
 @pytest.mark.parametrize(
@@ -168,22 +168,22 @@ def test_a_copy_is_told_where_words_are_not_separated() -> None:
     ],
 )
 def test_what_models_put_around_a_question_is_taken_off(answer: str) -> None:
-    assert cleaned(answer) == "When did it burn?"
+    assert clean(answer) == "When did it burn?"
 
 
 def test_quotation_marks_inside_stay() -> None:
     for text in ('"Faust" and "Egmont" are by whom?', "What is 'The Trial'?"):
-        assert cleaned(text) == text
+        assert clean(text) == text
 
 
 def test_questions_with_the_same_words_are_the_same() -> None:
-    assert normal("When did it  burn?") == normal("when did it burn") != normal("When did it burn down?")
+    assert fold("When did it  burn?") == fold("when did it burn") != fold("When did it burn down?")
 
 
 def test_a_language_that_nobody_can_identify_passes() -> None:
-    assert speaks("Whatever it is", "tlh", RANKS)
-    assert speaks(GOOD["pt"], "pt-BR", RANKS)
-    assert not speaks(GOOD["de"], "ja", RANKS)
+    assert speaks("Whatever it is", "tlh", RANK)
+    assert speaks(GOOD["pt"], "pt-BR", RANK)
+    assert not speaks(GOOD["de"], "ja", RANK)
 
 
 def test_there_are_a_prompt_and_phrases_for_every_language_of_mldr_and_some_more() -> None:
@@ -201,9 +201,7 @@ def test_a_prompt_has_title_and_passage_and_leaves_what_is_in_them_alone(languag
     assert "Braces {title} and {language} stay" in user["content"]
     assert "NONE" in system["content"]
     assert ('"sw"' in system["content"]) == (language == "sw")
-    assert RANKS(system["content"])[language if language != "sw" else "en"] == max(
-        RANKS(system["content"]).values()
-    )
+    assert RANK(system["content"])[0][0] == (language if language != "sw" else "en")
 
 
 def test_own_prompts_come_before_those_of_the_package(tmp_path: Path) -> None:
@@ -217,4 +215,4 @@ def test_own_prompts_come_before_those_of_the_package(tmp_path: Path) -> None:
 
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InputError, match="expected 0 < least"):
-        Limits(min_size=10, max_size=9)
+        QuestionLimits(min_size=10, max_size=9)

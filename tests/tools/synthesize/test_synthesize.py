@@ -15,11 +15,17 @@ import pytest
 from triptych.collections.training import read_examples
 from triptych.errors import DataError, EndpointError, InputError
 from triptych.records import Document
-from triptych.tools.synthesize.asking import Patience
-from triptych.tools.synthesize.client import Budget
-from triptych.tools.synthesize.passages import LexicalFinder, Sampling
-from triptych.tools.synthesize.questions import Limits
-from triptych.tools.synthesize.synthesize import Recipe, Report, Synthesis, plan, synthesize
+from triptych.tools.synthesize.asking import Budget, Patience
+from triptych.tools.synthesize.passages import Sampling
+from triptych.tools.synthesize.questions import QuestionLimits
+from triptych.tools.synthesize.round_trip import LexicalFinder
+from triptych.tools.synthesize.synthesize import (
+    QuestionRecipe,
+    Synthesis,
+    SynthesisReport,
+    plan,
+    synthesize,
+)
 
 from . import server as s
 from .conftest import document, endpoint, question_about
@@ -33,7 +39,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def work(model: s.Model, documents: Sequence[Document], patience: Patience, **recipe: Any) -> Synthesis:
-    made = Recipe(**{"sampling": SAMPLING, **recipe})
+    made = QuestionRecipe(**{"sampling": SAMPLING, **recipe})
     return Synthesis(lambda: iter(documents), endpoint(model), made, patience, LexicalFinder())
 
 
@@ -85,7 +91,7 @@ def test_a_second_run_pays_nothing(
         before, again = out.read_bytes(), synthesize(work(model, documents, hasty), out, answers)
     assert len(model.requests) == 12
     assert out.read_bytes() == before
-    assert (again.known, again.tally.answered, again.budget.spent.total) == (12, 0, 0)
+    assert (again.known, again.outcomes.answered, again.budget.spent.total) == (12, 0, 0)
     assert again.before == first.budget.spent
 
 
@@ -96,7 +102,7 @@ def test_more_questions_of_a_document_ask_only_for_the_new_ones(
         synthesize(work(model, documents, hasty), out, answers)
         more = Sampling(300, 100, 400, per_document=3)
         report = synthesize(work(model, documents, hasty, sampling=more), out, answers)
-    assert (report.known, report.tally.answered, report.examples) == (12, 24, 36)
+    assert (report.known, report.outcomes.answered, report.examples) == (12, 24, 36)
     assert len({row["query"] for row in lines(out)}) == 36
 
 
@@ -107,7 +113,7 @@ def test_a_passage_that_two_documents_have_is_paid_once(hasty: Patience, out: Pa
         everything = Sampling(300, 100, 400, per_document=9)
         report = synthesize(work(model, twins, hasty, sampling=everything), out, answers)
     assert len(model.requests) == report.passages == 3
-    assert report.passed_over == {"a passage that another document has too": 3}
+    assert report.skipped.counts == {"a passage that another document has too": 3}
 
 
 def test_the_budget_ends_a_run_and_the_next_goes_on(
@@ -115,14 +121,14 @@ def test_the_budget_ends_a_run_and_the_next_goes_on(
 ) -> None:
     with s.serving(good()) as model:
         first = synthesize(work(model, documents, hasty), out, answers, Budget(tokens=2200))
-        assert first.tally.stopped
+        assert first.outcomes.stopped
         assert 0 < first.examples < 12
         assert first.passages == 12
-        assert first.unanswered == 12 - first.tally.answered
+        assert first.unanswered == 12 - first.outcomes.answered
         assert first.budget.spent.total <= 2200
         second = synthesize(work(model, documents, hasty), out, answers)
     assert len(model.requests) == 12
-    assert (second.known, second.examples) == (first.tally.answered, 12)
+    assert (second.known, second.examples) == (first.outcomes.answered, 12)
 
 
 def test_what_is_interrupted_by_a_dead_server_goes_on(
@@ -136,7 +142,7 @@ def test_what_is_interrupted_by_a_dead_server_goes_on(
         assert not out.exists()
         model.faults.clear()
         report = synthesize(work(model, documents, hasty), out, answers)
-    assert (report.known, report.tally.answered, report.examples) == (3, 9, 12)
+    assert (report.known, report.outcomes.answered, report.examples) == (3, 9, 12)
     assert Counter(model.answered).most_common(1)[0][1] == 1
 
 
@@ -219,7 +225,7 @@ def test_every_answer_that_is_dropped_is_counted_with_an_example(
     }
     with s.serving(s.Model(bad(cases))) as model:
         report = synthesize(work(model, documents, hasty, depth=2), out, answers)
-    assert report.dropped == {
+    assert report.dropped.counts == {
         "empty": 1,
         "nothing to ask": 1,
         "refused": 1,
@@ -229,9 +235,9 @@ def test_every_answer_that_is_dropped_is_counted_with_an_example(
         "other language": 1,
         "not found": 1,
     }
-    assert report.first["not found"] == f"d7: {cases[7]}"
-    assert report.first["refused"] == f"d2: {cases[2]}"
-    assert report.examples + report.dropped.total() == report.passages == 12
+    assert report.dropped.first["not found"] == f"d7: {cases[7]}"
+    assert report.dropped.first["refused"] == f"d2: {cases[2]}"
+    assert report.examples + report.dropped.counts.total() == report.passages == 12
 
 
 def test_answers_that_were_cut_off_or_filtered_are_counted(
@@ -245,7 +251,7 @@ def test_answers_that_were_cut_off_or_filtered_are_counted(
     ]
     with s.serving(model):
         report = synthesize(work(model, documents, hasty), out, answers)
-    assert report.dropped == {"cut off": 1, "refused": 1}
+    assert report.dropped.counts == {"cut off": 1, "refused": 1}
     assert report.uncounted == 1
 
 
@@ -255,7 +261,7 @@ def test_a_question_that_was_asked_about_another_document_is_dropped(
     same = "Which fish did the weavers from Arvika owe to their bishop?"
     with s.serving(s.Model(bad({0: same, 8: same.upper()}))) as model:
         report = synthesize(work(model, documents, hasty), out, answers)
-    assert report.dropped == {"repeated": 1}
+    assert report.dropped.counts == {"repeated": 1}
 
 
 def test_short_and_unfit_documents_are_passed_over_and_count_as_rivals(
@@ -265,7 +271,7 @@ def test_short_and_unfit_documents_are_passed_over_and_count_as_rivals(
     numbers = Document("numbers", "1 2 3 4 5 6 7 8\n" * 60, None, {"lang": "en"})
     with s.serving(good()) as model:
         report = synthesize(work(model, [short, numbers, *documents], hasty), out, answers)
-    assert report.passed_over == {"shorter than a long document": 1, "no passage that is fit": 1}
+    assert report.skipped.counts == {"shorter than a long document": 1, "no passage that is fit": 1}
     assert (report.documents, report.examples) == (14, 12)
 
 
@@ -281,7 +287,7 @@ def test_the_language_is_what_the_document_says_then_the_recipe_then_identified(
     with s.serving(model):
         prompts = []
         for recipe in ({}, {"language": "fr"}):
-            found = work(model, documents, hasty, limits=Limits(check_language=False), **recipe)
+            found = work(model, documents, hasty, limits=QuestionLimits(check_language=False), **recipe)
             synthesize(found, out, answers.with_name(f"{len(prompts)}.sqlite"))
             prompts.append([body["messages"][0]["content"].split()[0] for body in model.requests])
             model.requests.clear()
@@ -301,24 +307,24 @@ def test_the_plan_asks_nobody_and_bounds_the_cost(
     documents: list[Document], hasty: Patience, out: Path, answers: Path
 ) -> None:
     with s.serving(good()) as model:
-        planned: Report = plan(work(model, documents, hasty), answers)
+        planned: SynthesisReport = plan(work(model, documents, hasty), answers)
         assert model.requests == []
         assert not answers.exists()
         report = synthesize(
-            work(model, documents, hasty), out, answers, Budget(tokens=planned.budget.on_way.total)
+            work(model, documents, hasty), out, answers, Budget(tokens=planned.budget.in_flight.total)
         )
     assert planned.passages == planned.unanswered == 12
-    assert not report.tally.stopped
-    assert report.budget.spent.total <= planned.budget.on_way.total
+    assert not report.outcomes.stopped
+    assert report.budget.spent.total <= planned.budget.in_flight.total
 
 
 def test_progress_is_told_step_by_step(
     documents: list[Document], hasty: Patience, out: Path, answers: Path
 ) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int, int | None]] = []
     with s.serving(good()) as model:
         synthesize(work(model, documents, hasty), out, answers, progress=lambda *step: seen.append(step))
-    assert seen == [(step, i) for step in ("asking", "checking", "writing") for i in range(1, 13)]
+    assert seen == [(step, i, None) for step in ("asking", "checking", "writing") for i in range(1, 13)]
 
 
 def test_a_licence_is_carried_over(hasty: Patience, out: Path, answers: Path) -> None:
@@ -329,4 +335,4 @@ def test_a_licence_is_carried_over(hasty: Patience, out: Path, answers: Path) ->
 
 def test_a_depth_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(InputError, match="depth: got 0"):
-        Recipe(depth=0)
+        QuestionRecipe(depth=0)

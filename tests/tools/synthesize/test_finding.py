@@ -10,19 +10,19 @@ import pytest
 from index.fakes import FakeEncoder
 from triptych.records import Document
 from triptych.scores.on_numpy import dense_scores, lexical_scores
-from triptych.tools.synthesize.passages import Asked, LexicalFinder, tokens_of
-from triptych.tools.synthesize.questions import EncoderFinder
+from triptych.text import terms
+from triptych.tools.synthesize.round_trip import EncoderFinder, LexicalFinder, Question
 from triptych.types import HeadWeights
 
 
 def bm25(question: str, texts: list[str], k1: float = 1.2, b: float = 0.75) -> list[float]:
     """Robertson and Zaragoza 2009, with the inverse document frequency that SQLite takes."""
-    bags = [Counter(tokens_of(text)) for text in texts]
+    bags = [Counter(terms(text)) for text in texts]
     mean = sum(bag.total() for bag in bags) / len(bags)
     scores = []
     for bag in bags:
         score = 0.0
-        for word in set(tokens_of(question)):
+        for word in set(terms(question)):
             n = sum(word in other for other in bags)
             idf = max(1e-6, math.log((len(bags) - n + 0.5) / (n + 0.5)))
             score += idf * bag[word] * (k1 + 1) / (bag[word] + k1 * (1 - b + b * bag.total() / mean))
@@ -38,14 +38,14 @@ def ranks_of(scores: list[list[float]], own: list[int], depth: int) -> list[int 
     return found
 
 
-def made(seed: int) -> tuple[list[Document], list[Asked], list[int]]:
+def made(seed: int) -> tuple[list[Document], list[Question], list[int]]:
     dice = random.Random(seed)
     words = [f"w{i}" for i in range(60)]
     documents = [
         Document(f"d{i}", " ".join(dice.choices(words, k=dice.randrange(5, 60))), None) for i in range(40)
     ]
     own = [dice.randrange(40) for _ in range(30)]
-    questions = [Asked(" ".join(dice.sample(documents[i].text.split(), 3)), f"d{i}") for i in own]
+    questions = [Question(" ".join(dice.sample(documents[i].text.split(), 3)), f"d{i}") for i in own]
     return documents, questions, own
 
 
@@ -76,7 +76,7 @@ def test_equal_documents_do_not_count_against_the_one_that_is_looked_for(
     finder: LexicalFinder | EncoderFinder,
 ) -> None:
     documents = [Document(f"d{i}", "rye barley spelt" if i < 3 else f"other words {i}") for i in range(9)]
-    questions = [Asked("barley", "d2"), Asked("barley", "d8"), Asked("barley", "gone")]
+    questions = [Question("barley", "d2"), Question("barley", "d8"), Question("barley", "gone")]
     assert list(finder.ranks(documents, questions, 1)) == [1, None, None]
 
 
@@ -94,7 +94,7 @@ def test_equal_documents_do_not_count_against_the_one_that_is_looked_for(
     ],
 )
 def test_words_of_any_script_are_tokens(text: str, tokens: list[str]) -> None:
-    assert list(tokens_of(text)) == tokens
+    assert list(terms(text)) == tokens
 
 
 def test_a_document_is_found_by_its_words_in_scripts_without_spaces() -> None:
@@ -102,5 +102,5 @@ def test_a_document_is_found_by_its_words_in_scripts_without_spaces() -> None:
         Document("a", "一五一二年的大火烧毁了织工的作坊。"),
         Document("b", "博物馆展出三本账簿和一封信。"),
     ]
-    assert list(LexicalFinder().ranks(documents, [Asked("织工的作坊何时被烧毁？", "a")], 1)) == [1]
-    assert list(LexicalFinder().ranks(documents, [Asked("？？", "a")], 1)) == [None]
+    assert list(LexicalFinder().ranks(documents, [Question("织工的作坊何时被烧毁？", "a")], 1)) == [1]
+    assert list(LexicalFinder().ranks(documents, [Question("？？", "a")], 1)) == [None]

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triptych.errors import DataError, InputError
-from triptych.text import ngrams, unit_hashes
+from triptych.text import ngrams, ngrams_of_sizes, unit_hashes
 from triptych.tools.pairs.base import Pair
 from triptych.tools.pairs.duplicates import (
     Contamination,
     EvaluationText,
-    grams_of_sizes,
     is_written,
     read_evaluation,
     write_evaluation,
@@ -102,7 +101,7 @@ def test_what_is_found_is_what_a_search_for_lists_of_words_finds(
 @given(WORDS, st.sets(st.integers(1, 6)))
 def test_ngrams_of_several_sizes_are_those_of_each(words: list[str], sizes: set[int]) -> None:
     hashes = unit_hashes(words)
-    found = grams_of_sizes(hashes, sizes)
+    found = ngrams_of_sizes(hashes, sizes)
     assert {size: grams.tolist() for size, grams in found.items()} == {
         size: ngrams(hashes, size).tolist() for size in sizes
     }

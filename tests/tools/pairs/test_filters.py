@@ -6,11 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.text import LanguageCheck, fold, gram_size, may_be, ngrams, primary, unit_hashes, units, weight
+from triptych.text import (
+    LanguageCheck,
+    fold,
+    gram_size,
+    letters,
+    may_be,
+    ngrams,
+    primary,
+    size,
+    unit_hashes,
+    units,
+)
 from triptych.tools.pairs import filters
 from triptych.tools.pairs.base import Pair
-from triptych.tools.pairs.filters import PAIR_FILTERS, Thresholds, line_digest, pair_filters
-from triptych.tools.pairs.tally import Cell, Filter, Tally, counted, filtered
+from triptych.tools.pairs.filters import Thresholds, line_digest, pair_filters
+from triptych.tools.pairs.report import PAIR_FILTERS, Cell, Filter, PairCounts
 
 from .made import LONG, OTHER
 
@@ -139,34 +150,34 @@ PAIRS = st.builds(
 @given(st.lists(PAIRS), st.lists(st.sets(st.sampled_from("abcd")), max_size=3))
 def test_nothing_vanishes_uncounted(pairs: list[Pair], bad: list[set[str]]) -> None:
     steps = [Filter(f"f{i}", lambda made, drop=drop: made.query not in drop) for i, drop in enumerate(bad)]
-    tally = Tally()
-    kept = list(counted(filtered(pairs, steps, tally), tally))
+    tally = PairCounts()
+    kept = list(tally.keep(tally.filter(pairs, steps)))
     assert kept == [made for made in pairs if not any(made.query in drop for drop in bad)]
     assert tally.made == Counter(map(Cell.of, pairs))
     for cell in tally.made:
-        assert tally.made[cell] == tally.kept[cell] + sum(counts[cell] for counts in tally.dropped.values())
-    for name, counts in tally.dropped.items():
-        assert {cell for (filter_name, cell) in tally.examples if filter_name == name} == set(counts)
+        dropped = sum(count for (_, where), count in tally.dropped.counts.items() if where == cell)
+        assert tally.made[cell] == tally.kept[cell] + dropped
+    assert set(tally.dropped.first) == set(tally.dropped.counts)
 
 
 @given(st.lists(PAIRS, max_size=8), st.lists(PAIRS, max_size=8))
 def test_tallies_add_up_and_survive_json(first: list[Pair], second: list[Pair]) -> None:
     steps = [Filter("f", lambda made: made.query in "ab")]
-    parts: list[Tally] = []
+    parts: list[PairCounts] = []
     for pairs in (first, second, [*first, *second]):
-        tally = Tally()
-        list(counted(filtered(pairs, steps, tally), tally))
+        tally = PairCounts()
+        list(tally.keep(tally.filter(pairs, steps)))
         tally.texts["documents", "en", "s"] += 1 + len(pairs)
         parts.append(tally)
     parts[2].texts["documents", "en", "s"] += 1
-    parts[0].add(Tally.from_dict(parts[1].to_dict()))
+    parts[0].add(PairCounts.from_dict(parts[1].to_dict()))
     assert parts[0].to_dict() == parts[2].to_dict()
 
 
 def test_a_long_text_of_an_example_is_cut() -> None:
-    tally = Tally()
+    tally = PairCounts()
     tally.drop("f", pair("q" * 1000, LONG), "why")
-    (example,) = tally.examples.values()
+    (example,) = tally.dropped.first.values()
     assert len(example.query) == 160
     assert example.query.endswith("…")
     assert example.because == "why"
@@ -179,8 +190,9 @@ def test_units_are_words_or_single_characters_in_every_script() -> None:
     assert units("ﬁne Ｆｕｌｌ") == ["fine", "full"]
     assert units(" \n…") == []
     assert fold(" A,  b ") == "a b"
-    assert weight("ab 1!") == 3
-    assert weight("日本") == weight("한국") == 4
+    assert letters("ab 1!") == 3
+    assert letters("日本") == letters("한국") == letters("カナ") == 6
+    assert size("日本 x") == 8
 
 
 @given(st.lists(st.sampled_from(["a", "b", "cc", "字"]), max_size=12), st.integers(1, 5))

@@ -1,12 +1,11 @@
 """The whole run: the same result for any workers, after an interruption, and with every pair counted."""
 
-import gc
 import json
 import os
 import random
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from triptych.errors import DataError, InputError, MissingExtra, WorkerError
 from triptych.records import files_of, parsed, places_of
 from triptych.tools.pairs import stages
 from triptych.tools.pairs.base import Block, Link, StructuredDocument, Translations, to_line
-from triptych.tools.pairs.engine import Engine, Local, Ray, Runner
 from triptych.tools.pairs.filters import Consistency
-from triptych.tools.pairs.pipeline import Mined, mine_pairs, read_tally
+from triptych.tools.pairs.pipeline import MinedPairs, mine_pairs, parallel
 from triptych.tools.pairs.reading import Origin
-from triptych.tools.pairs.settings import FILTERS, Settings
+from triptych.tools.pairs.report import FILTERS, PairCounts
+from triptych.tools.pairs.settings import Settings
 from triptych.tools.pairs.stages import split_title
-from triptych.tools.pairs.tally import Tally
 
 VOCABULARIES = {
     "en": "the water coffee pot steam boils lower upper part filter ground cup morning kitchen slowly",
@@ -77,12 +75,12 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def contents(mined: Mined) -> dict[str, bytes]:
+def contents(mined: MinedPairs) -> dict[str, bytes]:
     files = [path for path in mined.folder.rglob("*") if path.is_file() and path.name != "plan.json"]
     return {path.relative_to(mined.folder).as_posix(): path.read_bytes() for path in files}
 
 
-def records(mined: Mined) -> list[dict[str, Any]]:
+def records(mined: MinedPairs) -> list[dict[str, Any]]:
     return [
         parsed(raw, place) for path in files_of(mined.pairs, (".jsonl",)) for place, raw in places_of(path)
     ]
@@ -91,7 +89,7 @@ def records(mined: Mined) -> list[dict[str, Any]]:
 def test_a_run_writes_training_data_and_counts_every_pair(source: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     mined = mine_pairs(source, tmp_path / "out", SETTINGS, progress=lambda *step: seen.append(step))
-    tally = mined.tally
+    tally = mined.counts
     found = records(mined)
     assert len(found) == tally.kept.total() == len({record["id"] for record in found}) > 100
     examples = [example for _, example in read_examples(mined.pairs)]
@@ -99,19 +97,19 @@ def test_a_run_writes_training_data_and_counts_every_pair(source: Path, tmp_path
         (r["query"], r["pos"][0], r["id"]) for r in found
     ]
     for cell, made in tally.made.items():
-        assert made == tally.kept[cell] + sum(counts[cell] for counts in tally.dropped.values())
-    assert set(tally.kept) | {c for counts in tally.dropped.values() for c in counts} <= set(tally.made)
+        assert made == tally.kept[cell] + sum(tally.dropped[name, cell] for name in tally.filters)
+    assert set(tally.kept) | {cell for _, cell in tally.dropped.counts} <= set(tally.made)
     assert {"title-body", "heading-section", "neighbour", "link", "paragraph-translation"} <= {
         record["kind"] for record in found
     }
-    assert read_tally(mined.folder).to_dict() == tally.to_dict()
+    assert json.loads((mined.folder / "report.json").read_text()) == tally.to_dict()
     assert not (mined.folder / ".work").exists()
     assert [step for step in seen if step[1] == step[2]][-1] == ("writing", 4, 4)
     assert sorted(seen) == sorted(set(seen))
 
 
 def test_what_happened_to_the_texts_is_counted(source: Path, tmp_path: Path) -> None:
-    texts = mine_pairs(source, tmp_path / "out", SETTINGS).tally.texts
+    texts = mine_pairs(source, tmp_path / "out", SETTINGS).counts.texts
     assert texts["documents", "en", "made"] == 13
     assert texts["documents", "de", "made"] == 13
     assert texts["documents repeated", "de", "made"] == 1
@@ -133,13 +131,15 @@ def test_boilerplate_is_taken_out_recurring_headings_get_their_title_and_copies_
     assert sum(query.startswith("Title ") and query.endswith(": Overview") for query in headings) == 36
     assert not any(query == "Overview" for query in headings)
     keys = {record["key"] for record in found if record["source"] == "made"}
-    dropped = mined.tally.dropped["exact-duplicate"]
+    dropped = mined.counts.dropped_by("exact-duplicate")
     # The copied page is in one of the parts; which of the two is the later one decides which is dropped.
     assert dropped.total() > 0
     assert len(keys & {"page/0", "page/copy"}) >= 1
     pairs = [(record["query"], record["pos"][0]) for record in found]
     assert len(pairs) == len(set(pairs))
-    assert all(example.because for (name, _), example in mined.tally.examples.items() if "duplicate" in name)
+    assert all(
+        example.because for (name, _), example in mined.counts.dropped.first.items() if "duplicate" in name
+    )
 
 
 def test_the_site_s_own_headings_and_its_name_in_titles_are_taken_out(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_the_site_s_own_headings_and_its_name_in_titles_are_taken_out(tmp_path: 
     assert {record["query"] for record in found if record["kind"] == "heading-section"} == {
         f"Pot {number}: Menu" for number in range(6)
     }
-    assert mined.tally.texts["titles shortened", "en", "site"] == 6
-    assert mined.tally.texts["blocks recurring", "en", "site"] == 18
+    assert mined.counts.texts["titles shortened", "en", "site"] == 6
+    assert mined.counts.texts["blocks recurring", "en", "site"] == 18
     assert split_title("Pot - Kitchen") == ("Pot", "Kitchen")
     assert split_title("Espresso-Kanne") == ("Espresso-Kanne", "")
     assert split_title("") == ("", "")
@@ -172,9 +172,9 @@ def test_links_lead_to_the_page_in_the_same_language(source: Path, tmp_path: Pat
 
 def test_one_worker_and_three_give_the_same_bytes(source: Path, tmp_path: Path) -> None:
     one = mine_pairs(source, tmp_path / "one", SETTINGS)
-    three = mine_pairs(source, tmp_path / "three", SETTINGS, engine=Local(3))
+    three = mine_pairs(source, tmp_path / "three", SETTINGS, workers=3)
     assert contents(one) == contents(three)
-    assert one.tally.to_dict() == three.tally.to_dict()
+    assert one.counts.to_dict() == three.counts.to_dict()
 
 
 def test_another_division_into_parts_gives_the_same_pairs(source: Path, tmp_path: Path) -> None:
@@ -182,40 +182,31 @@ def test_another_division_into_parts_gives_the_same_pairs(source: Path, tmp_path
     first = mine_pairs(source, tmp_path / "a", without_order)
     second = mine_pairs(source, tmp_path / "b", replace(without_order, parts=1))
     assert sorted(r["id"] for r in records(first)) == sorted(r["id"] for r in records(second))
-    assert first.tally.made == second.tally.made
-    assert first.tally.dropped == second.tally.dropped
+    assert first.counts.made == second.counts.made
+    assert first.counts.dropped == second.counts.dropped
 
 
 class Interruption(Exception):
     """Stands for the end of a process."""
 
 
-@dataclass(frozen=True)
-class Fragile:
-    """An engine whose work ends after so many items, in the middle of the next if `half`."""
+def fail_after(items: int) -> Callable[[str, int, int | None], None]:
+    """A progress callback that ends the run when so many items are done."""
+    left = [items]
 
-    items: int
+    def progress(_stage: str, _done: int, _total: int | None) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Interruption
 
-    @contextmanager
-    def start(self) -> Generator[Runner]:
-        left = [self.items]
-
-        def run(function: Callable[[Any], None], items: Sequence[Any], done: Callable[[], None]) -> None:
-            for item in items:
-                if left[0] == 0:
-                    raise Interruption
-                left[0] -= 1
-                function(item)
-                done()
-
-        yield run
+    return progress
 
 
-@pytest.mark.parametrize("items", [0, 1, 4, 7, 9, 13])
+@pytest.mark.parametrize("items", [1, 2, 5, 8, 10, 14])
 def test_an_interrupted_run_goes_on_and_gives_the_same(items: int, source: Path, tmp_path: Path) -> None:
     whole = mine_pairs(source, tmp_path / "whole", SETTINGS)
     with pytest.raises(Interruption):
-        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Fragile(items))
+        mine_pairs(source, tmp_path / "out", SETTINGS, progress=fail_after(items))
     assert contents(mine_pairs(source, tmp_path / "out", SETTINGS)) == contents(whole)
 
 
@@ -223,7 +214,7 @@ def test_what_was_finished_before_an_interruption_is_not_made_again(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Interruption):
-        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Fragile(9))
+        mine_pairs(source, tmp_path / "out", SETTINGS, progress=fail_after(9))
     calls: list[int] = []
     real = stages.mine_group
     monkeypatch.setattr(stages, "mine_group", lambda *a, **k: calls.append(1) or real(*a, **k))
@@ -256,7 +247,7 @@ def test_contaminated_pairs_are_dropped_and_the_evaluation_files_are_part_of_the
     held.write_text(json.dumps({"query": document.title, "text": document.blocks[3].text}) + "\n")
     settings = replace(SETTINGS, against=(str(held),))
     mined = mine_pairs(source, tmp_path / "out", settings)
-    dropped = mined.tally.dropped["contamination"]
+    dropped = mined.counts.dropped_by("contamination")
     assert {cell.kind for cell in dropped} >= {"title-body", "neighbour", "paragraph-translation"}
     sides = [text for record in records(mined) for text in (record["query"], *record["pos"])]
     assert not any(document.blocks[3].text in text or text == document.title for text in sides)
@@ -273,9 +264,9 @@ def words_in_common(queries: Sequence[str], passages: Sequence[str]) -> NDArray[
 def test_a_scorer_drops_pairs_that_it_does_not_find_consistent(source: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, filters=(*FAST, "consistency"), consistency=Consistency(1, 16))
     mined = mine_pairs(source, tmp_path / "a", settings, scorer=words_in_common, scorer_name="words")
-    assert mined.tally.dropped["consistency"].total() > 0
+    assert mined.counts.dropped_by("consistency").total() > 0
     again = mine_pairs(
-        source, tmp_path / "b", settings, scorer=words_in_common, scorer_name="words", engine=Local(2)
+        source, tmp_path / "b", settings, scorer=words_in_common, scorer_name="words", workers=2
     )
     assert contents(again) == contents(mined)
     with pytest.raises(InputError, match="other files or settings"):
@@ -293,7 +284,7 @@ def test_languages_that_nobody_said_are_identified_and_wrong_ones_are_dropped(tm
     sources = [tmp_path / "a.md", tmp_path / "b.md"]
     mined = mine_pairs(sources, tmp_path / "out2", claimed)
     assert [record["lang"] for record in records(mined)] == ["de"]
-    assert mined.tally.dropped["language"].total() == 1
+    assert mined.counts.dropped_by("language").total() == 1
 
 
 def test_sources_without_any_text_give_no_pair(tmp_path: Path) -> None:
@@ -301,14 +292,14 @@ def test_sources_without_any_text_give_no_pair(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     mined = mine_pairs(tmp_path, tmp_path / "out", SETTINGS)
     assert records(mined) == []
-    assert mined.tally.texts["documents without text", "", mined.folder.parent.name] == 1
+    assert mined.counts.texts["documents without text", "", mined.folder.parent.name] == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_broken_line_stops_the_run_with_its_place(workers: int, source: Path, tmp_path: Path) -> None:
     (source / "c.jsonl").write_text('{"source": "s"}\n')
     with pytest.raises(DataError, match=r"c\.jsonl:1: "):
-        mine_pairs(source, tmp_path / "out", SETTINGS, engine=Local(workers))
+        mine_pairs(source, tmp_path / "out", SETTINGS, workers=workers)
 
 
 def dies(_item: int) -> None:
@@ -316,12 +307,12 @@ def dies(_item: int) -> None:
 
 
 def lacks(_item: int) -> None:
-    raise MissingExtra("this", "data")  # cannot be copied to another process
+    raise MissingExtra("this", "data")
 
 
-def test_an_error_that_cannot_be_copied_arrives_with_its_message() -> None:
-    with pytest.raises(WorkerError, match=r"triptych\[data\]"), Local(2).start() as run:
-        run(lacks, [1, 2], lambda: None)
+def test_an_error_of_a_worker_arrives_as_it_was_raised() -> None:
+    with pytest.raises(MissingExtra, match=r"triptych\[data\]"), parallel(2) as run:
+        list(run(lacks, [1, 2]))
 
 
 def doubles(folder: Path, item: int) -> None:
@@ -329,64 +320,23 @@ def doubles(folder: Path, item: int) -> None:
 
 
 def test_a_worker_that_dies_is_an_error() -> None:
-    with pytest.raises(WorkerError, match="a worker process died"), Local(2).start() as run:
-        run(dies, [1, 2], lambda: None)
+    with pytest.raises(WorkerError, match="a worker process died"), parallel(2) as run:
+        list(run(dies, [1, 2]))
 
 
-@pytest.mark.parametrize("engine", [Local(1), Local(2)])
-def test_an_engine_calls_the_function_once_for_each_item(engine: Engine, tmp_path: Path) -> None:
-    from functools import partial
-
-    finished: list[int] = []
-    with engine.start() as run:
-        run(partial(doubles, tmp_path), range(7), lambda: finished.append(1))
-        run(partial(doubles, tmp_path), [], lambda: finished.append(1))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_function_is_called_once_for_each_item(workers: int, tmp_path: Path) -> None:
+    with parallel(workers) as run:
+        assert len(list(run(partial(doubles, tmp_path), range(7)))) == 7
+        assert list(run(partial(doubles, tmp_path), [])) == []
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         str(i): str(2 * i) for i in range(7)
     }
-    assert len(finished) == 7
-    with pytest.raises(InputError, match="got 0; expected at least 1"):
-        Local(0)
 
 
-@dataclass(frozen=True)
-class Started:
-    """An engine that was started elsewhere, for several runs."""
-
-    run: Runner
-
-    @contextmanager
-    def start(self) -> Generator[Runner]:
-        yield self.run
-
-
-@pytest.mark.slow
-# Ray ends its servers without waiting for them: their Popen objects warn when they are collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_ray_gives_the_same_bytes_as_one_process_and_names_a_broken_line(
-    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    ray = pytest.importorskip("ray")
-    one = mine_pairs(source, tmp_path / "one", SETTINGS)
-    seen: list[tuple[str, int, int]] = []
-
-    def two_runs() -> None:
-        with Ray(2).start() as run:
-            engine = Started(run)
-            by_ray = mine_pairs(
-                source, tmp_path / "ray", SETTINGS, engine=engine, progress=lambda *step: seen.append(step)
-            )
-            assert contents(by_ray) == contents(one)
-            (source / "c.jsonl").write_text('{"source": "s", "blocks": []}\n')
-            mine_pairs(source, tmp_path / "broken", SETTINGS, engine=engine)
-
-    with pytest.raises(DataError, match=r"c\.jsonl:1: field 'key' is missing"):
-        two_runs()
-    assert ("writing", 4, 4) in seen
-    assert not ray.is_initialized()
-    gc.collect()  # those objects now, and not in another test
-    output = capfd.readouterr()
-    assert "Dataset" not in output.out + output.err
+def test_less_than_one_worker_is_an_error(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="workers: got 0; expected at least 1"):
+        mine_pairs(source, tmp_path / "out", workers=0)
 
 
 def test_settings_that_mean_nothing_are_errors() -> None:
@@ -406,4 +356,4 @@ def test_the_tally_of_a_run_says_nothing_of_workers_or_time(source: Path, tmp_pa
     mined = mine_pairs(source, tmp_path / "out", SETTINGS)
     report = json.loads((mined.folder / "report.json").read_text())
     assert set(report) == {"cells", "examples", "texts"}
-    assert Tally.from_dict(report).to_dict() == report
+    assert PairCounts.from_dict(report).to_dict() == report

@@ -13,17 +13,16 @@ from triptych.text import units
 from triptych.tools.pairs import duplicates
 from triptych.tools.pairs.base import Pair
 from triptych.tools.pairs.duplicates import (
-    exact_duplicates,
     frequent,
     key_range,
+    later_owners,
     near_duplicates,
     pair_ids,
     shingles,
     signatures,
-    stars,
     write_keys,
 )
-from triptych.tools.pairs.engine import is_shuffled, read_part, shuffling
+from triptych.tools.pairs.stages import is_shuffled, read_part, shuffling
 
 
 def pair(query: str, passage: str) -> Pair:
@@ -62,7 +61,7 @@ def test_joins_by_ranges_are_the_joins_of_all_keys(
         for key, owner in entries
         if owner != min(other for k, other in entries if k == key)
     }
-    assert {tuple(edge) for table in tables for edge in stars(table).tolist()} == expected
+    assert {tuple(edge) for table in tables for edge in later_owners(table).tolist()} == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.text(" aü字\r\u2028", max_size=5)), max_size=20))
@@ -143,7 +142,7 @@ def test_duplicates_are_those_of_comparing_all_pairs(tmp_path: Path) -> None:
     near: set[int] = set()
     for ranges in (1, 3):
         files = [duplicates.exact_file(tmp_path, part) for part in range(4)]
-        tables = [exact_duplicates(files, number, ranges).tolist() for number in range(ranges)]
+        tables = [later_owners(key_range(files, number, ranges)).tolist() for number in range(ranges)]
         exact = {tuple(edge) for table in tables for edge in table}
         edges = [near_duplicates(tmp_path, 4, number, ranges, 0.8).tolist() for number in range(ranges)]
         near = {edge[0] for table in edges for edge in table}

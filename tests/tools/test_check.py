@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_train.words import WordTokenizer
 from triptych.errors import DataError, MissingExtra
+from triptych.text import ranker
 from triptych.tools.check import PROBLEMS, Lengths, check, language_identifier
 from triptych.train.data import PairLimits
-
-from .words import WordTokenizer
 
 GOOD = {"query": "q one", "pos": ["p"], "neg": ["n"]}
 
@@ -44,8 +44,8 @@ def test_every_problem_is_counted_under_its_name_with_its_place(
     tmp_path: Path, row: dict[str, Any] | str, problem: str
 ) -> None:
     report = check(write(tmp_path / "a.jsonl", [GOOD, row]))
-    assert report.problems == Counter({problem: 1})
-    assert "a.jsonl:2" in report.places[problem][0]
+    assert report.problems.counts == Counter({problem: 1})
+    assert "a.jsonl:2" in report.problems.examples[problem][0]
     assert report.usable == (problem not in ("broken", "positive also negative"))
     assert report.to_dict()["problems"] == {name: int(name == problem) for name in PROBLEMS}
 
@@ -97,7 +97,8 @@ def test_languages_of_queries_and_positives_are_counted(tmp_path: Path) -> None:
 def test_identifying_languages_without_the_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "py3langid", None)
+    ranker.cache_clear()
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(MissingExtra, match=r"triptych\[data\]"):
         language_identifier()
 
@@ -106,7 +107,7 @@ def test_only_the_first_places_of_a_problem_are_kept(tmp_path: Path) -> None:
     rows: list[dict[str, Any] | str] = ["{"] * 20
     report = check(write(tmp_path / "a.jsonl", rows))
     assert report.problems["broken"] == 20
-    assert len(report.places["broken"]) == 5
+    assert len(report.problems.examples["broken"]) == 5
     assert not report.usable
 
 
@@ -117,5 +118,5 @@ def test_a_missing_file_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
 
 def test_progress_tells_how_many_examples_were_read(tmp_path: Path) -> None:
     seen: list[int] = []
-    check(write(tmp_path / "a.jsonl", [GOOD] * 100), progress=lambda done, _total: seen.append(done))
+    check(write(tmp_path / "a.jsonl", [GOOD] * 100), progress=lambda _stage, done, _total: seen.append(done))
     assert seen == [64, 100]

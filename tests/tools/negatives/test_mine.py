@@ -19,14 +19,14 @@ from triptych import Encoder
 from triptych.cli.app import app
 from triptych.errors import DataError, IndexMissing, InputError
 from triptych.index.index import Index
-from triptych.tools.negatives.mine import Inputs, mine
-from triptych.tools.negatives.options import Filters, Margin, Options, Search
-from triptych.tools.negatives.passages import normalised
+from triptych.text import fold
+from triptych.tools.negatives.mine import MiningInputs, mine
+from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, SearchOptions
 from triptych.types import HeadWeights
 
 from .made import read_lines, write_corpus, write_lines, write_training
 
-WIDE = Options(ranks=(1, 60), keep=100, choose="top", filters=Filters(margin=Margin(None)))
+WIDE = MiningOptions(ranks=(1, 60), keep=100, choose="top", filters=FilterOptions(margin=Margin(None)))
 """Everything that the filters leave, in the order of the ranks."""
 
 
@@ -38,8 +38,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def inputs(place: Path, **changes: Any) -> Inputs:
-    return Inputs(**{"train": [place / "train.jsonl"], "corpus": [place / "corpus.jsonl"], **changes})
+def inputs(place: Path, **changes: Any) -> MiningInputs:
+    return MiningInputs(**{"train": [place / "train.jsonl"], "corpus": [place / "corpus.jsonl"], **changes})
 
 
 def shown(passage: dict[str, Any]) -> str:
@@ -55,14 +55,14 @@ def expected(
     texts = [shown(passage) for passage in passages]
     scores = encoder.score(record["query"], texts + record["pos"], (1, 0.3, 1))[0]
     limit = margin.limit(float(max(scores[len(texts) :])))
-    positives = {normalised(text) for text in record["pos"]}
-    quoted = [p for p in passages if {normalised(shown(p)), normalised(p["text"])} & positives]
+    positives = {fold(text) for text in record["pos"]}
+    quoted = [p for p in passages if {fold(shown(p)), fold(p["text"])} & positives]
     articles = {passage["article"] for passage in quoted}
     seen: set[str] = set()
     left: list[tuple[str, float]] = []
     for i in sorted(range(len(texts)), key=lambda i: (-scores[i], i)):
-        text = normalised(texts[i])
-        if text in positives or text == normalised(record["query"]) or passages[i]["article"] in articles:
+        text = fold(texts[i])
+        if text in positives or text == fold(record["query"]) or passages[i]["article"] in articles:
             continue
         if text not in seen and scores[i] <= limit:
             left.append((texts[i], float(scores[i])))
@@ -72,7 +72,7 @@ def expected(
 
 @pytest.mark.parametrize("margin", [Margin(None), Margin(0.9), Margin(None, 0.2), Margin(0.95, 0.3)], ids=str)
 def test_the_negatives_are_those_of_plain_loops(place, tmp_path, encoder, margin):
-    options = replace(WIDE, filters=Filters(margin=margin))
+    options = replace(WIDE, filters=FilterOptions(margin=margin))
     report = mine(inputs(place), tmp_path / "out.jsonl", encoder, options)
     passages, records = read_lines(place / "corpus.jsonl"), read_lines(tmp_path / "out.jsonl")
     assert report.queries == len(records) == 30
@@ -93,9 +93,11 @@ def test_the_negatives_are_those_of_plain_loops(place, tmp_path, encoder, margin
 def test_every_candidate_is_kept_or_counted_and_each_ranking_uses_its_score(
     place, tmp_path, encoder, ranking
 ):
-    options = Options(search=Search(ranking), ranks=(3, 40), keep=4, filters=Filters(margin=Margin(0.98)))
+    options = MiningOptions(
+        search=SearchOptions(ranking), ranks=(3, 40), keep=4, filters=FilterOptions(margin=Margin(0.98))
+    )
     report = mine(inputs(place), tmp_path / "out.jsonl", encoder, options)
-    assert report.candidates == report.negatives + sum(report.dropped.values())
+    assert report.candidates == report.negatives + report.dropped.counts.total()
     assert report.queries == report.full + report.short + report.empty
     weights = HeadWeights() if ranking == "hybrid" else HeadWeights.of({ranking: 1.0})
     for record in read_lines(tmp_path / "out.jsonl"):
@@ -117,11 +119,11 @@ def test_the_draw_depends_on_the_seed_and_on_nothing_else(place, tmp_path, encod
 def test_without_a_corpus_the_examples_own_passages_are_searched(place, tmp_path, encoder):
     report = mine(inputs(place, corpus=None), tmp_path / "out.jsonl", encoder, WIDE)
     given = read_lines(place / "train.jsonl")
-    own = {normalised(text) for record in given for text in record["pos"] + record["neg"]}
+    own = {fold(text) for record in given for text in record["pos"] + record["neg"]}
     assert report.facts["passages"] == len(own)
     for before, after in zip(given, read_lines(tmp_path / "out.jsonl"), strict=True):
-        mined = {normalised(text) for text in after["neg"]}
-        assert mined <= own - {normalised(text) for text in before["pos"]}
+        mined = {fold(text) for text in after["neg"]}
+        assert mined <= own - {fold(text) for text in before["pos"]}
         assert len(mined) == len(after["neg"])
 
 
@@ -155,7 +157,7 @@ def test_existing_negatives_are_kept_scored_and_not_mined_again(place, tmp_path,
         count = len(given["neg"])
         assert record["neg"][:count] == given["neg"]
         assert len(record["neg"]) == len(record["neg_scores"]) == 5
-        assert len({normalised(text) for text in record["neg"]}) == 5
+        assert len({fold(text) for text in record["neg"]}) == 5
         if count:
             scores = encoder.score(given["query"], given["neg"], (1, 0.3, 1))[0]
             np.testing.assert_allclose(record["neg_scores"][:count], scores, atol=1e-3)
@@ -171,11 +173,11 @@ class Lengths:
 
 
 def test_a_reranker_drops_what_it_finds_too_near_and_its_scores_are_written(place, tmp_path, encoder):
-    filters = Filters(margin=Margin(None), rerank_margin=Margin(None, 5.0), rerank_pool=20)
+    filters = FilterOptions(margin=Margin(None), rerank_margin=Margin(None, 5.0))
     options = replace(WIDE, filters=filters, keep=6)
     report = mine(inputs(place), tmp_path / "out.jsonl", encoder, options, reranker=Lengths())
     assert report.dropped["reranker"] > 0
-    assert report.candidates == report.negatives + sum(report.dropped.values())
+    assert report.candidates == report.negatives + report.dropped.counts.total()
     for record in read_lines(tmp_path / "out.jsonl"):
         assert record["neg_scores"] == [-abs(len(text) - 30) for text in record["neg"]]
         assert all(score <= max(record["pos_scores"]) - 5 for score in record["neg_scores"])
@@ -185,7 +187,7 @@ def test_a_prompt_takes_the_place_of_the_prefix(tmp_path, encoder):
     write_corpus(tmp_path / "corpus.jsonl")
     records = [{"query": "world", "pos": ["hello"], **extra} for extra in ({}, {"prompt": "query of text "})]
     write_lines(tmp_path / "train.jsonl", records)
-    mine(inputs(tmp_path), tmp_path / "out.jsonl", encoder, replace(WIDE, search=Search("dense")))
+    mine(inputs(tmp_path), tmp_path / "out.jsonl", encoder, replace(WIDE, search=SearchOptions("dense")))
     plain, prompted = read_lines(tmp_path / "out.jsonl")
     for record, query in ((plain, "world"), (prompted, "query of text world")):
         scores = encoder.score(query, record["neg"], (1, 0, 0))[0]
@@ -333,6 +335,6 @@ def test_a_head_that_the_model_lacks_is_named(place, tmp_path, folder, encoder):
     checkpoints.without_heads(folder, tmp_path / "plain")
     plain = Encoder.from_backbone(tmp_path / "plain", device="cpu", lexical=False, multi_dim=None)
     with pytest.raises(InputError, match="this model has dense"):
-        mine(inputs(place), tmp_path / "out.jsonl", plain, Options(search=Search("lexical")))
-    report = mine(inputs(place), tmp_path / "out.jsonl", plain, Options(keep=2))
-    assert report.facts["weights"]["ranking"] == [1.0, 0.0, 0.0]
+        mine(inputs(place), tmp_path / "out.jsonl", plain, MiningOptions(search=SearchOptions("lexical")))
+    report = mine(inputs(place), tmp_path / "out.jsonl", plain, MiningOptions(keep=2))
+    assert report.facts["weights"] == [1.0, 0.0, 0.0]

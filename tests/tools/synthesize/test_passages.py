@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triptych.errors import InputError
-from triptych.tools.synthesize.passages import Sampling, draw_passages, size, why_not
+from triptych.text import size
+from triptych.tools.synthesize.passages import Sampling, draw_passages, why_not
 
 SENTENCE = "The old mill by the river grinds rye, barley and spelt for three villages. "
 HOW = Sampling(min_passage=60, max_passage=200)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from triptych.errors import InputError
-from triptych.tools.negatives.filters import Asked, drawn, reference_of, sieve
-from triptych.tools.negatives.options import Filters, Margin, Options, Search, scoring_of
-from triptych.tools.negatives.passages import Passage, Passages, normalised, own_passages, passages_of
+from triptych.text import fold
+from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, SearchOptions, scoring_of
+from triptych.tools.negatives.passages import Passage, Passages, own_passages, passages_of
 from triptych.tools.negatives.search import NOTHING
+from triptych.tools.negatives.select import KnownTexts, draw, drop_reasons
 from triptych.types import HeadWeights
 
 CORPUS = [
@@ -27,8 +28,8 @@ def passages() -> Passages:
     return passages_of(CORPUS, ["The positive", "Elsewhere", "elsewhere "])
 
 
-def reasons(passages: Passages, options: Options) -> list[str]:
-    asked = Asked(
+def reasons(passages: Passages, options: MiningOptions) -> list[str]:
+    known = KnownTexts(
         positives=passages.groups_of("THE POSITIVE"),
         query=passages.groups_of("The Question"),
         existing=passages.groups_of("known already"),
@@ -36,7 +37,7 @@ def reasons(passages: Passages, options: Options) -> list[str]:
         reference=1.0,
     )
     rows = np.array([*range(9), NOTHING])
-    return sieve(rows, np.append(SCORES, 0), passages, asked, options).tolist()
+    return drop_reasons(rows, np.append(SCORES, 0), passages, known, options).tolist()
 
 
 def test_each_candidate_is_dropped_for_the_first_reason_that_holds(passages):
@@ -51,16 +52,16 @@ def test_each_candidate_is_dropped_for_the_first_reason_that_holds(passages):
         "existing",
         "margin",
     ]
-    assert reasons(passages, Options(ranks=(1, 9))) == expected
-    assert reasons(passages, Options(ranks=(3, 9))) == ["rank", "rank", *expected[2:]]
+    assert reasons(passages, MiningOptions(ranks=(1, 9))) == expected
+    assert reasons(passages, MiningOptions(ranks=(3, 9))) == ["rank", "rank", *expected[2:]]
 
 
 def test_articles_and_translations_may_be_allowed(passages):
-    allowed = reasons(passages, Options(ranks=(1, 9), filters=Filters(article=False)))
+    allowed = reasons(passages, MiningOptions(ranks=(1, 9), filters=FilterOptions(article=False)))
     assert allowed[1:4] == ["", "translation", ""]
-    allowed = reasons(passages, Options(ranks=(1, 9), filters=Filters(translation=False)))
+    allowed = reasons(passages, MiningOptions(ranks=(1, 9), filters=FilterOptions(translation=False)))
     assert allowed[1:4] == ["article", "", "article"]
-    allowed = reasons(passages, Options(ranks=(1, 9), filters=Filters(margin=Margin(None))))
+    allowed = reasons(passages, MiningOptions(ranks=(1, 9), filters=FilterOptions(margin=Margin(None))))
     assert allowed[8] == ""
 
 
@@ -108,33 +109,25 @@ def test_margins_are_read_as_share_distance_both_or_none():
             Margin.parse(text)
 
 
-def test_the_best_or_the_least_positive_counts():
-    assert reference_of([1.0, 3.0], Filters()) == 3.0
-    assert reference_of([1.0, 3.0], Filters(reference="least")) == 1.0
-
-
 def test_a_draw_is_even_over_the_candidates():
     left, counts = np.arange(6), np.zeros(6)
     for number in range(3000):
-        counts[drawn(left, Options(), number)[:2]] += 1
+        counts[draw(left, MiningOptions(), number)[:2]] += 1
     assert np.abs(counts - 1000).max() < 150  # 5.8 standard deviations
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Options(ranks=(0, 5)), "ranks: got 0:5"),
-        (lambda: Options(ranks=(5, 4)), "ranks: got 5:4"),
-        (lambda: Options(keep=0), "keep: got 0"),
-        (lambda: Options(block=0), "block: got 0"),
-        (lambda: Options(seed=-1), "seed: got -1"),
-        (lambda: Options(choose="best"), "choose: got 'best'"),
-        (lambda: Options(judge="me"), "judge: got 'me'"),
-        (lambda: Search("sparse"), "search: got 'sparse'"),
-        (lambda: Search(candidates=0), "candidates: got 0"),
-        (lambda: Search(routes=("x",)), "routes: got"),
-        (lambda: Filters(reference="mean"), "reference: got 'mean'"),
-        (lambda: Filters(rerank_pool=0), "rerank_pool: got 0"),
+        (lambda: MiningOptions(ranks=(0, 5)), "ranks: got 0:5"),
+        (lambda: MiningOptions(ranks=(5, 4)), "ranks: got 5:4"),
+        (lambda: MiningOptions(keep=0), "keep: got 0"),
+        (lambda: MiningOptions(block=0), "block: got 0"),
+        (lambda: MiningOptions(seed=-1), "seed: got -1"),
+        (lambda: MiningOptions(choose="best"), "choose: got 'best'"),
+        (lambda: SearchOptions("sparse"), "search: got 'sparse'"),
+        (lambda: SearchOptions(candidates=0), "candidates: got 0"),
+        (lambda: SearchOptions(routes=("x",)), "routes: got"),
         (lambda: Margin(0.0), "the share 0.0"),
         (lambda: Margin(None, -0.1), "the distance -0.1"),
     ],
@@ -145,17 +138,15 @@ def test_options_that_make_no_sense_are_named(make, message):
 
 
 def test_a_ranking_by_token_vectors_recalls_by_what_the_model_has():
-    options = Options(search=Search("multi"))
+    options = MiningOptions(search=SearchOptions("multi"))
     assert scoring_of(options, ("dense", "lexical", "multi")).routes == ("dense", "lexical")
     assert scoring_of(options, ("multi",)).routes == ("multi",)
-    hybrid = scoring_of(Options(judge="combined"), ("dense", "multi"))
-    assert (hybrid.rank, hybrid.routes, hybrid.heads) == (
-        HeadWeights(1.0, 0.0, 1.0),
-        ("dense",),
-        ("dense", "multi"),
-    )
+    hybrid = scoring_of(MiningOptions(), ("dense", "multi"))
+    weights = HeadWeights(1.0, 0.0, 1.0)
+    assert (hybrid.weights, hybrid.routes, hybrid.heads) == (weights, ("dense",), ("dense", "multi"))
 
 
-def test_normalised_texts_are_equal_but_for_case_blanks_and_forms():
-    assert normalised("  ﬁne\tTEXT ") == normalised("Fine text")
-    assert normalised("ｆｕｌｌ") == "full"
+def test_texts_are_equal_but_for_case_blanks_punctuation_and_forms():
+    assert fold("  ﬁne\tTEXT ") == fold("Fine text!")
+    assert fold("ｆｕｌｌ") == "full"
+    assert fold("?!") != fold("…")

@@ -9,9 +9,8 @@ from triptych.errors import InputError
 from triptych.records import Place
 from triptych.tools.pairs import kinds
 from triptych.tools.pairs.base import Block, Limits, Pair, StructuredDocument, Translations
-from triptych.tools.pairs.base import to_record_of_pairs as to_record
-from triptych.tools.pairs.kinds import mine_group, mine_translations
-from triptych.tools.pairs.translated import without_untranslated
+from triptych.tools.pairs.base import pair_record as to_record
+from triptych.tools.pairs.kinds import mine_group, mine_translations, without_untranslated
 
 from .made import LONG, OTHER, document
 
