@@ -117,7 +117,6 @@ def test_evaluation_results_and_comparisons_keep_their_form(
         "bm25",
         "--tune",
         "set",
-        "--compression",
         *EXACT,
     )
     triptych(*order, "--json", "a.json", "--runs", "runs")

@@ -187,11 +187,14 @@ class Wanted:
         subsets: Shell patterns for subsets, such as "de" or "en-*", or for labels, such as "xquad/*"; none: all.
         split: Name of the split; None: the one that the data set is usually judged by.
         warn: Called with a sentence for each kind of thing that was left out, with its number.
+        ignore_identical_ids: Whether BEIR folders leave a document out of a query's ranking whose id is the query's,
+            even if it is relevant, as BEIR's own evaluation does.
     """
 
     subsets: tuple[str, ...] = ()
     split: str | None = None
     warn: Callable[[str], None] | None = None
+    ignore_identical_ids: bool = True
 
     def takes(self, subset: str, label: str = "") -> bool:
         """Whether a subset is asked for."""

@@ -48,9 +48,9 @@ SETS = "sets.json"
 def beir(path: Path, wanted: Wanted) -> list[Collection]:
     """Reads a BEIR folder, or all that stand in a folder. The split is "test", or the only one that is there.
 
-    A document whose id is the query's (ArguAna, Quora) is left out of its ranking, as BEIR's own evaluation does,
-    and so is what a file ``excluded/SPLIT.tsv`` names (query, document); never what is relevant. With a file
-    sets.json the folder holds many sets over one corpus.
+    A document whose id is the query's (ArguAna, Quora) is left out of its ranking, even if it is relevant, as BEIR's
+    own evaluation does (`Wanted.ignore_identical_ids`). So is what a file ``excluded/SPLIT.tsv`` names (query,
+    document) unless it is relevant. With a file sets.json the folder holds many sets over one corpus.
     """
     collections: list[Collection] = []
     for folder in _folders(path):
@@ -72,10 +72,12 @@ def _one(folder: Path, name: str, subset: str, wanted: Wanted) -> Collection:
     split = wanted.split or _usual(folder)
     documents, asked, judged = beir_files(folder, split)
     qrels = qrels_of(judged)
-    groups = {query: frozenset((query,)) for query in qrels}
+    groups: dict[str, frozenset[str]] = {}
     for file in locate(folder, f"excluded/{split}.tsv"):
-        groups |= {query: docs | groups.get(query, frozenset()) for query, docs in _excluded(file).items()}
-    judgements = Judgements(record_queries([asked]), qrels, judged, Without(groups, qrels))
+        groups |= dict(Without(_excluded(file), qrels))
+    if wanted.ignore_identical_ids:
+        groups |= {query: groups.get(query, frozenset()) | {query} for query in qrels}
+    judgements = Judgements(record_queries([asked]), qrels, judged, groups)
     return make(Facts(name), subset, split, record_corpus([documents], "beir"), judgements, wanted)
 
 

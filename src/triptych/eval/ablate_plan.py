@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from triptych.config import M3Config
 from triptych.errors import InputError
-from triptych.eval.contenders import MODES
+from triptych.eval.systems import MODES
 from triptych.train.settings import Recipe, Settings, hint, merged, read_mapping, settings_of, validated
 from triptych.types import HEADS, Head
 
