@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from triptych.eval.contenders import MODES
 
 import checkpoints
 from triptych import Encoder
 from triptych.errors import InputError
+from triptych.eval.systems import MODES
 from triptych.mteb import DenseModel, SearchModel
 from triptych.scores.on_numpy import ndcg
 

@@ -16,7 +16,7 @@ from triptych.errors import InputError
 def compare(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RESULT]...", help="Files that `triptych eval --json` wrote."),
+        typer.Argument(metavar="RESULT", help="Files that `triptych eval --json` wrote."),
     ] = None,
     run: Annotated[
         list[str] | None,
@@ -28,9 +28,7 @@ def compare(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            "--data", metavar="DATASET", help="With --run: the data, as for `triptych eval`; repeatable."
-        ),
+        typer.Option("--data", metavar="DATASET", help="Data set of --run; repeatable."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Split of --data; by default the usual one.")
