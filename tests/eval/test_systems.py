@@ -160,7 +160,7 @@ def test_runs_stand_beside_results_on_the_command_line(run: Run, beir: Path, tmp
     assert done.code == 0, done.err
     [comparison] = done.lines
     values = {column["name"]: column["values"] for column in comparison["columns"]}
-    assert values["theirs"] == values["x"]
+    assert values["theirs"] == pytest.approx(values["x"], rel=1e-5)
     for wrong in (["--run", path], ["--data", beir], []):
         done = run("compare", *wrong)
         assert (done.code, "expected RESULT files, or --run" in done.err) == (2, True)
