@@ -179,18 +179,26 @@ def seeds_and_queries(
         count = len(difference)
         over_queries = float(difference.var(ddof=1)) / count if count > 1 else 0.0
         over_seeds = spread * (1 / len(each) + 1 / len(means[base]))
-        whole = over_queries + over_seeds
         if not difference.any() or count < 2:
             found[name] = 1.0
-        elif not whole:
-            found[name] = 0.0
         else:
-            degrees = whole**2 / (over_queries**2 / (count - 1) + over_seeds**2 / freedom)
-            p = float(2 * special.stdtr(degrees, -abs(float(difference.mean()) / whole**0.5)))
+            p = welch(float(difference.mean()), [(over_queries, count - 1), (over_seeds, freedom)])
             if test == "randomisation":
                 p = max(p, randomisation(difference, np.zeros(count)))
             found[name] = p
     return found
+
+
+def welch(difference: float, variances: Sequence[tuple[float, int]]) -> float:
+    """Two-sided p-value of a difference whose variance is a sum of (variance, degrees of freedom).
+
+    **Math** Student's t with ``(Σ v)² / Σ (v² / f)`` degrees of freedom (Welch 1947, Satterthwaite 1946).
+    """
+    whole = sum(variance for variance, _ in variances)
+    if not whole:
+        return 0.0
+    degrees = whole**2 / sum(variance**2 / freedom for variance, freedom in variances)
+    return float(2 * special.stdtr(degrees, -abs(difference) / whole**0.5))
 
 
 def correct(rows: dict[str, dict[str, Cell]], p_values: Mapping[tuple[str, str], float | None]) -> None:
