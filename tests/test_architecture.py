@@ -39,7 +39,7 @@ WITHOUT_TORCH = (
     "config",
 )
 # Modules of the evaluation that train or encode with our own model.
-WITH_AN_ENCODER = ("ablate.py", "ablate_plan.py", "ablate_tables.py", "ours.py")
+WITH_AN_ENCODER = ("ablate.py", "ablate_plan.py", "ablate_tables.py")
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -12,7 +12,7 @@ from triptych.collections.base import Wanted
 from triptych.collections.catalogue import read_collections
 from triptych.collections.mteb import collections_of_task
 from triptych.errors import InputError
-from triptych.eval.contenders import MODES
+from triptych.eval.systems import MODES
 from triptych.mteb import DenseModel, SearchModel
 from triptych.scores.on_numpy import ndcg
 

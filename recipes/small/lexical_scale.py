@@ -88,19 +88,16 @@ def candidates(encoder: Encoder, folder: Path, split: str) -> list[Set]:
 
 def _development(queries: Encoded, documents: Encoded, judged: list[dict[int, int]]) -> Development:
     dense, lexical = head_scores(queries, documents, "dense"), head_scores(queries, documents, "lexical")
-    width = 3 * CANDIDATES
-    scores = np.zeros((3, len(judged), width), np.float32)
-    gains = np.full((len(judged), width), -1, np.float32)
-    ideal = np.zeros(len(judged))
+    scores = np.full((3, len(judged), 3 * CANDIDATES), np.nan, np.float32)
+    gains: list[dict[int, float]] = []
     for i, relevant in enumerate(judged):
         both = (dense[i], lexical[i], dense[i] + 0.3 * lexical[i])
         rows = np.unique(np.concatenate([np.argsort(-each)[:CANDIDATES] for each in both]))
         multi = head_scores(queries[i], documents[rows], "multi")[0]
         scores[:, i, : len(rows)] = dense[i, rows], lexical[i, rows], multi
-        gains[i, : len(rows)] = [relevant.get(int(row), 0) for row in rows]
-        best = np.sort(list(relevant.values()))[::-1][:10]
-        ideal[i] = (best / np.log2(np.arange(2, len(best) + 2))).sum()
-    return Development(scores, gains, ideal)
+        column = {int(row): number for number, row in enumerate(rows)}
+        gains.append({column.get(row, -1 - row): grade for row, grade in relevant.items()})
+    return Development(scores, gains)
 
 
 def figures(sets: list[Set], weights: HeadWeights) -> Mapping[str, float]:

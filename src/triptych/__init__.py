@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
+    from triptych.eval.evaluate import evaluate
     from triptych.index.index import Index
     from triptych.types import Encoded, HeadWeights, Hit, Ragged
 
 __version__ = "0.1.0"
-__all__ = ["Encoded", "Encoder", "HeadWeights", "Hit", "Index", "Ragged", "__version__"]
+__all__ = ["Encoded", "Encoder", "HeadWeights", "Hit", "Index", "Ragged", "__version__", "evaluate"]
 
 _HOME = {
     "Encoded": "triptych.types",
     "Encoder": "triptych.encode.encoder",
+    "evaluate": "triptych.eval.evaluate",
     "HeadWeights": "triptych.types",
     "Hit": "triptych.types",
     "Index": "triptych.index.index",

@@ -23,7 +23,7 @@ import numpy as np
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
-from triptych.eval.contenders import modes_of
+from triptych.eval.systems import modes_of
 from triptych.scores.on_numpy import Best, combine, head_scores
 from triptych.types import Encoded, Floats, Head, HeadWeights
 

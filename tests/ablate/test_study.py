@@ -19,9 +19,9 @@ from triptych.errors import DataError, InputError
 from triptych.eval.ablate import MARK, Watcher, ablate
 from triptych.eval.ablate_plan import read_plan
 from triptych.eval.ablate_tables import Study
-from triptych.eval.evaluate import evaluate
-from triptych.eval.ours import Ours
+from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.running import Options
+from triptych.eval.systems import EncoderSystem
 
 from .made import make, plan, write
 
@@ -76,8 +76,8 @@ def test_the_numbers_are_the_evaluations_own(place, done):
     for variant in ("base", "without two", "no negatives"):
         name = next(n for n, users in done[0].stages.items() if n.startswith("three") and variant in users)
         model = place / "whole" / "stages" / name / marks[name]["model"]
-        contender = Ours.of(Encoder.from_pretrained(model, device="cpu", dtype="float32"), "x")
-        result = evaluate(read_collections(place / "dev", Wanted((), "dev")), [contender], Options())
+        contender = EncoderSystem.of(Encoder.from_pretrained(model, device="cpu", dtype="float32"), "x")
+        result = evaluate_systems(read_collections(place / "dev", Wanted((), "dev")), [contender], Options())
         for mode in ("dense", "lexical", "multi", "all"):
             expected = result.averages["dev"][f"x/{mode}"][table.metric]
             assert table.rows[variant][mode].mean == pytest.approx(expected, abs=1e-5)

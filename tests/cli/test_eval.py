@@ -60,7 +60,6 @@ def test_one_command_writes_results_report_runs_and_cache(evaluated: tuple[Path,
     assert any("bm25" in name for name in names)
     assert result.subsets[0].queries == 2
     assert result.tuned[0].queries == 1
-    assert result.compressed
     assert "<svg" in (out / "out.html").read_text("utf-8")
     assert len(list((out / "runs" / "tiny" / "all").glob("*.run"))) == len(result.systems)
     assert list((out / "cache").glob("*/000000.safetensors"))

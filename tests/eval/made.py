@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from triptych.collections.base import Collection, MemoryCorpus, Ranked
-from triptych.eval.contenders import MODES
+from triptych.eval.systems import MODES
 from triptych.types import HEADS, Encoded, HeadWeights, Ragged
 
 VOCABULARY = 40

@@ -12,7 +12,7 @@ from eval import made
 from triptych.collections.base import Collection, Document, MemoryCorpus, Run
 from triptych.errors import DataError, InputError
 from triptych.eval.compare import MEAN, Choice, compare, published, tables
-from triptych.eval.evaluate import evaluate
+from triptych.eval.evaluate import evaluate_systems as evaluate
 from triptych.eval.groups import survey, usable
 from triptych.eval.report import render
 from triptych.eval.results import SCHEMA, Evaluation, RunFolder
@@ -31,7 +31,7 @@ def several(subsets: int = 3, **options: object) -> list[Collection]:
 
 @pytest.fixture(scope="module")
 def result() -> Evaluation:
-    return evaluate(several(), [made.Toy(), made.WordCount()], Options(block=16, compression=True))
+    return evaluate(several(), [made.Toy(), made.WordCount()], Options(block=16))
 
 
 def test_a_shared_corpus_is_encoded_once_and_a_shared_query_compared_once() -> None:
@@ -139,9 +139,9 @@ def test_results_survive_their_json(result: Evaluation, tmp_path: Path) -> None:
 
 
 def pytest_rounded(one: object) -> object:
-    from triptych.eval.results import Entrant
+    from triptych.eval.results import SystemFacts
 
-    assert isinstance(one, Entrant)
+    assert isinstance(one, SystemFacts)
 
     def short(value: float | None) -> float | None:
         return None if value is None else float(f"{value:.6g}")
@@ -263,7 +263,7 @@ def test_contenders_and_collections_need_names_of_their_own() -> None:
 def test_the_page_shows_every_system_and_has_no_part_outside_itself(result: Evaluation) -> None:
     page = render(result)
     assert all(name in page for name in result.systems)
-    assert page.count("<svg") == 4  # by language, by length, compression, time
+    assert page.count("<svg") == 3  # by language, by length, time
     assert "<script" not in page
     assert 'src="' not in page
     assert "None" not in page

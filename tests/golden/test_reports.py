@@ -117,7 +117,6 @@ def test_evaluation_results_and_comparisons_keep_their_form(
         "bm25",
         "--tune",
         "set",
-        "--compression",
         *EXACT,
     )
     triptych(*order, "--json", "a.json", "--runs", "runs")
@@ -214,6 +213,7 @@ def test_the_result_of_an_ablation_keeps_its_form(triptych: Command, here: Path,
     settings = {"steps": 1, "data": {"train": "pairs.jsonl", "batch_size": 8, "group": 2}}
     values = {
         "model": "model",
+        "seeds": [0, 1],
         "stages": [{"name": "only", "command": "train", "settings": settings}],
         "variants": [{"name": "no negatives", "settings": {"only": {"data": {"group": 1}}}}],
         "evaluation": {"sets": [{"path": "set", "split": "dev"}]},

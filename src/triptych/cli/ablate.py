@@ -80,21 +80,11 @@ def _show_plan(plan: Plan, output: Path) -> None:
 
 
 def _show(study: Study, output: Path) -> None:
-    from rich.table import Table
-
+    from triptych.cli.eval_tables import show
     from triptych.cli.show import stdout
     from triptych.eval.ablate import TABLES
-    from triptych.eval.ablate_tables import LEVEL, cell_text
+    from triptych.eval.ablate_tables import explanation, shown_table
 
-    console = stdout()
     for table in study.tables:
-        shown = Table(title=f"{table.dataset}: {table.metric} × 100, {table.queries} queries")
-        shown.add_column("")
-        for mode in table.modes:
-            shown.add_column(mode, justify="right")
-        for variant, cells in table.rows.items():
-            shown.add_row(variant, *(cell_text(cells.get(mode), len(study.seeds)) for mode in table.modes))
-        console.print(shown)
-    console.print(
-        f"* differs from the base (p < {LEVEL} after Holm's correction). {output / TABLES}", soft_wrap=True
-    )
+        show(shown_table(table, study))
+    stdout().print(f"{explanation(study)} {output / TABLES}", soft_wrap=True, markup=False)

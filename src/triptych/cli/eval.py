@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -15,10 +15,9 @@ from triptych.errors import InputError
 
 if TYPE_CHECKING:
     from triptych.collections.base import Collection
-    from triptych.eval.contenders import Contender
     from triptych.eval.results import Evaluation
-    from triptych.eval.running import Tools
-    from triptych.types import HeadWeights
+    from triptych.eval.systems import System
+    from triptych.types import HeadWeights, Progress
 
 
 class Protocol(StrEnum):
@@ -73,6 +72,14 @@ def evaluate(
             "--baseline", "-b", help="What to compare with; repeatable. See docs/evaluation-data.md."
         ),
     ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            metavar="[NAME=]FILE",
+            help="A run of another system (TREC format) to compare; repeatable.",
+        ),
+    ] = None,
     modes: Annotated[
         str | None,
         typer.Option(
@@ -100,6 +107,13 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option("--split", help="Split to evaluate; by default each data set's usual one.")
     ] = None,
+    keep_identical_ids: Annotated[
+        bool,
+        typer.Option(
+            "--keep-identical-ids",
+            help="Rank documents whose id is the query's; by default BEIR folders leave them out, as BEIR does.",
+        ),
+    ] = False,
     tune_split: Annotated[str, typer.Option("--tune-split", help="Split of the sets of --tune.")] = "dev",
     protocol: Annotated[
         Protocol,
@@ -125,19 +139,15 @@ def evaluate(
             "--metrics", help="Names of ir-measures such as nDCG@10,R@100; by default the data set's."
         ),
     ] = None,
-    depth: Annotated[int, typer.Option("--depth", help="Documents a query in a run.")] = 100,
-    test: Annotated[Test, typer.Option("--test", help="Paired test of significance.")] = Test.t,
+    depth: Annotated[int, typer.Option("--depth", help="Documents per query in a run.")] = 100,
+    test: Annotated[
+        Test, typer.Option("--test", help="Paired test over independent clusters of queries.")
+    ] = Test.t,
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", help="System that others are tested against; by default the model's last mode."
-        ),
-    ] = None,
-    compression: Annotated[
-        bool | None,
-        typer.Option(
-            "--compression/--no-compression",
-            help="Also try token vectors of fewer bits, dimensions and tokens; by default if there is --html.",
+            "--reference",
+            help="SYSTEM/MODE that others are tested against; by default the model's last mode.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None,
@@ -164,10 +174,10 @@ def evaluate(
     ] = TokenType.float32,
     query_length: Annotated[
         int | None,
-        typer.Option("--query-length", help="Most tokens a query; by default what the model reads."),
+        typer.Option("--query-length", help="Maximum tokens of a query; by default the model's."),
     ] = None,
     document_length: Annotated[
-        int | None, typer.Option("--document-length", help="Most tokens a document; the same default.")
+        int | None, typer.Option("--document-length", help="Maximum tokens of a document; the same default.")
     ] = None,
     block: Annotated[int, typer.Option("--block", help="Documents encoded and compared at once.")] = 1024,
     device: o.DeviceOption = None,
@@ -176,20 +186,22 @@ def evaluate(
     """Evaluate models and baselines on retrieval data sets, in every mode, from one encoding pass.
 
     Shows a table for each data set: modes by language, the best in bold; * marks a significant difference from the
-    reference (p < 0.05, paired, after Holm's correction).
+    reference (p < 0.05, paired over clusters of queries that share a question or passage, Holm's correction).
 
     Example: triptych eval my-set/ --model small --baseline bm25 --cache vectors/ --json out.json --html out.html
     """
     from triptych.eval.baselines import open_baseline
-    from triptych.eval.evaluate import evaluate as run
+    from triptych.eval.evaluate import evaluate_systems
     from triptych.eval.results import RunFolder
-    from triptych.eval.running import Options
+    from triptych.eval.running import Options, ThroughIndex, Tools
+    from triptych.eval.scan import scoring_on
+    from triptych.eval.systems import RunFile
 
     for path in (json, html):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: no such folder; expected one that exists")
-    collections = _collections(datasets, split)
-    development = _collections(tune or [], tune_split)
+    collections = read_sets(datasets, split, keep_identical_ids)
+    development = read_sets(tune or [], tune_split, keep_identical_ids)
     folder = RunFolder(runs) if runs is not None else None
     if folder is not None:
         folder.accept(collections)
@@ -200,24 +212,24 @@ def evaluate(
         None if metrics is None else tuple(part.strip() for part in metrics.split(",")),
         test=test.value,
         reference=reference,
-        compression=html is not None if compression is None else compression,
         cache=cache,
         tokens=cache_tokens.value,
         block=block,
     ).checked()
-    contenders = _models(
+    systems = _models(
         _model_names(model),
         _modes(modes, weights),
         (device, dtype.value),
         {"query_length": query_length, "document_length": document_length},
     )
-    contenders += [open_baseline(name, device) for name in baseline or []]
-    with watching() as watch:
-        result = run(
+    systems += [open_baseline(name, device) for name in baseline or []]
+    systems += [RunFile.read(source) for source in run or []]
+    with watching() as progress:
+        result = evaluate_systems(
             collections,
-            contenders,
+            systems,
             options,
-            _tools((device, dtype.value), engine.value, watch),
+            Tools(scoring_on(device, dtype.value), ThroughIndex(engine.value), progress),
             development=development,
             keep=folder.keep if folder else None,
         )
@@ -230,14 +242,17 @@ def evaluate(
     _show(result)
 
 
-def _collections(datasets: Sequence[str], split: str | None) -> list[Collection]:
+def read_sets(
+    datasets: Sequence[str], split: str | None, keep_identical_ids: bool = False
+) -> list[Collection]:
+    """The collections of all data sets given."""
     from triptych.cli.failures import say
     from triptych.collections.base import Wanted
     from triptych.collections.catalogue import read_collections
 
     found: list[Collection] = []
     for dataset in datasets:
-        found += read_collections(dataset, Wanted((), split, say))
+        found += read_collections(dataset, Wanted((), split, say, not keep_identical_ids))
     return found
 
 
@@ -265,38 +280,19 @@ def _models(
     modes: tuple[tuple[str, ...] | None, dict[str, HeadWeights]],
     place: tuple[str | None, Any],
     lengths: dict[str, Any],
-) -> list[Contender]:
+) -> list[System]:
     from triptych.encode.encoder import Encoder
-    from triptych.eval.ours import Ours
+    from triptych.eval.systems import EncoderSystem
 
-    found: list[Contender] = []
+    found: list[System] = []
     for name in names:
         encoder = Encoder.from_pretrained(name, device=place[0], dtype=place[1])
-        found.append(Ours.of(encoder, modes=modes[0], weights=modes[1], **lengths))
+        found.append(EncoderSystem.of(encoder, modes=modes[0], weights=modes[1], **lengths))
     return found
 
 
-def _tools(
-    place: tuple[str | None, Any], engine: Any, watch: Callable[[str, int, int | None], None]
-) -> Tools:
-    """On a GPU the comparison runs there, too."""
-    import torch
-
-    from triptych.eval.running import ThroughIndex, Tools
-    from triptych.eval.scan import numpy_scoring
-    from triptych.model.backbone import device_of, dtype_of
-    from triptych.scores.on_torch import device_scoring
-
-    device = device_of(place[0])
-    dtype = dtype_of(place[1], device)
-    # Of the types of 16 bits, float16 has the finer steps, and vectors of length 1 never leave its range.
-    dtype = dtype if dtype == torch.float32 else torch.float16
-    scoring = numpy_scoring if device.type == "cpu" else device_scoring(device, dtype)
-    return Tools(scoring, ThroughIndex(engine), watch)
-
-
 @contextmanager
-def watching() -> Generator[Callable[[str, int, int | None], None]]:
+def watching() -> Generator[Progress]:
     """A progress bar for each stage, if standard error is a terminal."""
     from triptych.cli.show import stderr
 
@@ -324,13 +320,11 @@ def watching() -> Generator[Callable[[str, int, int | None], None]]:
 
 
 def _show(result: Evaluation) -> None:
-    from triptych.cli.eval_tables import tables
+    from triptych.cli.eval_tables import show
     from triptych.cli.failures import say
-    from triptych.cli.show import stdout
+    from triptych.eval.tables import tables_of
 
     for note in (note for subset in result.subsets for note in subset.notes):
         say(note)
-    console = stdout()
-    for table in tables(result, console.width):
-        console.print(table)
-        console.print()
+    for table in tables_of(result):
+        show(table)

@@ -1,6 +1,6 @@
-"""Trains what variants need, each stage once: its folder's name is a digest of all that determines its result.
+"""Runs an ablation study: trains every variant, evaluates it, and puts the results side by side.
 
-Runs an ablation study: trains, evaluates, and puts the results side by side (`ablate`).
+Each stage of training is done once: its folder's name is a digest of all that determines its result.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
 from triptych.eval.ablate_plan import Plan, Step, Trial, trials_of
 from triptych.eval.ablate_tables import SCHEMA, Study, draw, markdown, tables_of
-from triptych.eval.contenders import MODES
-from triptych.eval.evaluate import evaluate
-from triptych.eval.ours import Ours
+from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.results import Evaluation
 from triptych.eval.running import Options, Tools
-from triptych.eval.scan import numpy_scoring
+from triptych.eval.scan import scoring_on
+from triptych.eval.systems import MODES, EncoderSystem
 from triptych.io import write_atomically, write_json
 from triptych.model import hub
-from triptych.model.backbone import device_of, dtype_of
-from triptych.scores.on_torch import device_scoring
 from triptych.train.run import RunCallbacks, run
+from triptych.types import Progress
 
 MARK = "ablate.json"
 """The file that a finished stage has."""
@@ -51,12 +49,12 @@ class Watcher:
 
     Attributes:
         begin: Called with a sentence when a stage or an evaluation begins.
-        progress: Called with (what is going on, done, total or None).
+        progress: See `triptych.types.Progress`.
         stop: Asked after every training step; True ends the study, which can be resumed.
     """
 
     begin: Callable[[str], None] = field(default=lambda sentence: None)
-    progress: Callable[[str, int, int | None], None] = field(default=lambda stage, done, total: None)
+    progress: Progress = field(default=lambda stage, done, total: None)
     stop: Callable[[], bool] = field(default=lambda: False)
 
 
@@ -258,7 +256,7 @@ def _evaluated(
             f"{trial.variant}: trains {', '.join(trial.heads)}; expected the heads of one of the modes "
             f"{', '.join(judging.modes)}"
         )
-    contender = Ours.of(
+    system = EncoderSystem.of(
         encoder,
         trial.variant,
         modes=modes,
@@ -266,9 +264,8 @@ def _evaluated(
         document_length=judging.document_length,
     )
     options = Options(candidates=judging.candidates, metrics=judging.metrics, rrf=False, test=judging.test)
-    device = device_of(plan.device)
-    scoring = numpy_scoring if device.type == "cpu" else device_scoring(device, dtype_of(plan.dtype, device))
-    return evaluate(collections, [contender], options, Tools(scoring, watch=watch.progress))
+    tools = Tools(scoring_on(plan.device, plan.dtype), progress=watch.progress)
+    return evaluate_systems(collections, [system], options, tools)
 
 
 def _key(trial: Trial, model: str, plan: Plan, collections: Sequence[Collection]) -> str:

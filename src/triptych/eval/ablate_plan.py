@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from triptych.config import M3Config
 from triptych.errors import InputError
-from triptych.eval.contenders import MODES
+from triptych.eval.systems import MODES
 from triptych.train.settings import (
     Recipe,
     Settings,

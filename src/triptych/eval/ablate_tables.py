@@ -1,7 +1,4 @@
-"""The study's result: for each data set a table of variants by modes, tested against the base.
-
-The study as a picture: how far each variant is from the base, in every mode.
-"""
+"""The result of an ablation study: a table of variants by modes for each data set, and its picture."""
 
 from __future__ import annotations
 
@@ -11,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import special
 
 from triptych.errors import MissingExtra
 from triptych.eval.ablate_plan import BASE
-from triptych.eval.compare import Test, holm, p_value
 from triptych.eval.plots import COLOURS
 from triptych.eval.results import Evaluation
+from triptych.eval.significance import LEVEL, Test, Values, cluster_means, clusters_in, holm, randomisation
+from triptych.eval.tables import Cell as Shown
+from triptych.eval.tables import Row
+from triptych.eval.tables import Table as ShownTable
+from triptych.eval.tables import markdown as to_markdown
 from triptych.io import replacing
 
 SCHEMA = "triptych.ablate/1"
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Cell:
         mean: Over seeds, of the metric's mean over the data set's subsets.
         seeds: The same of each seed.
         difference: From the base; None for the base itself, or where the base lacks the mode.
-        p: Two-sided, of a paired test over queries (each query's mean over seeds) against the base.
+        p: Two-sided, against the base, with queries and seeds as samples (`seeds_and_queries`); None if no variant
+            has more than one seed: then nothing is known of the chance in training.
         p_holm: After Holm's correction for all comparisons of the table.
     """
 
@@ -108,90 +109,143 @@ def tables_of(results: Mapping[str, Sequence[Evaluation]], modes: Sequence[str],
     return [_table(results, dataset, modes, test) for dataset in results[BASE][0].datasets]
 
 
-def markdown(study: Study, plot: str | None = None) -> str:
-    """The tables as Markdown, values × 100; a star where a variant differs from the base."""
-    parts = ["# Ablations\n"]
-    for table in study.tables:
-        parts.append(f"\n## {table.dataset}\n\n{table.metric} × 100, {table.queries} queries\n\n")
-        parts.append("| | " + " | ".join(table.modes) + " |\n|---" + "|---:" * len(table.modes) + "|\n")
-        for variant, cells in table.rows.items():
-            shown = [cell_text(cells.get(mode), len(study.seeds)) for mode in table.modes]
-            parts.append(f"| {variant} | {' | '.join(shown)} |\n")
-    test = "Student's paired t-test" if study.test == "t" else "a paired randomisation test"
-    parts.append(
-        f"\n\\* differs from the base (p < {LEVEL}, {test} over queries, Holm's correction for all comparisons of a "
-        f"table). Seeds: {', '.join(map(str, study.seeds))}"
-        + ("; ± is the standard deviation over them.\n" if len(study.seeds) > 1 else ".\n")
+def shown_table(table: Table, study: Study) -> ShownTable:
+    """A table for people: values × 100, a star where a variant differs from the base."""
+    rows = [
+        Row(variant, [_shown(cells.get(mode), len(study.seeds)) for mode in table.modes])
+        for variant, cells in table.rows.items()
+    ]
+    title = f"{table.dataset}: {table.metric} × 100, {table.queries} queries"
+    return ShownTable(title, list(table.modes), rows)
+
+
+def explanation(study: Study) -> str:
+    """What the stars mean."""
+    seeds = f"Seeds: {', '.join(map(str, study.seeds))}"
+    if len(study.seeds) == 1:
+        return (
+            f"{seeds}. With one seed nothing is known of the chance in training, so no difference is marked."
+        )
+    return (
+        f"* differs from the base (p < {LEVEL}, two-sided, with the variance over seeds and over independent clusters "
+        f"of queries, Holm's correction for all comparisons of a table). {seeds}; ±: standard deviation over them."
     )
+
+
+def markdown(study: Study, plot: str | None = None) -> str:
+    """The tables as Markdown."""
+    parts = ["# Ablations\n", *(to_markdown(shown_table(table, study)) for table in study.tables)]
+    parts.append(explanation(study).replace("*", "\\*") + "\n")
     if plot is not None:
-        parts.append(f"\n![Difference of each variant from the base]({plot})\n")
-    return "".join(parts)
+        parts.append(f"![Difference of each variant from the base]({plot})\n")
+    return "\n".join(parts)
 
 
-def cell_text(cell: Cell | None, seeds: int) -> str:
-    """A cell for people."""
+def _shown(cell: Cell | None, seeds: int) -> Shown:
     if cell is None:
-        return "–"
+        return Shown("–")
     spread = f" ± {100 * cell.deviation:.1f}" if min(seeds, len(cell.seeds)) > 1 else ""
-    return f"{100 * cell.mean:.1f}{spread}{'*' if cell.significant else ''}"
+    return Shown(f"{100 * cell.mean:.1f}{spread}", star=cell.significant)
+
+
+def seeds_and_queries(
+    runs: Mapping[str, Values], base: str, clusters: Sequence[str], test: Test = "t"
+) -> dict[str, float | None]:
+    """Tests each variant against the base, with queries and training runs as samples.
+
+    **Math** The difference is the mean over clusters of queries of the mean over seeds. Its variance is the sum of
+    ``s²_C / C``, of the clusters' differences, and of ``s²_S (1/S_v + 1/S_b)``, where s²_S is the variance of a
+    run's mean over seeds, pooled over all variants; the degrees of freedom are Welch's and Satterthwaite's.
+
+    Args:
+        runs: Name to float64 ``[S, Q]``: each run's value of each query.
+        base: The name with which the others are compared.
+        clusters: Of the Q queries.
+        test: "randomisation": p is at least that of the randomisation test over clusters.
+
+    Returns:
+        Name to two-sided p-value; None if no name has more than one seed.
+    """
+    means = {name: np.stack([cluster_means(run, clusters) for run in each]) for name, each in runs.items()}
+    freedom = sum(len(each) - 1 for each in means.values())
+    if not freedom:
+        return {name: None for name in runs if name != base}
+    spread = sum(float(each.mean(1).var() * len(each)) for each in means.values()) / freedom
+    found: dict[str, float | None] = {}
+    for name, each in means.items():
+        if name == base:
+            continue
+        difference = each.mean(0) - means[base].mean(0)
+        count = len(difference)
+        over_queries = float(difference.var(ddof=1)) / count if count > 1 else 0.0
+        over_seeds = spread * (1 / len(each) + 1 / len(means[base]))
+        if not difference.any() or count < 2:
+            found[name] = 1.0
+        else:
+            p = welch(float(difference.mean()), [(over_queries, count - 1), (over_seeds, freedom)])
+            if test == "randomisation":
+                p = max(p, randomisation(difference, np.zeros(count)))
+            found[name] = p
+    return found
+
+
+def welch(difference: float, variances: Sequence[tuple[float, int]]) -> float:
+    """Two-sided p-value of a difference whose variance is a sum of (variance, degrees of freedom).
+
+    **Math** Student's t with ``(Σ v)² / Σ (v² / f)`` degrees of freedom (Welch 1947, Satterthwaite 1946).
+    """
+    whole = sum(variance for variance, _ in variances)
+    if not whole:
+        return 0.0
+    degrees = whole**2 / sum(variance**2 / freedom for variance, freedom in variances)
+    return float(2 * special.stdtr(degrees, -abs(difference) / whole**0.5))
+
+
+def correct(rows: dict[str, dict[str, Cell]], p_values: Mapping[tuple[str, str], float | None]) -> None:
+    """Writes differences, p-values and Holm's correction for all of them into a table's cells.
+
+    Args:
+        rows: Variant to mode to cell; the base's row is `BASE`.
+        p_values: (variant, mode) to p-value.
+    """
+    known = {place: p for place, p in p_values.items() if p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    for (variant, mode), p in p_values.items():
+        cell = rows[variant][mode]
+        difference = cell.mean - rows[BASE][mode].mean
+        rows[variant][mode] = Cell(cell.mean, cell.seeds, difference, p, corrected.get((variant, mode)))
 
 
 def _table(
     results: Mapping[str, Sequence[Evaluation]], dataset: str, modes: Sequence[str], test: Test
 ) -> Table:
-    base = {mode: _per_query(results[BASE], dataset, mode) for mode in modes}
     first = results[BASE][0].of(dataset)
     metric = first[0].primary
-    rows = {
-        variant: {
-            mode: cell for mode in modes if (cell := _cell(evaluations, dataset, mode, metric)) is not None
-        }
-        for variant, evaluations in results.items()
-    }
-    places = [
-        (variant, mode)
-        for variant, cells in rows.items()
-        for mode in cells
-        if variant != BASE and base[mode] is not None
-    ]
-    values = [_p(results[variant], base[mode], dataset, mode, test) for variant, mode in places]
-    for (variant, mode), p, corrected in zip(places, values, holm(values), strict=True):
-        cell = rows[variant][mode]
-        difference = cell.mean - rows[BASE][mode].mean
-        rows[variant][mode] = Cell(cell.mean, cell.seeds, difference, p, corrected)
+    clusters = clusters_in(first)
+    rows: dict[str, dict[str, Cell]] = {variant: {} for variant in results}
+    p_values: dict[tuple[str, str], float | None] = {}
+    for mode in modes:
+        runs: dict[str, Values] = {}
+        for variant, evaluations in results.items():
+            names = [_system(evaluation, mode) for evaluation in evaluations]
+            if any(name is None for name in names):
+                continue
+            pairs = [(evaluation, str(name)) for evaluation, name in zip(evaluations, names, strict=True)]
+            means = [evaluation.averages[dataset][name][metric] for evaluation, name in pairs]
+            rows[variant][mode] = Cell(float(np.mean(means)), means)
+            runs[variant] = np.stack(
+                [
+                    np.concatenate(
+                        [np.asarray(one.per_query[name], np.float64) for one in evaluation.of(dataset)]
+                    )
+                    for evaluation, name in pairs
+                ]
+            )
+        if BASE in runs:
+            found = seeds_and_queries(runs, BASE, clusters, test)
+            p_values |= {(variant, mode): p for variant, p in found.items()}
+    correct(rows, p_values)
     return Table(dataset, metric, sum(subset.queries for subset in first), list(modes), rows)
-
-
-def _cell(evaluations: Sequence[Evaluation], dataset: str, mode: str, metric: str) -> Cell | None:
-    names = [_system(evaluation, mode) for evaluation in evaluations]
-    if any(name is None for name in names):
-        return None
-    means = [
-        evaluation.averages[dataset][str(name)][metric]
-        for evaluation, name in zip(evaluations, names, strict=True)
-    ]
-    return Cell(float(np.mean(means)), means)
-
-
-def _p(
-    evaluations: Sequence[Evaluation], base: NDArray[np.float64] | None, dataset: str, mode: str, test: Test
-) -> float:
-    own = _per_query(evaluations, dataset, mode)
-    assert own is not None
-    assert base is not None
-    return p_value(own, base, test)
-
-
-def _per_query(evaluations: Sequence[Evaluation], dataset: str, mode: str) -> NDArray[np.float64] | None:
-    """Each query's mean over seeds, all subsets together; None if a seed lacks the mode."""
-    seeds: list[NDArray[np.float64]] = []
-    for evaluation in evaluations:
-        name = _system(evaluation, mode)
-        if name is None:
-            return None
-        parts = [np.asarray(subset.per_query[name], np.float64) for subset in evaluation.of(dataset)]
-        seeds.append(np.concatenate(parts))
-    return np.mean(seeds, axis=0)
 
 
 def _system(evaluation: Evaluation, mode: str) -> str | None:

@@ -10,46 +10,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from triptych.errors import MissingExtra
-
-STEMMERS = {
-    "ar": "arabic",
-    "ca": "catalan",
-    "cs": "czech",
-    "da": "danish",
-    "de": "german",
-    "el": "greek",
-    "en": "english",
-    "es": "spanish",
-    "et": "estonian",
-    "eu": "basque",
-    "fa": "persian",
-    "fi": "finnish",
-    "fr": "french",
-    "ga": "irish",
-    "hi": "hindi",
-    "hu": "hungarian",
-    "hy": "armenian",
-    "id": "indonesian",
-    "it": "italian",
-    "lt": "lithuanian",
-    "nb": "norwegian",
-    "ne": "nepali",
-    "nl": "dutch",
-    "nn": "norwegian",
-    "no": "norwegian",
-    "pl": "polish",
-    "pt": "portuguese",
-    "ro": "romanian",
-    "ru": "russian",
-    "sr": "serbian",
-    "sv": "swedish",
-    "ta": "tamil",
-    "tr": "turkish",
-}
 
 _STOPWORDS = {
     "da": "DANISH",
@@ -73,7 +38,7 @@ _TRIPLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _RUNS = re.compile(f"([{_PAIRS}]+)|([{_TRIPLES}]+)|[^{_PAIRS}{_TRIPLES}]+")
 
 
-class _Apart(dict[int, str]):
+class _Separate(dict[int, str]):
     """For `str.translate`: everything but letters, digits and marks is a blank."""
 
     def __missing__(self, point: int) -> str:
@@ -82,7 +47,7 @@ class _Apart(dict[int, str]):
         return self[point]
 
 
-_APART = _Apart()
+_SEPARATE = _Separate()
 
 
 def words(text: str) -> list[str]:
@@ -92,22 +57,14 @@ def words(text: str) -> list[str]:
         >>> words("L’Été, 東京都 à 20 °C")
         ['l', 'été', '東京', '京都', 'à', '20', 'c']
     """
-    return [word for run in _apart(text).split() for word in _pieces(run)]
-
-
-def _apart(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_APART)
-
-
-def _pieces(run: str) -> Iterator[str]:
-    for match in _RUNS.finditer(run):
-        piece = match[0]
-        width = 2 if match[1] else 3 if match[2] else len(piece)
-        yield from (piece[i : i + width] for i in range(max(1, len(piece) - width + 1)))
-
-
-def _short(language: str) -> str:
-    return re.split(r"[-_]", language.lower())[0]
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = []
+    for run in folded.translate(_SEPARATE).split():
+        for match in _RUNS.finditer(run):
+            piece = match[0]
+            width = 2 if match[1] else 3 if match[2] else len(piece)
+            found += [piece[i : i + width] for i in range(max(1, len(piece) - width + 1))]
+    return found
 
 
 class Words:
@@ -125,8 +82,9 @@ class Words:
             from bm25s import stopwords
         except ImportError as error:
             raise MissingExtra("BM25 on stems", "eval") from error
-        self._stemmers = {name: Stemmer.Stemmer(name) for name in Stemmer.algorithms()}
-        self._stopwords: dict[str, frozenset[str]] = {
+        self._make: Any = Stemmer.Stemmer
+        self._stemmers: dict[str, Any] = {}
+        self._stopwords = {
             language: frozenset(
                 word for each in getattr(stopwords, f"STOPWORDS_{name}") for word in words(each)
             )
@@ -136,12 +94,21 @@ class Words:
 
     def group(self, language: str) -> str:
         """The language if something of it is known, such as "de" for "de_CH"; else ""."""
-        short = _short(language)
-        return short if STEMMERS.get(short) in self._stemmers or short in self._stopwords else ""
+        short = re.split(r"[-_]", language.lower())[0]
+        return short if self._stemmer(short) is not None or short in self._stopwords else ""
 
     def split(self, texts: Sequence[str], group: str) -> list[list[str]]:
         """The stems of each text, without frequent words."""
-        stopped = self._stopwords.get(group, frozenset())
+        stopped = self._stopwords.get(group, frozenset[str]())
         found = [[word for word in words(text) if word not in stopped] for text in texts]
-        stemmer = self._stemmers.get(STEMMERS.get(group, ""))
+        stemmer = self._stemmer(group)
         return found if stemmer is None else [stemmer.stemWords(each) for each in found]
+
+    def _stemmer(self, language: str) -> Any:
+        """Snowball's stemmer, which it knows by the language's code; None if there is none."""
+        if language not in self._stemmers:
+            try:
+                self._stemmers[language] = self._make({"nb": "no", "nn": "no"}.get(language, language))
+            except KeyError:
+                self._stemmers[language] = None
+        return self._stemmers[language]

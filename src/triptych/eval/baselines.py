@@ -1,11 +1,4 @@
-"""Texts as the pieces of a model's own tokenizer: what the paper's BM25 counts (arXiv 2402.03216v4, appendix C.1).
-
-BM25 by bm25s as a contender.
-
-Any dense model of sentence-transformers, from a folder, as a contender.
-
-Baselines by name, as `triptych eval --baseline` takes them.
-"""
+"""Baselines by name, as `triptych eval --baseline` takes them: BM25 by bm25s, and sentence-transformers models."""
 
 from __future__ import annotations
 
@@ -15,7 +8,7 @@ import json
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +20,14 @@ from tokenizers import Tokenizer
 from triptych.collections.base import Corpus, Ranked
 from triptych.errors import InputError, MissingExtra, ModelError
 from triptych.eval.analyzers import Words
-from triptych.eval.contenders import Contender, Progress, fingerprint, in_blocks, the_folder
-from triptych.eval.lucene import Lucene
+from triptych.eval.systems import System, folder_fingerprint, in_blocks, model_folder
 from triptych.model import hub
-from triptych.types import Encoded, Floats, HeadWeights
+from triptych.scores.on_numpy import top_k
+from triptych.types import Encoded, Floats, HeadWeights, Progress
 
 
 class Pieces:
-    """Splits texts by a ``tokenizer.json``; a `triptych.eval.baselines.Splitter`.
+    """Splits texts by a ``tokenizer.json``, as the paper's BM25 does (arXiv 2402.03216v4, appendix C.1).
 
     Args:
         folder: The folder of a model.
@@ -154,7 +147,7 @@ class BM25:
             for row, query in zip(rows, terms, strict=True):
                 ranked[row] = index.best(query, k)
                 if progress is not None:
-                    progress(len(ranked), len(queries))
+                    progress(self.name, len(ranked), len(queries))
         return [ranked[row] for row in range(len(queries))]
 
     def _indexed(self, corpus: Corpus, group: str) -> _Index:
@@ -164,23 +157,20 @@ class BM25:
         stream = iter(corpus)
         while block := list(itertools.islice(stream, _AT_ONCE)):
             ids += [document.id for document in block]
-            for terms in self.splitter.split([document.text for document in block], group):
-                numbers = (vocabulary.setdefault(term, len(vocabulary)) for term in terms)
-                documents.append(array("i", numbers))
-        return _Index(ids, vocabulary, self._scores(documents, vocabulary))
-
-    def _scores(self, documents: list[array[int]], vocabulary: dict[str, int]) -> Any:
-        """bm25s' index, or None for a corpus without a term."""
-        if not vocabulary:
-            return None
-        scores = _bm25s().BM25(k1=self.k1, b=self.b, method="lucene")
-        scores.index((documents, vocabulary), create_empty_token=False, show_progress=False)
-        return scores
+            documents += [
+                array("i", (vocabulary.setdefault(term, len(vocabulary)) for term in terms))
+                for terms in self.splitter.split([document.text for document in block], group)
+            ]
+        scorer = None
+        if vocabulary:
+            scorer = _bm25s().BM25(k1=self.k1, b=self.b, method="lucene")
+            scorer.index((documents, vocabulary), create_empty_token=False, show_progress=False)
+        return _Index(ids, vocabulary, scorer)
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """An indexed corpus: ids of the documents, number of each term, and what bm25s made of them."""
+    """An indexed corpus: document ids, the number of each term, and bm25s' index (None without any term)."""
 
     ids: list[str]
     vocabulary: dict[str, int]
@@ -192,10 +182,7 @@ class _Index:
         if not terms:
             return Ranked.of({})
         scores: Floats = self.bm25.get_scores_from_ids(terms)
-        found = np.flatnonzero(scores > 0)
-        if len(found) > k:
-            least = np.partition(scores[found], -k)[-k]
-            found = np.flatnonzero(scores >= least)  # all that are equal to the last one, too
+        found = top_k(scores, k, floor=0.0, with_ties=True)
         whole = Ranked.of({self.ids[row]: float(scores[row]) for row in found})
         return Ranked(whole.documents[:k], whole.scores[:k])
 
@@ -225,7 +212,7 @@ class SentenceModel:
     Attributes:
         model: The library's object.
         name: For tables.
-        fingerprint: See `triptych.eval.contenders.VectorModel`.
+        fingerprint: See `triptych.eval.systems.VectorModel`.
         query_prompt: In place of the folder's; None: the folder's.
         document_prompt: The same for documents.
     """
@@ -254,12 +241,12 @@ class SentenceModel:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtra("a sentence-transformers model", "parity") from error
-        model: Any = SentenceTransformer(str(the_folder(folder)), device=device, local_files_only=True)
+        model: Any = SentenceTransformer(str(model_folder(folder)), device=device, local_files_only=True)
         similarity = str(model.similarity_fn_name)
         if similarity not in ("cosine", "dot"):
             raise InputError(f"{folder}: compares by {similarity!r}; expected 'cosine' or 'dot'")
         facts = {"prompts": prompts, "length": model.max_seq_length}
-        return cls(model, folder.resolve().name, fingerprint(folder, facts), **prompts)
+        return cls(model, folder.resolve().name, folder_fingerprint(folder, facts), **prompts)
 
     @property
     def modes(self) -> Mapping[str, HeadWeights]:
@@ -305,14 +292,12 @@ class SentenceModel:
 BASELINES: dict[str, str] = {
     "bm25": "BM25 on words: stems, frequent words left out",
     "bm25:pieces[=MODEL]": "BM25 on the pieces of a model's tokenizer, by default of 'small'",
-    "lucene:JAR": "BM25 on Lucene's analysers, by Anserini's fatjar and Java",
     "st:FOLDER[,QUERY PROMPT,DOCUMENT PROMPT]": "a model of sentence-transformers",
-    "flag:FOLDER": "a model run by FlagEmbedding",
 }
-"""What can be given, and what it is."""
+"""Form of each name, and its meaning."""
 
 
-def open_baseline(name: str, device: str | None = None) -> Contender:
+def open_baseline(name: str, device: str | None = None) -> System:
     """Makes the baseline of a name.
 
     Args:
@@ -325,37 +310,15 @@ def open_baseline(name: str, device: str | None = None) -> Contender:
         ModelError: If a folder holds no model.
     """
     kind, _, rest = name.partition(":")
-    makers: dict[str, Callable[[], Contender]] = {
-        "bm25": lambda: _bm25(rest, name),
-        "lucene": lambda: Lucene(Path(rest).expanduser()),
-        "st": lambda: _sentence_model(rest, device),
-        "flag": lambda: _flag_model(rest, device),
-    }
-    if kind not in makers or (kind != "bm25" and not rest):
-        raise InputError(f"baseline: got {name!r}; expected one of {', '.join(BASELINES)}")
-    return makers[kind]()
-
-
-def _bm25(rest: str, name: str) -> BM25:
-    splitter, _, model = rest.partition("=")
-    if splitter in ("", "words") and not model:
-        return BM25(Words())
-    if splitter == "pieces":
-        return BM25(Pieces(hub.resolve(model or "small")))
-    raise InputError(f"baseline: got {name!r}; expected bm25, bm25:words or bm25:pieces[=MODEL]")
-
-
-def _sentence_model(rest: str, device: str | None) -> Contender:
-    pass
-
-    folder, *prompts = rest.split(",")
-    if len(prompts) not in (0, 2):
-        raise InputError(f"baseline: got st:{rest}; expected a folder, or a folder and the two prompts")
-    given = dict(zip(("query_prompt", "document_prompt"), prompts, strict=False))
-    return SentenceModel.open(Path(folder).expanduser(), device, **given)
-
-
-def _flag_model(rest: str, device: str | None) -> Contender:
-    from triptych.eval.flag_models import FlagContender
-
-    return FlagContender.open(Path(rest).expanduser(), device)
+    if kind == "bm25":
+        splitter, _, model = rest.partition("=")
+        if splitter in ("", "words") and not model:
+            return BM25(Words())
+        if splitter == "pieces":
+            return BM25(Pieces(hub.resolve(model or "small")))
+    elif kind == "st" and rest:
+        folder, *prompts = rest.split(",")
+        if len(prompts) in (0, 2):
+            given = dict(zip(("query_prompt", "document_prompt"), prompts, strict=False))
+            return SentenceModel.open(Path(folder).expanduser(), device, **given)
+    raise InputError(f"baseline: got {name!r}; expected one of {', '.join(BASELINES)}")

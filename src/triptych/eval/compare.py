@@ -1,11 +1,4 @@
-"""Whether two systems differ: paired tests over queries, corrected for their number.
-
-Figures that others have published, to stand beside ours; `published.json` has them with their source.
-
-Which systems differ, subset by subset and data set by data set.
-
-Several results side by side, with published figures where the data set is the same.
-"""
+"""Several results side by side, with published figures where the data set is the same (`published.json`)."""
 
 from __future__ import annotations
 
@@ -15,93 +8,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from itertools import combinations
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from triptych.errors import InputError
-from triptych.eval.results import Difference, Evaluation, Subset
-
-Test: TypeAlias = Literal["t", "randomisation"]
-
-
-def paired_t(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Two-sided p-value of Student's paired t-test; 1 for equal samples or fewer than two queries.
-
-    Args:
-        a: ``[Q]`` scores of one system.
-        b: ``[Q]`` scores of the other for the same queries.
-    """
-    difference = _differences(a, b)
-    n = len(difference)
-    if n < 2 or not difference.any():
-        return 1.0
-    error = difference.std(ddof=1) / np.sqrt(n)
-    if error == 0:
-        return 0.0
-    return float(2 * special.stdtr(n - 1, -abs(difference.mean() / error)))
-
-
-def randomisation(
-    a: NDArray[np.float64], b: NDArray[np.float64], trials: int = 10_000, seed: int = 0
-) -> float:
-    """Two-sided p-value of Fisher's paired randomisation test: signs of the differences change at random.
-
-    Exact if there are at most as many sign patterns as trials; otherwise (hits + 1) / (trials + 1).
-
-    Args:
-        a: ``[Q]`` scores of one system.
-        b: ``[Q]`` scores of the other for the same queries.
-        trials: Random sign patterns.
-        seed: Of the random numbers.
-    """
-    difference = _differences(a, b)
-    difference = difference[difference != 0]
-    if not len(difference):
-        return 1.0
-    tested = stats.permutation_test(
-        (difference,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=trials,
-        batch=max(1, 4_000_000 // len(difference)),
-        rng=np.random.default_rng(seed),
-    )
-    return float(tested.pvalue)
-
-
-def p_value(a: NDArray[np.float64], b: NDArray[np.float64], test: Test = "t") -> float:
-    """The p-value of the test of that name."""
-    return paired_t(a, b) if test == "t" else randomisation(a, b)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that may be compared with the level for the whole family.
-
-    **Math** with p sorted ascending, ``p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j))`` (Holm 1979).
-    """
-    order = np.argsort(values, kind="stable")
-    scaled = np.minimum(1, np.asarray(values, float)[order] * np.arange(len(values), 0, -1))
-    corrected = np.empty(len(values))
-    corrected[order] = np.maximum.accumulate(scaled)
-    return corrected.tolist()
-
-
-def _differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    if a.shape != b.shape or a.ndim != 1:
-        raise InputError(
-            f"paired test: got scores of shapes {a.shape} and {b.shape}; expected the same queries"
-        )
-    return a - b
+from triptych.eval.results import Evaluation, Subset
+from triptych.eval.significance import LEVEL, Test, clusters_in, holm, p_value
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one publication gives for one system on one data set, in per cent.
+    """Figures of one publication for one system on one data set, in per cent.
 
     Attributes:
         mean: Of all subsets, as it is printed; None if it is not.
@@ -174,56 +92,6 @@ def published(dataset: str, split: str, metric: str) -> PublishedTable | None:
     )
 
 
-TOGETHER = "*"
-"""The name of all subsets of a data set together."""
-
-
-def differences(subsets: Sequence[Subset], reference: str, test: Test = "t") -> list[Difference]:
-    """Tests the systems against each other.
-
-    On each subset every system is compared with the reference. With the queries of all subsets of a data set
-    together every pair is compared. Holm's correction is for all comparisons of one subset, or of all together.
-
-    Args:
-        subsets: Results.
-        reference: A system.
-        test: Which.
-
-    Raises:
-        InputError: If there is no such system.
-    """
-    found: list[Difference] = []
-    for dataset in dict.fromkeys(subset.dataset for subset in subsets):
-        members = [subset for subset in subsets if subset.dataset == dataset]
-        systems = list(members[0].per_query)
-        if reference not in systems:
-            raise InputError(f"reference: got {reference!r}; expected one of {', '.join(systems)}")
-        against = [(name, reference) for name in systems if name != reference]
-        if len(members) > 1:
-            for subset in members:
-                found += _family([subset], subset.subset, against, test)
-        found += _family(members, TOGETHER, list(combinations(systems, 2)), test)
-    return found
-
-
-def _family(
-    members: Sequence[Subset], name: str, pairs: Sequence[tuple[str, str]], test: Test
-) -> list[Difference]:
-    metric = members[0].primary
-    values = {system: _joined(members, system) for pair in pairs for system in pair}
-    raw = [p_value(values[a], values[b], test) for a, b in pairs]
-    return [
-        Difference(
-            members[0].dataset, name, metric, a, b, float(np.mean(values[a] - values[b])), p, corrected
-        )
-        for (a, b), p, corrected in zip(pairs, raw, holm(raw), strict=True)
-    ]
-
-
-def _joined(members: Sequence[Subset], system: str) -> NDArray[np.float64]:
-    return np.concatenate([np.asarray(subset.per_query[system], dtype=np.float64) for subset in members])
-
-
 MEAN = "mean"
 
 
@@ -234,8 +102,8 @@ class Column:
     Attributes:
         name: Of the system, with the file's name in front if several have it.
         values: Of the rows, in per cent; None where there is none.
-        significant: For each row whether the system differs from the reference (p < 0.05 after Holm's correction for
-            the columns of the row); False where per-query scores are missing.
+        significant: For each row whether the system differs from the reference (paired over clusters of queries,
+            p < 0.05 after Holm's correction for the columns of the row); False where per-query scores are missing.
         source: "" for a result of ours, otherwise where the figures are printed.
     """
 
@@ -388,13 +256,12 @@ def _stars(
     for row, numbers in rows:
         tested: dict[str, float] = {}
         for name in members:
-            pair = _paired(
-                [members[name][n] for n in numbers], [members[reference][n] for n in numbers], metric
-            )
+            own, other = ([members[one][n] for n in numbers] for one in (name, reference))
+            pair = _paired(own, other, metric)
             if name != reference and pair is not None:
-                tested[name] = p_value(*pair, test)
+                tested[name] = p_value(*pair, test, clusters_in([subset for subset, _ in own]))
         for name, p in zip(tested, holm(list(tested.values())), strict=True):
-            found[row, name] = p < 0.05
+            found[row, name] = p < LEVEL
     return found
 
 

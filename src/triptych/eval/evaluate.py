@@ -1,4 +1,4 @@
-"""The whole evaluation: collections and contenders in, results out."""
+"""The whole evaluation: data and systems in, results out."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypeIs
 
-from triptych.collections.base import Collection, Run
-from triptych.errors import InputError
-from triptych.eval.compare import differences
-from triptych.eval.contenders import Contender, VectorModel
+from triptych.collections.base import Collection, Run, Wanted
+from triptych.collections.readers import read_collections
+from triptych.errors import DataError, InputError
+from triptych.eval.baselines import open_baseline
 from triptych.eval.groups import Group, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
     SCHEMA,
-    Compressed,
-    Entrant,
     Evaluation,
+    ModeFacts,
     Subset,
-    System,
+    SystemFacts,
     Tuned,
     averages,
     versions,
 )
-from triptych.eval.running import Cost, Options, Tools, run_model, run_ranker
-from triptych.eval.tuning import apart, compressed, tuned_modes
-from triptych.types import HeadWeights
+from triptych.eval.running import Cost, Options, ThroughIndex, Tools, run_model, run_ranker
+from triptych.eval.scan import scoring_on
+from triptych.eval.significance import clusters_of, differences
+from triptych.eval.systems import EncoderSystem, RunFile, System, VectorModel, without
+from triptych.eval.tuning import tuned_modes, without_reported
+from triptych.types import HeadWeights, Progress
+
+if TYPE_CHECKING:
+    from triptych.encode.encoder import Encoder
 
 Values: TypeAlias = dict[str, NDArray[np.float64]]
 """Metric to the value of each query, in the order of the collection's queries."""
@@ -46,98 +51,173 @@ PLAIN = Options()
 TOOLS = Tools()
 
 
+def evaluate(
+    model: str | Path | Encoder | None,
+    data: str | Path | Collection | Sequence[str | Path | Collection],
+    *,
+    modes: Sequence[str] | None = None,
+    weights: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] = (),
+    runs: Sequence[str | Path] = (),
+    split: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Evaluates a model on retrieval data sets, in every mode.
+
+    Args:
+        model: An encoder, or what `Encoder.from_pretrained` takes; None: baselines and runs alone.
+        data: One or several of ``[NAME:]PATH[:SUBSET,…]`` and ``mteb:TASK`` (docs/evaluation-data.md), or collections.
+        modes: Some of dense, lexical, multi, dense+lexical, all; None: all that the model's heads allow.
+        weights: Weights of a mode other than the defaults: ``{"all": (0.15, 0.5, 0.35)}``.
+        baselines: Such as ``bm25``.
+        runs: ``[NAME=]FILE``: runs of other systems in TREC's format.
+        split: None: the usual one of each data set.
+        progress: See `triptych.types.Progress`.
+        **options: Of `triptych.eval.running.Options`, such as ``protocol="paper"``, ``metrics=("nDCG@10",)``,
+            ``candidates=200``, ``cache=Path("vectors")``.
+
+    Returns:
+        Metrics of every system and query, tests of significance; ``str()`` of it shows the tables.
+
+    Raises:
+        DataError: For data that cannot be read or evaluated.
+        InputError: For a wrong argument.
+        ModelError: For a model that cannot be loaded.
+
+    Example:
+        >>> import triptych
+        >>> result = triptych.evaluate("small", "beir:my-set")  # doctest: +SKIP
+        >>> result.averages["my-set"]["small/all"]["nDCG@10"]  # doctest: +SKIP
+        0.71
+    """
+    given = [data] if isinstance(data, str | Path | Collection) else list(data)
+    collections: list[Collection] = []
+    for one in given:
+        collections += [one] if isinstance(one, Collection) else read_collections(one, Wanted((), split))
+    unknown = [name for name in options if name not in Options.__dataclass_fields__]
+    if unknown:
+        known = ", ".join(Options.__dataclass_fields__)
+        raise InputError(f"evaluate: got the option {unknown[0]!r}; expected some of {known}")
+    systems: list[System] = []
+    scoring = TOOLS.scoring
+    if model is not None:
+        from triptych.encode.encoder import Encoder
+
+        encoder = model if isinstance(model, Encoder) else Encoder.from_pretrained(model)
+        triples = {mode: HeadWeights.of(value) for mode, value in (weights or {}).items()}
+        systems.append(EncoderSystem.of(encoder, modes=modes, weights=triples))
+        described = encoder.describe()
+        scoring = scoring_on(described["device"], described["dtype"])
+    systems += [open_baseline(name) for name in baselines]
+    systems += [RunFile.read(source) for source in runs]
+    tools = Tools(scoring, ThroughIndex(), progress or TOOLS.progress)
+    return evaluate_systems(collections, systems, Options(**options), tools)
+
+
 @dataclass(slots=True)
 class _Ledger:
     """What is known so far.
 
     Attributes:
-        contenders: By name.
-        systems: By name.
-        costs: By contender, one for each corpus.
-        values: (number of the collection, system) to metric to the values of its queries.
+        contenders: By system.
+        systems: By system and mode.
+        costs: By system, one for each corpus.
+        values: (label of the collection, system and mode) to metric to the values of its queries.
+        notes: By label of the collection.
+        tuned: Weights chosen on development sets.
     """
 
-    contenders: dict[str, Entrant] = field(default_factory=dict[str, Entrant])
-    systems: dict[str, System] = field(default_factory=dict[str, System])
+    contenders: dict[str, SystemFacts] = field(default_factory=dict[str, SystemFacts])
+    systems: dict[str, ModeFacts] = field(default_factory=dict[str, ModeFacts])
     costs: dict[str, list[Cost]] = field(default_factory=dict[str, list[Cost]])
     values: dict[tuple[str, str], Values] = field(default_factory=dict[tuple[str, str], Values])
+    notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     tuned: list[Tuned] = field(default_factory=list[Tuned])
-    compressed: list[Compressed] = field(default_factory=list[Compressed])
 
 
-def evaluate(
+def evaluate_systems(
     collections: Sequence[Collection],
-    contenders: Sequence[Contender],
+    systems: Sequence[System],
     options: Options = PLAIN,
     tools: Tools = TOOLS,
     *,
     development: Sequence[Collection] = (),
     keep: Keep | None = None,
 ) -> Evaluation:
-    """Evaluates contenders on collections.
+    """Evaluates systems on collections.
 
     Collections with the same corpus are evaluated together: its documents are encoded once, and a query text that
     several of them have is compared once.
 
     Args:
         collections: What is reported.
-        contenders: Who takes part; names must differ.
+        systems: Names must differ.
         options: How.
         tools: With what: scoring, index, progress.
-        development: Collections for choosing weights; None of their queries may be in `collections`.
-        keep: Gets every run.
+        development: Collections for choosing weights; none of their queries may be in `collections`.
+        keep: Called with every run.
 
     Raises:
         DataError: For collections that cannot be evaluated, see `triptych.eval.groups`.
-        InputError: For options or contenders that do not go together.
+        InputError: For options or systems that do not go together.
     """
     began = time.perf_counter()
     metrics = {metric for one in collections for metric in _metrics(one, options)}
     options = replace(options.checked(), depth=max(options.depth, depth_of(sorted(metrics))))
-    _check_contenders(contenders, options)
-    development, shared = apart(development, collections)
-    groups = grouped(collections, lambda done, total: tools.watch("reading", done, total))
+    _check_systems(systems, options)
+    development, shared = without_reported(development, collections)
+    groups = grouped(collections, tools.progress)
     ledger = _Ledger()
     with ExitStack() as stack:
-        if options.cache is None and _needs_passes(options, bool(development)):
+        working = options
+        if options.cache is None and (options.candidates or development or options.protocol == "paper"):
+            # Documents are gone through more than once.
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-eval-"))
             working = replace(options, cache=Path(temporary))
-        else:
-            working = options
         prepared = grouped(development) if development else []
-        modes = _modes(contenders, (prepared, shared), working, tools, ledger)
+        modes: dict[str, Mapping[str, HeadWeights]] = {}
+        for system in systems:
+            if is_vector_model(system):
+                tuned, report = tuned_modes(prepared, system, working, tools, shared)
+                modes[system.name] = {**system.modes, **tuned}
+                ledger.tuned += report
         for group in groups:
             judge = _Judge(group, working, ledger, keep)
-            for contender in contenders:
-                _run(group, contender, modes, working, tools, judge)
+            for system in systems:
+                _run(group, system, modes.get(system.name, {}), working, tools, judge)
             judge.finish()
+    _check_runs(systems, ledger)
     _charge(ledger)
+    pairs = [(group, number) for group in groups for number in range(len(group.collections))]
+    clusters = clusters_of([group.collections[number] for group, number in pairs])
     subsets = [
-        _subset(group, collection, notes, options, ledger)
-        for group in groups
-        for collection, notes in zip(group.collections, group.notes, strict=True)
+        _subset(group, number, own, options, ledger)
+        for (group, number), own in zip(pairs, clusters, strict=True)
     ]
-    subsets = _in_order(subsets, collections)
-    reference = options.reference or _reference(contenders)
+    place = {(one.name, one.subset, one.split): number for number, one in enumerate(collections)}
+    subsets.sort(key=lambda one: place[one.dataset, one.subset, one.split])
+    reference = options.reference or _reference(systems)
+    told: dict[str, Any] = asdict(options) | {"reference": reference}
+    del told["cache"]
     return Evaluation(
         SCHEMA,
         datetime.now(UTC).isoformat(timespec="seconds"),
         versions(),
-        _told(options, reference),
+        told,
         ledger.contenders,
         ledger.systems,
         subsets,
         averages(subsets),
         differences(subsets, reference, options.test) if len(ledger.systems) > 1 else [],
         ledger.tuned,
-        ledger.compressed,
         time.perf_counter() - began,
     )
 
 
-def is_vector_model(contender: Contender) -> TypeIs[VectorModel]:
-    """Whether the contender gives vectors; otherwise it ranks by itself."""
-    return hasattr(contender, "encode_documents")
+def is_vector_model(system: System) -> TypeIs[VectorModel]:
+    """Whether the system encodes; otherwise it ranks by itself."""
+    return hasattr(system, "encode_documents")
 
 
 class _Judge:
@@ -180,54 +260,74 @@ class _Judge:
 
 def _run(
     group: Group,
-    contender: Contender,
-    modes: Mapping[str, Mapping[str, HeadWeights]],
+    system: System,
+    modes: Mapping[str, HeadWeights],
     options: Options,
     tools: Tools,
     judge: _Judge,
 ) -> None:
     ledger = judge.ledger
-    ledger.contenders[contender.name] = Entrant(contender.fingerprint, dict(contender.facts))
-    if not is_vector_model(contender):
-        runs, cost = run_ranker(group, contender, options, tools)
-        ledger.costs.setdefault(contender.name, []).append(cost)
-        ledger.systems[contender.name] = System(contender.name, "", None)
-        for collection, run in runs:
-            judge.take(collection, contender.name, run)
+    ledger.contenders[system.name] = SystemFacts(system.fingerprint, dict(system.facts))
+    if isinstance(system, RunFile):
+        ledger.systems[system.name] = ModeFacts(system.name, "", None)
+        ledger.costs[system.name] = []
+        for collection in group.collections:
+            if run := _given_run(system, collection, group, options, ledger):
+                judge.take(collection, system.name, run)
         return
-    made = run_model(group, contender, modes[contender.name], options, tools)
-    ledger.costs.setdefault(contender.name, []).append(made.cost)
+    if not is_vector_model(system):
+        ledger.systems[system.name] = ModeFacts(system.name, "", None)
+        runs, cost = run_ranker(group, system, options, tools)
+        ledger.costs.setdefault(system.name, []).append(cost)
+        for collection, run in runs:
+            judge.take(collection, system.name, run)
+        return
+    made = run_model(group, system, modes, options, tools)
+    ledger.costs.setdefault(system.name, []).append(made.cost)
     for collection, mode, run in made.runs:
-        system = f"{contender.name}/{mode}"
-        weights = modes[contender.name].get(mode)
-        ledger.systems[system] = System(contender.name, mode, _triple(weights))
-        judge.take(collection, system, run)
-    if options.compression:
-        ledger.compressed += compressed(group, contender, made, tools)
+        name = f"{system.name}/{mode}"
+        weights = modes.get(mode)
+        triple = None if weights is None else (float(weights[0]), float(weights[1]), float(weights[2]))
+        ledger.systems[name] = ModeFacts(system.name, mode, triple)
+        judge.take(collection, name, run)
 
 
-def _triple(weights: HeadWeights | None) -> tuple[float, float, float] | None:
-    return None if weights is None else (float(weights.dense), float(weights.lexical), float(weights.multi))
+def _given_run(
+    system: RunFile, collection: Collection, group: Group, options: Options, ledger: _Ledger
+) -> Run | None:
+    """The part of a run file that is of a collection; None if it has none of its queries."""
+    run = system.of(collection)
+    if not run:
+        return None
+    documents = {name for ranked in run.values() for name in ranked.documents}
+    strangers = [name for name in documents if name not in group.survey.row_of]
+    if documents and len(strangers) == len(documents):
+        raise DataError(
+            f"none of the {len(documents)} documents that it lists for {collection.label} is in the corpus, for "
+            f"example {min(strangers)!r}; expected a run on this corpus (which has {group.survey.ids[0]!r})",
+            system.path,
+        )
+    notes = ledger.notes.setdefault(collection.label, [])
+    missing = len(collection.queries) - len(run)
+    if missing:
+        notes.append(
+            f"{collection.label}: {system.name} ranks nothing for {missing} of {len(collection.queries)} queries, "
+            "which count 0"
+        )
+    if strangers:
+        notes.append(
+            f"{collection.label}: {len(strangers)} of {len(documents)} documents of {system.name} are not in the corpus"
+        )
+    return {query: without(ranked, frozenset(), options.depth) for query, ranked in run.items()}
 
 
-def _modes(
-    contenders: Sequence[Contender],
-    development: tuple[Sequence[Group], int],
-    options: Options,
-    tools: Tools,
-    ledger: _Ledger,
-) -> dict[str, dict[str, HeadWeights]]:
-    """The modes of each model, with those whose weights are chosen on the development collections.
-
-    Of these come the groups, and how many queries were left out of them.
-    """
-    modes: dict[str, dict[str, HeadWeights]] = {}
-    for contender in contenders:
-        if is_vector_model(contender):
-            further, told = tuned_modes(development[0], contender, options, tools, development[1])
-            modes[contender.name] = {**contender.modes, **further}
-            ledger.tuned += told
-    return modes
+def _check_runs(systems: Sequence[System], ledger: _Ledger) -> None:
+    for system in systems:
+        if isinstance(system, RunFile) and not any(name == system.name for _, name in ledger.values):
+            raise DataError(
+                "has none of the evaluated queries; expected a run whose query ids are those of the data set",
+                system.path,
+            )
 
 
 def _charge(ledger: _Ledger) -> None:
@@ -249,21 +349,20 @@ def _charge(ledger: _Ledger) -> None:
         size = sum(cost.bytes.get(head, 0) for cost in costs for head in heads)
         ledger.systems[name] = replace(
             system,
-            seconds_per_query=sum(rank) / queries if len(rank) == len(costs) else None,
+            seconds_per_query=sum(rank) / queries if rank and len(rank) == len(costs) else None,
             bytes_per_document=size / documents if size else None,
         )
 
 
-def _subset(
-    group: Group, collection: Collection, notes: list[str], options: Options, ledger: _Ledger
-) -> Subset:
-    primary = _metrics(collection, options)[0]
+def _subset(group: Group, number: int, clusters: list[str], options: Options, ledger: _Ledger) -> Subset:
+    collection, notes = group.collections[number], group.notes[number]
+    names = _metrics(collection, options)
+    primary = names[0]
     values = {
         system: ledger.values[collection.label, system]
         for system in ledger.systems
         if (collection.label, system) in ledger.values
     }
-    names = _metrics(collection, options)
     relevant = {
         query: [name for name, value in collection.qrels.get(query, {}).items() if value > 0]
         for query in collection.queries
@@ -281,7 +380,8 @@ def _subset(
         list(collection.queries),
         {system: found[primary].tolist() for system, found in values.items()},
         [_longest(group, names) for names in relevant.values()],
-        notes,
+        notes + ledger.notes.get(collection.label, []),
+        clusters,
     )
 
 
@@ -290,44 +390,26 @@ def _longest(group: Group, documents: Sequence[str]) -> int:
     return int(group.survey.characters[rows].max()) if rows else -1
 
 
-def _in_order(subsets: Sequence[Subset], collections: Sequence[Collection]) -> list[Subset]:
-    place = {(one.name, one.subset, one.split): number for number, one in enumerate(collections)}
-    return sorted(subsets, key=lambda one: place[one.dataset, one.subset, one.split])
-
-
 def _metrics(collection: Collection, options: Options) -> tuple[str, ...]:
     return check_metrics(options.metrics or collection.metrics, f"{collection.label}: metrics")
 
 
-def _check_contenders(contenders: Sequence[Contender], options: Options) -> None:
-    names = [contender.name for contender in contenders]
+def _check_systems(systems: Sequence[System], options: Options) -> None:
+    names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"evaluate: got the contenders {names}; expected one or more, of different names")
-    lacking = [
-        contender.name
-        for contender in contenders
-        if options.protocol == "paper"
-        and is_vector_model(contender)
-        and not any(weights.dense for weights in contender.modes.values())
-    ]
-    if lacking:
-        raise InputError(
-            f"evaluate: got the protocol 'paper' with {lacking[0]}, which has no dense vectors; expected them, since "
-            "dense retrieval makes the list that is re-ranked"
-        )
+        raise InputError(f"evaluate: got the systems {names}; expected one or more, of different names")
+    for system in systems:
+        if (
+            options.protocol == "paper"
+            and is_vector_model(system)
+            and not any(weights.dense for weights in system.modes.values())
+        ):
+            raise InputError(
+                f"evaluate: got the protocol 'paper' with {system.name}, which has no dense vectors; expected them, "
+                "since dense retrieval makes the list that is re-ranked"
+            )
 
 
-def _reference(contenders: Sequence[Contender]) -> str:
-    first = contenders[0]
+def _reference(systems: Sequence[System]) -> str:
+    first = systems[0]
     return f"{first.name}/{list(first.modes)[-1]}" if is_vector_model(first) else first.name
-
-
-def _needs_passes(options: Options, tuning: bool) -> bool:
-    """Whether documents are gone through more than once, so that they have to be kept somewhere."""
-    return bool(options.candidates or options.compression or tuning or options.protocol == "paper")
-
-
-def _told(options: Options, reference: str) -> dict[str, Any]:
-    told = asdict(options) | {"reference": reference}
-    del told["cache"]
-    return told

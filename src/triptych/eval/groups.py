@@ -1,7 +1,4 @@
-"""What has to hold of a collection, found out before hours of encoding: ids, lengths, judgements.
-
-Collections that share a corpus, joined so that documents and queries are encoded and compared once.
-"""
+"""Collections over one corpus, read once and checked, so that documents and queries are encoded once."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from triptych.collections.base import Collection, Corpus
 from triptych.errors import DataError, InputError
-from triptych.eval.contenders import Progress
+from triptych.types import Progress
 
 _EVERY = 4096
 
@@ -44,7 +41,7 @@ def survey(corpus: Corpus, label: str, progress: Progress | None = None) -> Surv
     Args:
         corpus: The documents.
         label: Name for messages.
-        progress: Called with (documents read, total or None).
+        progress: See `triptych.types.Progress`.
 
     Raises:
         DataError: For no documents, or an id that is there twice.
@@ -59,7 +56,7 @@ def survey(corpus: Corpus, label: str, progress: Progress | None = None) -> Surv
             )
         characters.append(len(document.text))
         if progress is not None and row % _EVERY == _EVERY - 1:
-            progress(row + 1, corpus.size)
+            progress(f"reading {label}", row + 1, corpus.size)
     if not row_of:
         raise DataError(f"{label}: got a corpus without documents; expected at least one")
     ids = list(row_of)
@@ -110,6 +107,15 @@ def usable(collection: Collection, corpus: Survey) -> tuple[Collection, list[str
         )
     if absent:
         notes.append(f"{label}: {absent} of {len(judged)} judged documents are not in the corpus")
+    own = sum(
+        qrels.get(query, {}).get(query, 0) > 0 and query in collection.excluded.get(query, ())
+        for query in good
+    )
+    if own:
+        notes.append(
+            f"{label}: {own} of {len(good)} queries have a relevant document with the query's own id, which is left "
+            "out of their rankings, as in BEIR's evaluation, and stays judged"
+        )
     empty = sum(not text.strip() for text in good.values())
     if empty:
         notes.append(f"{label}: {empty} of {len(good)} queries are empty texts")

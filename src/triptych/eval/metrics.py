@@ -1,19 +1,15 @@
-"""Whether a passage holds an answer, as open-domain question answering counts it.
+"""Metrics of runs: those of ir-measures, and recall of answers as open-domain question answering counts it.
 
-MKQA is judged so (arXiv 2402.03216v4, section 4.2): a query counts at k if one of its first k passages holds one of
-its answers. Both are split into tokens after canonical decomposition, and an answer is held where its tokens follow
-each other in the passage; this is what DPR's evaluation does, and with it RocketQA's, Contriever's and Pyserini's.
-
-Metrics of runs, by ir-measures.
-
-Recall of answers in runs: does one of the first k passages contain one of the answers?
+MKQA is judged so (arXiv 2402.03216v4, section 4.2): a query counts at k if one of its first k passages contains one of
+its answers. Both are split into tokens after canonical decomposition, and an answer is contained where its tokens
+follow each other in the passage; DPR's evaluation does this, and with it RocketQA's, Contriever's and Pyserini's.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,29 +46,9 @@ def tokens(text: str) -> list[str]:
     ]
 
 
-def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether the tokens of one of the answers follow each other in the text.
-
-    An answer without a token (blank, or only control characters) is in no text; in DPR's script it is in every one.
-
-    Example:
-        >>> has_answer("It was built in São Paulo.", ["sao paulo", "São Paulo"])
-        True
-        >>> has_answer("The artist", ["art"])
-        False
-    """
-    held = _spaced(tokens(text))
-    return any(_spaced(answer) in held for answer in map(tokens, answers) if answer)
-
-
-def first_answer(passages: Iterable[str], answers: Sequence[str]) -> int | None:
-    """Rank, from 1, of the first passage that holds an answer; None if none does."""
-    return next((rank for rank, text in enumerate(passages, start=1) if has_answer(text, answers)), None)
-
-
-def _spaced(parts: Sequence[str]) -> str:
-    # No token holds a space, so that a run of tokens is found where the string is.
-    return f" {' '.join(parts)} "
+def spaced(text: str) -> str:
+    """The tokens of a text with a blank around each: no token has one, so a run of tokens is where the string is."""
+    return f" {' '.join(tokens(text))} "
 
 
 def check_metrics(names: Sequence[str], where: str = "metrics") -> tuple[str, ...]:
@@ -159,7 +135,7 @@ def answer_recall(
 ) -> dict[int, NDArray[np.float64]]:
     """For each query and cutoff k, 1 if a passage among its first k contains an answer, else 0.
 
-    What counts as containing is said in `triptych.eval.metrics`.
+    An answer without a token (blank, or only control characters) is in no text; in DPR's script it is in every one.
 
     Args:
         run: Rankings; a query without one scores 0.
@@ -173,21 +149,15 @@ def answer_recall(
     """
     found = {k: np.zeros(len(queries)) for k in cutoffs}
     for row, query in enumerate(queries):
-        wanted = [_joined(answer) for answer in answers[query] if tokens(answer)]
         documents = run[query].documents[: max(cutoffs)] if query in run else ()
-        first = next(
-            (rank for rank, name in enumerate(documents, 1) if any(part in texts[name] for part in wanted)),
-            None,
-        )
+        wanted = [part for part in map(spaced, answers[query]) if part.strip()]
+        ranks = (r for r, name in enumerate(documents, 1) if any(part in texts[name] for part in wanted))
+        first = next(ranks, None)
         for k in cutoffs:
             found[k][row] = first is not None and first <= k
     return found
 
 
 def passages(corpus: Corpus, ids: set[str]) -> dict[str, str]:
-    """The tokens of some documents, a blank around each, by one reading of the corpus: many answers meet them."""
-    return {document.id: _joined(document.text) for document in corpus if document.id in ids}
-
-
-def _joined(text: str) -> str:
-    return f" {' '.join(tokens(text))} "
+    """The spaced tokens of some documents, by one reading of the corpus."""
+    return {document.id: spaced(document.text) for document in corpus if document.id in ids}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triptych.errors import MissingExtra
-from triptych.eval.contenders import TUNED
 from triptych.eval.results import Evaluation, Subset
+from triptych.eval.systems import TUNED
+from triptych.eval.tables import MANY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,13 +42,12 @@ _STYLE: Mapping[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
-_MANY = 40
 
 
 def languages(result: Evaluation, dataset: str) -> str:
     """The primary metric of every system on every subset: a column of points each; pairs of languages as a field."""
     subsets = result.of(dataset)
-    if len(subsets) > _MANY and all("-" in subset.subset for subset in subsets):
+    if len(subsets) > MANY and all("-" in subset.subset for subset in subsets):
         return _pairs(result, subsets)
     systems = _main(result, dataset)
     with _drawing() as draw:
@@ -99,44 +99,6 @@ def lengths(result: Evaluation, dataset: str, bins: int = 6) -> str | None:
         return _svg(figure)
 
 
-def compression(result: Evaluation, dataset: str) -> str | None:
-    """nDCG@10 against the room of token vectors, one line for each mode and model; None if it was not tried."""
-    found = [one for one in result.compressed if one.dataset == dataset]
-    if not found:
-        return None
-    with _drawing() as draw:
-        figure, axes = draw(7.2, 4.6)
-        for number, contender in enumerate(dict.fromkeys(one.contender for one in found)):
-            own = [one for one in found if one.contender == contender]
-            for mode in own[0].ndcg:
-                colour, marker = COLOURS.get(mode, _OTHERS[0]), _MARKERS[number % len(_MARKERS)]
-                points = sorted(
-                    (one.bytes_per_document / 1024, 100 * one.ndcg[mode], one.form) for one in own
-                )
-                axes.plot(*_front(points), color=colour, lw=1.2, alpha=0.6)
-                label = f"{contender}/{mode}"
-                axes.plot(
-                    [p[0] for p in points],
-                    [p[1] for p in points],
-                    ls="",
-                    ms=5,
-                    marker=marker,
-                    color=colour,
-                    label=label,
-                )
-            lowest = "multi" if "multi" in own[0].ndcg else next(iter(own[0].ndcg))
-            for one in own:
-                at = (one.bytes_per_document / 1024, 100 * one.ndcg[lowest])
-                axes.annotate(
-                    one.form, at, (3, -9), textcoords="offset points", fontsize=6.5, color="#555555"
-                )
-        _logarithmic(axes)
-        axes.set_xlabel("KiB of token vectors a document")
-        axes.set_ylabel("nDCG@10 × 100, candidates re-ranked")
-        _legend(axes)
-        return _svg(figure)
-
-
 def latency(result: Evaluation, dataset: str) -> str | None:
     """The primary metric against the time for a query; None if no time was measured."""
     points: list[tuple[str, float, float]] = []
@@ -153,13 +115,13 @@ def latency(result: Evaluation, dataset: str) -> str | None:
             axes.annotate(system, (milliseconds, value), (6, 4), textcoords="offset points", fontsize=8)
         _logarithmic(axes)
         axes.margins(x=0.25, y=0.12)
-        axes.set_xlabel("ms a query (encoding and comparing, in batches)")
+        axes.set_xlabel("ms per query (encoding and comparing, in batches)")
         axes.set_ylabel(f"{result.of(dataset)[0].primary} × 100")
         return _svg(figure)
 
 
 def seconds_of(result: Evaluation, system: str) -> float | None:
-    """Seconds a query: encoding, as far as it was measured, and ranking."""
+    """Seconds per query: encoding, as far as it was measured, and ranking."""
     one = result.systems[system]
     if one.seconds_per_query is None:
         return None
@@ -200,7 +162,7 @@ def _main(result: Evaluation, dataset: str) -> list[str]:
 
 
 def _look(result: Evaluation, system: str) -> dict[str, Any]:
-    """Colour by mode, marker by contender; contenders with their own scoring have grey tones."""
+    """Color by mode, marker by system; systems with their own scoring have gray tones."""
     one = result.systems[system]
     marker = _MARKERS[list(result.contenders).index(one.contender) % len(_MARKERS)]
     mode = one.mode.removesuffix(" rrf").removesuffix(TUNED)
@@ -208,17 +170,6 @@ def _look(result: Evaluation, system: str) -> dict[str, Any]:
     colour = COLOURS.get(mode) or _OTHERS[others.index(system) % len(_OTHERS)]
     hollow = {"markerfacecolor": "white"} if one.mode != mode else {}
     return {"color": colour, "marker": marker, **hollow}
-
-
-def _front(points: Sequence[tuple[float, float, str]]) -> tuple[list[float], list[float]]:
-    """The points that no smaller one beats."""
-    xs: list[float] = []
-    ys: list[float] = []
-    for x, y, _ in points:
-        if not ys or y > ys[-1]:
-            xs.append(x)
-            ys.append(y)
-    return xs, ys
 
 
 def _logarithmic(axes: Axes) -> None:

@@ -1,6 +1,4 @@
-"""Reciprocal-rank fusion: the baseline for every way of putting rankings together.
-
-From single scores to rankings, by the protocol of choice.
+"""From single scores to rankings, by the protocol of choice.
 
 - "exact": every document of the corpus is ranked by the weighted sum of its exact scores. With `candidates`, modes
   that use token vectors rank only the union of the best documents by dense, lexical, and dense + lexical score.
@@ -19,10 +17,10 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.eval.contenders import Progress, Scoring
 from triptych.eval.groups import Survey
-from triptych.eval.scan import Scanned, Variant, Vectors, Wanted, numpy_scoring, rescore, scan
-from triptych.scores.on_numpy import Best, combine
+from triptych.eval.scan import PLAIN, Scanned, Vectors, Wanted, Work, rescore, scan, weighted
+from triptych.eval.systems import heads_of
+from triptych.scores.on_numpy import Best
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
 
 RRF_K = 60
@@ -116,16 +114,6 @@ class Scope(NamedTuple):
     spare: int
 
 
-class Work(NamedTuple):
-    """How scores are computed, and whom to tell how far it is."""
-
-    scoring: Scoring = numpy_scoring
-    progress: Progress | None = None
-
-
-PLAIN = Work()
-
-
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Candidates with all their scores.
@@ -158,9 +146,9 @@ def exact(
         modes: Names and weights.
         depth: Documents a query.
         candidates: See the module's text; None: token vectors are compared with all documents, too.
-        work: How and with whom.
+        work: How scores are computed.
     """
-    heads = _used(modes)
+    heads = heads_of(modes)
     late = candidates is not None and "multi" in heads and heads != ("multi",)
     now: tuple[Head, ...] = tuple(head for head in heads if head != "multi") if late else heads
     wanted = {
@@ -174,11 +162,11 @@ def exact(
             for name, weights in _POOLS.items()
             if set(weights.heads) <= set(now)
         }
-    scanned = _scan(scope, wanted, now, work)
+    scanned = scan(scope.vectors, scope.corpus, scope.queries, wanted, now, work)
     pool, seconds = None, 0.0
     if late:
         began = time.perf_counter()
-        pool = _pool(scanned, [name for name in wanted if name in _POOLS], scope, work)
+        pool = pool_of(scanned, scope, work, [name for name in wanted if name in _POOLS])
         seconds = time.perf_counter() - began
     rankings = _Exact(scanned, dict(modes), depth, scope.corpus.ranks, pool)
     return Found(rankings, _seconds(scanned, modes, seconds), scanned.bytes, scanned)
@@ -201,33 +189,57 @@ def paper(
         depth: Documents a query.
         listed: Length of the lists of dense and lexical retrieval.
         reranked: How many of dense retrieval's list are re-ranked.
-        work: How and with whom.
+        work: How scores are computed.
     """
-    heads = _used(modes)
+    heads = heads_of(modes)
     now: tuple[Head, ...] = tuple(
         head for head in HEADS if head == "dense" or (head == "lexical" and "lexical" in heads)
     )
     wanted = {name: Wanted(_PAPER[name], listed + scope.spare) for name in now}
-    scanned = _scan(scope, wanted, now, work)
+    scanned = scan(scope.vectors, scope.corpus, scope.queries, wanted, now, work)
     pool, seconds = None, 0.0
     if "multi" in heads:
         began = time.perf_counter()
-        pool = _pool(scanned, ["dense"], scope, work, reranked + scope.spare)
+        pool = pool_of(scanned, scope, work, ["dense"], reranked + scope.spare)
         seconds = time.perf_counter() - began
     rankings = _Paper(scanned, dict(modes), (depth, listed, reranked), scope.corpus.ranks, pool)
     return Found(rankings, _seconds(scanned, modes, seconds), scanned.bytes, scanned)
 
 
-def pool_of(scanned: Scanned, scope: Scope, first: int | None = None, work: Work = PLAIN) -> Pool:
-    """The union of all lists of a pass with all their scores; those of token vectors are computed if missing.
+def pool_of(
+    scanned: Scanned,
+    scope: Scope,
+    work: Work = PLAIN,
+    names: Sequence[str] | None = None,
+    first: int | None = None,
+) -> Pool:
+    """The union of lists of a pass with all scores; those of token vectors are computed where they are missing.
 
     Args:
         scanned: The pass.
         scope: What it compared.
+        work: How scores are computed.
+        names: Of the lists; None: all.
         first: How many of each list; None: all.
-        work: How and with whom.
     """
-    return _pool(scanned, list(scanned.lists), scope, work, first)
+    lists = [scanned.lists[name] for name in (scanned.lists if names is None else names)]
+    rows, scores = [], []
+    for query in range(len(scope.queries)):
+        union, place = np.unique(
+            np.concatenate([best.rows[query, :first] for best in lists]), return_index=True
+        )
+        real = union >= 0
+        scored = np.zeros((len(HEADS), int(real.sum())), dtype=np.float32)
+        every = np.concatenate([best.parts[:, query, :first] for best in lists], axis=1)[:, place[real]]
+        for number, head in enumerate(scanned.heads):
+            scored[HEADS.index(head)] = every[number]
+        rows.append(union[real])
+        scores.append(scored)
+    if scope.queries.multi is not None and "multi" not in scanned.heads:
+        late = rescore(scope.vectors, scope.queries.multi, rows, work)
+        for scored, found in zip(scores, late, strict=True):
+            scored[HEADS.index("multi")] = found
+    return Pool(rows, scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,45 +284,6 @@ class _Paper:
         return _sorted(rows, scores, weights, self.ranks).without(excluded, depth)
 
 
-def _scan(scope: Scope, wanted: Mapping[str, Wanted], heads: Sequence[Head], work: Work) -> Scanned:
-    return scan(
-        scope.vectors,
-        scope.corpus,
-        scope.queries,
-        wanted,
-        heads=heads,
-        scoring=work.scoring,
-        progress=work.progress,
-    )
-
-
-def _pool(scanned: Scanned, names: Sequence[str], scope: Scope, work: Work, first: int | None = None) -> Pool:
-    """The union of the first entries of some lists, with all scores that the queries have heads for."""
-    rows, scores = [], []
-    for query in range(len(scope.queries)):
-        listed = [scanned.lists[name].rows[query, :first] for name in names]
-        parts = [scanned.lists[name].parts[:, query, :first] for name in names]
-        union, place = np.unique(np.concatenate(listed), return_index=True)
-        real = union >= 0
-        scored = np.zeros((len(HEADS), int(real.sum())), dtype=np.float32)
-        every = np.concatenate(parts, axis=1)[:, place[real]]
-        for number, head in enumerate(scanned.heads):
-            scored[HEADS.index(head)] = every[number]
-        rows.append(union[real])
-        scores.append(scored)
-    if scope.queries.multi is not None and "multi" not in scanned.heads:
-        [late] = rescore(
-            scope.vectors,
-            [Variant(scope.queries.multi)],
-            rows,
-            scoring=work.scoring,
-            progress=work.progress,
-        )
-        for scored, found in zip(scores, late, strict=True):
-            scored[HEADS.index("multi")] = found
-    return Pool(rows, scores)
-
-
 def _seconds(scanned: Scanned, modes: Mapping[str, HeadWeights], late: float) -> dict[str, float]:
     """What each mode would have taken alone: its heads, and its part of the keeping of lists."""
     share = scanned.seconds["rank"] / max(1, len(scanned.lists))
@@ -329,13 +302,7 @@ def _listed(best: Best, query: int) -> Ranking:
 def _sorted(
     rows: NDArray[np.int64], scores: Floats, weights: HeadWeights, ranks: NDArray[np.int64]
 ) -> Ranking:
-    total = combine(dict(zip(HEADS, scores, strict=True)), weights)
-    if weights.heads == ("lexical",):
-        found = total > 0
-        rows, total = rows[found], total[found]
+    total = weighted(dict(zip(HEADS, scores, strict=True)), weights)
+    rows, total = rows[total > -np.inf], total[total > -np.inf]
     order = np.lexsort((ranks[rows], -total))
     return Ranking(rows[order], total[order])
-
-
-def _used(modes: Mapping[str, HeadWeights]) -> tuple[Head, ...]:
-    return tuple(head for head in HEADS if any(getattr(weights, head) for weights in modes.values()))

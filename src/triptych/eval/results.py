@@ -1,8 +1,6 @@
-"""Runs in TREC's format, and the metrics of every query as Parquet.
+"""The result of an evaluation, its JSON form (docs/evaluation.md describes the fields), and runs in TREC's format.
 
-What an evaluation gives, as JSON that keeps its meaning: docs/evaluation.md describes the fields.
-
-A *system* is a contender in one mode, such as ``small/all``, or a contender that has but one, such as ``bm25``.
+A name such as ``small/all`` is a system in one mode; a system with a single mode, such as ``bm25``, has its own name.
 """
 
 from __future__ import annotations
@@ -102,12 +100,12 @@ SCHEMA = "triptych.eval/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
-    """A contender: a model, or a baseline.
+class SystemFacts:
+    """A system: a model, a baseline, or another system's run.
 
     Attributes:
         fingerprint: Of all that determines its scores.
-        facts: What it says about itself.
+        facts: What it reports about itself.
         encode_seconds_per_query: In batches; None where nothing was encoded in this run (it was in the cache).
         encode_seconds_per_document: The same of documents.
     """
@@ -119,15 +117,15 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class System:
-    """A contender in one mode.
+class ModeFacts:
+    """A system in one mode.
 
     Attributes:
-        contender: Its name.
-        mode: "" for a contender with its own scoring.
+        contender: Name of the system.
+        mode: "" for a system with its own scoring.
         weights: Of dense, lexical and multi; None for rankings that are no weighted sum.
-        seconds_per_query: Ranking alone, in batches over whole corpora; of a contender with its own scoring with the
-            making of its index. None where it was not measured.
+        seconds_per_query: Ranking alone, in batches over whole corpora; for a system with its own scoring,
+            including indexing. None where it was not measured.
         bytes_per_document: Of what the mode compares, uncompressed; None where unknown.
     """
 
@@ -156,6 +154,8 @@ class Subset:
         per_query: System to the primary metric of each query.
         characters: For each query the length of its longest relevant document; -1 where unknown.
         notes: What was left out, and why.
+        clusters: For each query the name of its cluster: queries of one cluster (the same question in several
+            languages, questions on the same passage) are no independent observations. Empty in older files.
     """
 
     dataset: str
@@ -171,6 +171,7 @@ class Subset:
     per_query: dict[str, list[float]]
     characters: list[int]
     notes: list[str] = field(default_factory=list[str])
+    clusters: list[str] = field(default_factory=list[str])
 
     @property
     def label(self) -> str:
@@ -189,8 +190,9 @@ class Difference:
         a: A system.
         b: The system with which it is compared.
         difference: Mean of a less mean of b.
-        p: Two-sided.
+        p: Two-sided, of a paired test over clusters of queries.
         p_holm: After Holm's correction for all comparisons of this subset.
+        clusters: How many; None in older files, whose tests were over queries.
     """
 
     dataset: str
@@ -201,6 +203,7 @@ class Difference:
     difference: float
     p: float
     p_holm: float
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,25 +230,6 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Compressed:
-    """Token vectors in a smaller form: quality when the best candidates are re-ranked with it.
-
-    Attributes:
-        dataset: Name.
-        contender: The model.
-        form: Name of the form.
-        bytes_per_document: Mean.
-        ndcg: Mode to mean nDCG@10 over all queries of the data set.
-    """
-
-    dataset: str
-    contender: str
-    form: str
-    bytes_per_document: float
-    ndcg: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The result of one `triptych eval`.
 
@@ -254,13 +238,12 @@ class Evaluation:
         created: When, in UTC (ISO 8601).
         versions: Of the packages that matter.
         options: Protocol, depth and whatever else was chosen.
-        contenders: By name.
-        systems: By name.
+        contenders: The systems by name.
+        systems: Each system in each of its modes, by SYSTEM/MODE.
         subsets: One for each collection.
         averages: Data set to system to metric: the plain mean over its subsets.
         significance: Tests.
         tuned: Weights.
-        compressed: Smaller token vectors.
         seconds: Of the whole run.
     """
 
@@ -268,13 +251,12 @@ class Evaluation:
     created: str
     versions: dict[str, str]
     options: dict[str, Any]
-    contenders: dict[str, Entrant]
-    systems: dict[str, System]
+    contenders: dict[str, SystemFacts]
+    systems: dict[str, ModeFacts]
     subsets: list[Subset]
     averages: dict[str, dict[str, dict[str, float]]]
     significance: list[Difference] = field(default_factory=list[Difference])
     tuned: list[Tuned] = field(default_factory=list[Tuned])
-    compressed: list[Compressed] = field(default_factory=list[Compressed])
     seconds: float = 0.0
 
     @property
@@ -294,6 +276,12 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """A JSON value."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        """The tables as Markdown."""
+        from triptych.eval.tables import markdown, tables_of
+
+        return "\n".join(map(markdown, tables_of(self)))
 
     def write(self, path: Path) -> None:
         """Writes the JSON file, numbers in six digits, atomically.

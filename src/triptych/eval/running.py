@@ -1,6 +1,6 @@
-"""From a contender and a group of collections to runs, one for each collection and mode.
+"""From a system and a group of collections to runs, one for each collection and mode.
 
-The protocol "index": what is found through an index, whose recall may be approximate and its vectors smaller.
+The protocol "index" is here, too: search through an index, whose recall may be approximate and its vectors smaller.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ from numpy.typing import NDArray
 
 from triptych.collections.base import Collection, Ranked, Run
 from triptych.errors import InputError
-from triptych.eval.contenders import FUSED, Progress, Ranker, Scoring, VectorModel
 from triptych.eval.groups import Group
-from triptych.eval.protocols import Found, Ranking, Scope, Work, exact, paper, reciprocal_ranks
-from triptych.eval.scan import BLOCK, TokenType, Vectors, encode_queries, numpy_scoring
+from triptych.eval.protocols import Found, Ranking, Scope, exact, paper, reciprocal_ranks
+from triptych.eval.scan import BLOCK, TokenType, Vectors, Work, encode_queries, numpy_scoring
+from triptych.eval.systems import FUSED, Ranker, Scoring, VectorModel, without
 from triptych.index.layout import Layout, LayoutOptions, Payload
 from triptych.index.search import hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store
-from triptych.types import HEADS, Encoded, Head, HeadWeights, Ragged
+from triptych.types import HEADS, Encoded, Head, HeadWeights, Progress, Ragged
 
 Method: TypeAlias = Callable[[Scope, Mapping[str, HeadWeights], int, Work], Found]
 """A protocol: from (what is compared, modes, depth, how) to rankings."""
-
-Watch: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is going on, done, total or None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +42,7 @@ class Options:
         metrics: Instead of those that each collection names; None: those.
         rrf: Whether reciprocal-rank fusion is evaluated beside the sums.
         test: Of significance.
-        reference: The system with which the others are compared on each subset; None: the first contender's last
-            mode.
-        compression: Whether smaller token vectors are tried.
+        reference: SYSTEM/MODE with which the others are compared; None: the first system's last mode.
         cache: Folder of encoded texts; None: nothing is kept.
         tokens: Form of the cached token vectors.
         block: Documents that are encoded, kept and compared at once.
@@ -60,7 +55,6 @@ class Options:
     rrf: bool = True
     test: Literal["t", "randomisation"] = "t"
     reference: str | None = None
-    compression: bool = False
     cache: Path | None = None
     tokens: TokenType = "float32"
     block: int = BLOCK
@@ -82,32 +76,28 @@ class Options:
         return self
 
 
-def _silent(_stage: str, _done: int, _total: int | None) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What comes from the layers above.
 
     Attributes:
         scoring: How blocks are compared.
-        index: The protocol "index"; None: it is not to be had.
-        watch: Whom to tell how far it is.
+        index: The protocol "index"; None: not available.
+        progress: See `triptych.types.Progress`.
     """
 
     scoring: Scoring = numpy_scoring
     index: Method | None = None
-    watch: Watch = _silent
+    progress: Progress = Work().progress
 
     def work(self, stage: str) -> Work:
         """For one pass over a corpus."""
-        return Work(self.scoring, partial(self.watch, stage))
+        return Work(self.scoring, self.progress, stage)
 
 
 @dataclass(slots=True)
 class Cost:
-    """Seconds and bytes of one contender on one corpus; None where they were not measured.
+    """Seconds and bytes of one system on one corpus; None where they were not measured.
 
     Attributes:
         queries: How many were encoded and ranked.
@@ -129,18 +119,14 @@ class Cost:
 
 
 class ModelRun(NamedTuple):
-    """What a vector model gave for a group.
+    """A vector model's runs on a group.
 
     Attributes:
         runs: (collection, mode, run); made one after the other, since all of them would be large.
-        found: Behind them.
-        scope: Documents and queries.
-        cost: What it took.
+        cost: Seconds and bytes.
     """
 
     runs: Iterator[tuple[Collection, str, Run]]
-    found: Found
-    scope: Scope
     cost: Cost
 
 
@@ -207,7 +193,7 @@ def run_model(
                 }
                 yield collection, mode, run
 
-    return ModelRun(runs(), found, scope, cost)
+    return ModelRun(runs(), cost)
 
 
 def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> Scope:
@@ -223,7 +209,7 @@ def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> 
 def run_ranker(
     group: Group, ranker: Ranker, options: Options, tools: Tools
 ) -> tuple[Iterator[tuple[Collection, Run]], Cost]:
-    """Lets a contender rank with its own scoring; runs as `run_model` gives them."""
+    """Runs of a system with its own scoring, and what they cost."""
     began = time.perf_counter()
     stage = f"{ranker.name}: {group.label}"
     ranked = ranker.rank(
@@ -231,7 +217,7 @@ def run_ranker(
         group.texts,
         group.languages,
         options.depth + group.spare,
-        lambda done, total: tools.watch(stage, done, total),
+        lambda _, done, total: tools.progress(stage, done, total),
     )
     if len(ranked) != len(group.texts):
         raise InputError(f"{ranker.name}: gave {len(ranked)} rankings; expected {len(group.texts)}")
@@ -243,7 +229,7 @@ def run_ranker(
             yield (
                 collection,
                 {
-                    query: _without(
+                    query: without(
                         ranked[group.place(collection, query)],
                         collection.excluded.get(query, frozenset()),
                         options.depth,
@@ -266,13 +252,6 @@ def _method(options: Options, tools: Tools) -> Method:
 
 def _named(ranking: Ranking, ids: Sequence[str]) -> Ranked:
     return Ranked(tuple(ids[int(row)] for row in ranking.rows), ranking.totals)
-
-
-def _without(ranked: Ranked, excluded: frozenset[str], depth: int) -> Ranked:
-    if not excluded:
-        return Ranked(ranked.documents[:depth], ranked.scores[:depth])
-    kept = [i for i, name in enumerate(ranked.documents) if name not in excluded][:depth]
-    return Ranked(tuple(ranked.documents[i] for i in kept), ranked.scores[kept])
 
 
 _AT_ONCE = 128
@@ -298,7 +277,7 @@ class ThroughIndex:
         rankings: dict[str, list[Ranking]] = {}
         seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="triptych-eval-") as folder:
-            store, sizes = self._built(Path(folder) / "index", scope, work.progress)
+            store, sizes = self._built(Path(folder) / "index", scope, work)
             try:
                 for name, weights in modes.items():
                     began = time.perf_counter()
@@ -324,7 +303,7 @@ class ThroughIndex:
                 store.close()
         return Found(_Searched(rankings, depth), seconds, sizes, None)
 
-    def _built(self, place: Path, scope: Scope, progress: Progress | None) -> tuple[Store, dict[Head, int]]:
+    def _built(self, place: Path, scope: Scope, work: Work) -> tuple[Store, dict[Head, int]]:
         widths: dict[Head, int] = {
             head: _width(getattr(scope.queries, head))
             for head in HEADS
@@ -334,7 +313,7 @@ class ThroughIndex:
         store = create_store(str(place), self.engine, layout, ("", scope.vectors.model.fingerprint))
         sizes: dict[Head, int] = dict.fromkeys(widths, 0)
         try:
-            for start, block in scope.vectors.blocks(progress):
+            for start, block in scope.vectors.blocks(work=work):
                 for first in range(0, len(block), _AT_ONCE):
                     part = block[first : first + _AT_ONCE]
                     names = scope.corpus.ids[start + first : start + first + len(part)]

@@ -175,7 +175,7 @@ def ndcg(
     trec_eval's ``ndcg_cut`` has it. Equal scores rank by column.
 
     Args:
-        scores: ``[Q, N]``.
+        scores: ``[Q, N]``; columns with -inf are not ranked.
         gains: For each query, column to relevance; what is missing, or not above 0, is not relevant.
         k: Depth ≥ 1.
 
@@ -189,7 +189,7 @@ def ndcg(
         got = np.array([max(0.0, known.get(int(column), 0.0)) for column in top_k(scores[row], k)])
         ideal = np.sort([value for value in known.values() if value > 0])[::-1][:k]
         if len(ideal):
-            found[row] = (got * discount).sum() / (ideal * discount[: len(ideal)]).sum()
+            found[row] = (got * discount[: len(got)]).sum() / (ideal * discount[: len(ideal)]).sum()
     return found
 
 

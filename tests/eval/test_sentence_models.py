@@ -1,4 +1,4 @@
-"""Models that two other libraries run give what our encoder gives for the same weights."""
+"""Models that sentence-transformers runs give what our encoder gives for the same weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,35 +85,7 @@ def test_a_model_that_compares_by_distance_is_refused(
         SentenceModel.open(folder, "cpu")
 
 
-@pytest.mark.parametrize("kind", ["st", "flag"])
-def test_a_folder_without_a_model_is_refused(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers" if kind == "st" else "FlagEmbedding")
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
     with pytest.raises(ModelError, match="expected the folder of a model"):
-        open_baseline(f"{kind}:{tmp_path}")
-
-
-@pytest.fixture(scope="module")
-def flag(published: Path) -> Any:
-    pytest.importorskip("FlagEmbedding", reason="the group 'parity' is not installed")
-    return open_baseline(f"flag:{published}", "cpu")
-
-
-def test_flag_embedding_gives_all_three_heads_as_our_encoder_does(published: Path, flag: Any) -> None:
-    ours = Encoder.from_pretrained(published, device="cpu", dtype="float32").encode(TEXTS)
-    assert list(flag.modes) == ["dense", "lexical", "multi", "dense+lexical", "all"]
-    for theirs in (flag.encode_queries(TEXTS), joined(flag.encode_documents(iter(TEXTS), 3))):
-        np.testing.assert_allclose(theirs.dense, ours.dense, atol=1e-5)
-        np.testing.assert_allclose(theirs.lexical.toarray(), ours.lexical.toarray(), atol=1e-5)
-        np.testing.assert_array_equal(theirs.multi.offsets, ours.multi.offsets)
-        np.testing.assert_allclose(theirs.multi.values, ours.multi.values, atol=1e-5)
-    empty = flag.encode_queries([])
-    assert (len(empty), empty.heads) == (0, ("dense", "lexical", "multi"))
-
-
-def test_flag_embedding_runs_a_dense_model_with_the_folders_pooling(
-    encoder: Encoder, dense: Path, flag: Any
-) -> None:
-    model: Any = open_baseline(f"flag:{dense}", "cpu")
-    assert list(model.modes) == ["dense"]
-    np.testing.assert_allclose(model.encode_queries(TEXTS).dense, encoder.encode(TEXTS).dense, atol=1e-5)
-    assert model.fingerprint != flag.fingerprint
+        open_baseline(f"st:{tmp_path}")
