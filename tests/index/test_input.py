@@ -75,7 +75,7 @@ def test_one_bad_document_keeps_those_before_it_out_too(index: Index) -> None:
         ({"weights": (1, 1)}, "expected three finite numbers"),
         ({"weights": (1, -1, 0)}, "expected three finite numbers"),
         ({"weights": {"colbert": 1}}, "expected one or more of"),
-        ({"protocol": "fast"}, "expected 'exact' or 'paper'"),
+        ({"protocol": "fast"}, "expected one of 'exact', 'paper'"),
         ({"filter": "fr"}, "expected a mapping"),
         ({"filters": {}}, r"options \['filters'\]; expected some of weights"),
     ],
@@ -114,7 +114,7 @@ def test_heads_that_the_index_lacks_are_refused_by_name(
         ({"ef": 0}, "ef"),
         ({"ef": True}, "ef"),
         ({"efs": 3}, r"\['efs'\]; expected some of multi"),
-        ({"engine": "faiss"}, "'faiss'; expected one of auto"),
+        ({"engine": "faiss"}, "'faiss'; expected one of 'auto'"),
         ({"engine": "server"}, "expected a URL"),
     ],
 )

@@ -15,12 +15,12 @@ from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, cast, get_args
 from uuid import UUID
 
 import numpy as np
 
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 
 DEPTH = 64
 """Most levels of nested objects and lists in metadata: the engines' decoders stop at 128, with theirs around ours."""
@@ -60,8 +60,19 @@ def check_integer(value: object, where: str, least: int = 1) -> int:
         InputError: For anything else, or one that is not from `least` to `LARGEST`.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= LARGEST:
-        raise InputError(f"{where}={_show(value)}; expected an integer ≥ {least} and ≤ {LARGEST}")
+        raise InputError(f"{where}={show(value)}; expected an integer ≥ {least} and ≤ {LARGEST}")
     return int(value)
+
+
+def check_choice(value: object, kind: Any, where: str, argument: str) -> None:
+    """Checks that a value is one of those of a Literal.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not isinstance(value, str) or value not in get_args(kind):
+        expected = ", ".join(map(repr, get_args(kind)))
+        raise InputError(f"{where}: got {argument}={show(value)}; expected one of {expected}")
 
 
 def check_list(value: object, where: str, argument: str, *, ordered: bool = True) -> list[Any]:
@@ -78,7 +89,7 @@ def check_list(value: object, where: str, argument: str, *, ordered: bool = True
     """
     wrong = isinstance(value, str | bytes | bytearray | Mapping) or getattr(value, "ndim", 1) != 1
     if wrong or not isinstance(value, Iterable) or (ordered and isinstance(value, Set)):
-        what = f"the string {_show(value)}" if isinstance(value, str) else _show(value)
+        what = f"the string {show(value)}" if isinstance(value, str) else show(value)
         raise InputError(f"{where}: got {what} for {argument}; expected a list of strings")
     if callable(convert := getattr(value, "to_pylist", None)):  # an Arrow array, whose items are no strings
         return list(cast(Iterable[Any], convert()))
@@ -111,7 +122,7 @@ def check_ids(ids: object, where: str, *, ordered: bool = True) -> list[str]:
     names = check_list(ids, where, "ids", ordered=ordered)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise InputError(f"{where}: got the id {_show(name)}; expected a string that is not empty")
+            raise InputError(f"{where}: got the id {show(name)}; expected a string that is not empty")
     return [check_text(name, f"{where}: id") for name in names]
 
 
@@ -177,7 +188,7 @@ def _plain(value: object, where: str, field: str, depth: int) -> Any:
         return check_text(value, f"{at}: JSON cannot hold it")
     if isinstance(value, int):
         if not -_LARGEST_INTEGER <= value < _LARGEST_INTEGER:
-            raise InputError(f"{at}: got {_show(value)}; expected integers of at most 64 bits")
+            raise InputError(f"{at}: got {show(value)}; expected integers of at most 64 bits")
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
@@ -195,12 +206,12 @@ def _plain(value: object, where: str, field: str, depth: int) -> Any:
         fields: dict[str, Any] = {}
         for key, inner in cast(Mapping[Any, Any], value).items():
             if not isinstance(key, str):
-                raise InputError(f"{at}: got the key {key!r}; expected strings as keys")
+                raise InputError(f"{at}: got the key {show(key)}; expected strings as keys")
             name = check_text(key.value if isinstance(key, Enum) else key, f"{at}: JSON cannot hold the key")
             fields[name] = _plain(inner, where, f"{field}.{name}" if field else name, depth - 1)
         return fields
     raise InputError(
-        f"{at}: got {_show(value)}, which JSON cannot hold; expected texts, finite numbers, truth values, dates, None, "
+        f"{at}: got {show(value)}, which JSON cannot hold; expected texts, finite numbers, truth values, dates, None, "
         "and lists and dicts of them"
     )
 
@@ -231,19 +242,6 @@ def plain_scalar(value: object) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def _show(value: object) -> str:
-    """A value for a message, however large it is."""
-    if isinstance(value, int) and value.bit_length() > 256:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, list | tuple | set | Mapping) or getattr(value, "ndim", 0):
-        return f"a {type(value).__name__}"
-    try:
-        text = repr(value)
-    except Exception:
-        text = ""
-    return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"
-
-
 def check_place(place: object) -> str:
     """A folder's path or an address, as a string.
 
@@ -257,6 +255,6 @@ def check_place(place: object) -> str:
         text, good = "", False
     if not good:
         raise InputError(
-            f"index: got the place {_show(place)}; expected a folder's path, or a server's address"
+            f"index: got the place {show(place)}; expected a folder's path, or a server's address"
         )
     return text

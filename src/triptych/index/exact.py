@@ -16,6 +16,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 import threading
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy import sparse
 
-from triptych.errors import IndexCorrupt, StorageError
+from triptych.errors import IndexCorrupt, IndexFault, StorageError
 from triptych.index.documents import Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import Filter
@@ -115,11 +116,7 @@ class SegmentFolder:
         Raises:
             IndexCorrupt: If a segment is missing or damaged.
         """
-        try:
-            names = [path.name for path in self._folder.iterdir()]
-        except OSError as error:
-            raise read_error(self._folder, error) from error
-        numbers = {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
+        numbers = set(self._numbers())
         spans: list[_Span] = []
         last, useless = max(numbers, default=0), set(numbers)
         while last:
@@ -135,9 +132,56 @@ class SegmentFolder:
         if not self._read_only:  # and not before all that counts is known to be whole
             for number in useless:
                 self._path(number).unlink()
-            for name in names:
-                if _LEFT_OVER.match(name):
-                    (self._folder / name).unlink()
+            for path in self._folder.iterdir():
+                if _LEFT_OVER.match(path.name):
+                    path.unlink()
+
+    def problems(self) -> list[str]:
+        """What is wrong with the files, a sentence for each that is missing or damaged."""
+        try:
+            for _ in self.load():
+                pass
+        except IndexFault as error:
+            found = [str(error)]
+            for number in self._numbers():
+                try:
+                    self._read(number)
+                except IndexFault as other:
+                    found.append(str(other))
+            return list(dict.fromkeys(found))
+        return []
+
+    def salvage(self, aside: Path) -> list[str]:
+        """Joins all segments that can be read, and moves the others.
+
+        Args:
+            aside: The folder for the others.
+
+        Returns:
+            Their paths, relative to the index.
+        """
+        good: list[Segment] = []
+        moved: list[str] = []
+        numbers = self._numbers()
+        for number in numbers:
+            try:
+                good.append(self._read(number))
+            except IndexCorrupt:
+                aside.mkdir(exist_ok=True)
+                shutil.copy2(self._path(number), aside)
+                moved.append(f"{aside.name}/{self._path(number).name}")
+        if numbers:
+            self._write(1, numbers[-1] + 1, merge(good, base=True))
+        for _ in self.load():  # which removes all before
+            pass
+        return moved
+
+    def _numbers(self) -> list[int]:
+        try:
+            matches = map(_NAME.fullmatch, (path.name for path in self._folder.iterdir()))
+        except OSError as error:
+            raise read_error(self._folder, error) from error
+        return sorted(int(match[1]) for match in matches if match)
 
     def append(self, segment: Segment) -> None:
         """Makes one step durable.

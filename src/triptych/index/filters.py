@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias, cast
 
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 from triptych.index.documents import check_text, plain_scalar
 
 Scalar: TypeAlias = str | int | float | bool | datetime
@@ -98,7 +98,7 @@ class Filter:
         if value is None or isinstance(value, Filter):
             return value
         if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f'filter: got {value!r}; expected a mapping such as {{"lang": "fr"}}')
+            raise InputError(f'filter: got {show(value)}; expected a mapping such as {{"lang": "fr"}}')
         conditions = tuple(_condition(key, wanted) for key, wanted in value.items())
         return cls(conditions) if conditions else None
 
@@ -118,7 +118,7 @@ def field_paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _condition(key: object, wanted: object) -> Condition:
     if not isinstance(key, str) or not all(key.split(".")) or set(key) & set('"\\[]'):
         raise InputError(
-            f"filter: got the key {key!r}; expected a field's name, dots leading into nested objects, "
+            f"filter: got the key {show(key)}; expected a field's name, dots leading into nested objects, "
             'without quotes ("), backslashes and brackets'
         )
     path = tuple(check_text(key, "filter: key").split("."))
@@ -133,7 +133,7 @@ def _condition(key: object, wanted: object) -> Condition:
 
 def _not_scalar(key: str, shown: object) -> InputError:
     return InputError(
-        f"filter: got {key!r}: {shown!r}; expected a string, number, truth value or date, a list of at least one "
+        f"filter: got {key!r}: {show(shown)}; expected a string, number, truth value or date, a list of at least one "
         f"of them, or a range with {', '.join(BOUNDS)}"
     )
 
@@ -154,7 +154,7 @@ def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Betw
     unknown = [bound for bound in wanted if bound not in BOUNDS]
     if unknown or not wanted:
         raise InputError(
-            f"filter: {key!r} has the bounds {list(wanted)}; expected one or more of {', '.join(BOUNDS)}"
+            f"filter: {key!r} has the bounds {show(list(wanted))}; expected one or more of {', '.join(BOUNDS)}"
         )
     plain = {bound: plain_scalar(limit) for bound, limit in wanted.items()}
     numbers = {bound: _number(limit) for bound, limit in plain.items()}
@@ -163,8 +163,8 @@ def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Betw
         if None not in limits.values():
             return Between(path, tuple((bound, cast(Any, limits[bound])) for bound in plain))
     raise InputError(
-        f"filter: {key!r} has the limits {list(wanted.values())!r}; expected all numbers, or all ISO dates or times of "
-        "the years 1 to 9999"
+        f"filter: {key!r} has the limits {show(list(wanted.values()))}; expected all numbers, or all "
+        "ISO dates or times of the years 1 to 9999"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Unpack, cast, overload
 
-from triptych.errors import IndexFault, IndexForeign, InputError
+from triptych.errors import IndexFault, IndexForeign, InputError, show
 from triptych.index.documents import (
     Payload,
     check_ids,
@@ -163,7 +163,9 @@ class Index:
         block = check_integer(block, "add: got block")
         if progress is not None:
             if not callable(progress):
-                raise InputError(f"add: got progress={progress!r}; expected a function (stage, done, total)")
+                raise InputError(
+                    f"add: got progress={show(progress)}; expected a function (stage, done, total)"
+                )
             progress("index", 0, len(payloads))
         engine = self._store.engine
         for start in range(0, len(payloads), block):

@@ -17,13 +17,13 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import IndexForeign, InputError
-from triptych.index.documents import Payload, check_integer, check_options
+from triptych.index.documents import Payload, check_choice, check_integer, check_options
 from triptych.types import HEADS, Encoded, Floats, Head, Ragged
 
 LAYOUT = 1
@@ -74,9 +74,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, kinds in (("multi", TokenPrecision), ("dense", DensePrecision), ("coarse", Coarse)):
-            if getattr(self, name) not in get_args(kinds):
-                came, expected = getattr(self, name), ", ".join(map(repr, get_args(kinds)))
-                raise InputError(f"index: got {name}={came!r}; expected one of {expected}")
+            check_choice(getattr(self, name), kinds, "index", name)
         for name, least in (("exact_below", 0), ("ef", 1)):
             number = check_integer(getattr(self, name), f"index: got the option {name}", least)
             object.__setattr__(self, name, number)
@@ -100,7 +98,8 @@ class Layout:
         chosen: dict[str, Any] = dict(options or {})
         check_options(chosen, LayoutOptions, "index")
         chosen = {name: "none" if value is None else value for name, value in chosen.items()}
-        without = {"multi"} if chosen.get("multi") == "none" or "multi" not in widths else set[str]()
+        left_out = isinstance(form := chosen.get("multi"), str) and form == "none"
+        without = {"multi"} if left_out or "multi" not in widths else set[str]()
         if without:
             chosen["multi"] = "none"
         return cls(

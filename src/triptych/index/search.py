@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.index.documents import Payload, check_integer
+from triptych.index.documents import Payload, check_choice, check_integer
 from triptych.index.engine import Candidates, Engine
 from triptych.index.filters import Filter, Present, field_paths
 from triptych.scores.on_numpy import combine, top_k
@@ -105,8 +105,7 @@ def make_plan(
     heads = engine.layout.heads
     k = check_integer(k, "search: got k")
     candidates = max(k, check_integer(candidates, "search: got candidates"))
-    if protocol not in get_args(Protocol):
-        raise InputError(f"search: got protocol={protocol!r}; expected 'exact' or 'paper'")
+    check_choice(protocol, Protocol, "search", "protocol")
     if weights is None:
         default = HeadWeights()._asdict()
         weights = {head: default[head] for head in heads}

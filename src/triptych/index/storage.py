@@ -191,6 +191,10 @@ def read_error(what: object, error: BaseException) -> IndexFault:
         return IndexFault(
             f"{what}: there is not enough memory to read it ({error}); the files were left as they are"
         )
+    if "wouldblock" in words:
+        return IndexLocked(
+            f"{what}: is open elsewhere, perhaps in a process that was forked while it was open"
+        )
     if number in _UNREADABLE:
         return IndexFault(f"{what}: cannot be read now ({error}); the files were left as they are")
     return IndexCorrupt(f"{what}: is damaged ({error}); restore it from a copy, or build the index again")
@@ -206,6 +210,7 @@ class FolderLock:
     In a folder that cannot be written it is shared with other readers.
 
     Attributes:
+        folder: The folder, without links.
         read_only: Whether the folder cannot be written.
 
     Raises:
@@ -214,6 +219,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         path = folder / LOCK
+        self.folder = folder.resolve()
         self.read_only = False
         self._handle: int | None = None
         try:
@@ -247,9 +253,20 @@ class FolderLock:
 
 
 def _release_in_child() -> None:
-    """A forked child has a copy of every handle; it would keep the lock after the parent is gone."""
+    """A forked child has a copy of every handle, and would keep our lock and the engine's after the parent is gone.
+
+    The engine's handles are not ours to close; they become ones of /dev/null.
+    """
+    folders = [str(lock.folder) + os.sep for lock in _locks]
     for lock in list(_locks):
         lock.close()
+    handles = Path("/proc/self/fd")
+    for handle in list(handles.iterdir()) if folders and handles.exists() else []:
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()).startswith(tuple(folders)):
+                nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nothing, int(handle.name), inheritable=False)
+                os.close(nothing)
 
 
 os.register_at_fork(after_in_child=_release_in_child)
@@ -360,6 +377,11 @@ class Seal:
                 files[name] = FileFacts(size, time, digest)
         self._known = files
         write_json(self._path, _with_digest({"documents": documents, "files": files}))
+
+    @property
+    def lists_files(self) -> bool:
+        """Whether it tells more than the number of documents."""
+        return bool(self._known)
 
     def withdraw(self, documents: int | None) -> None:
         """To be called before the engine is opened, which may change any file; only the count is still certain."""

@@ -16,10 +16,11 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
 from triptych.index import server
+from triptych.index.documents import check_choice
 from triptych.index.engine import Engine
 from triptych.index.layout import Layout
 from triptych.index.storage import (
@@ -237,8 +238,7 @@ def _open_read_only(folder: Path, manifest: Manifest, lock: FolderLock) -> _Open
 
 
 def _engine_name(place: str, engine: EngineName) -> Literal["edge", "exact", "server"]:
-    if engine not in get_args(EngineName):
-        raise InputError(f"engine: got {engine!r}; expected one of {', '.join(get_args(EngineName))}")
+    check_choice(engine, EngineName, "index", "engine")
     remote = server.is_address(place)
     if engine == "auto":
         return "server" if remote else "edge"
