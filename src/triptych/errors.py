@@ -88,3 +88,14 @@ class MissingExtra(TriptychError, ImportError):
 
 class EndpointError(TriptychError):
     """A model's server refuses all requests, or gives no answer however often it is asked."""
+
+
+def show(value: object) -> str:
+    """A value for a message, however large or odd it is."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except Exception:  # such as that of a list with an integer of 5,000 digits
+        text = ""
+    return text if 0 < len(text) <= 200 else f"a {type(value).__name__}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 
 Floats: TypeAlias = NDArray[np.float32]
 Head: TypeAlias = Literal["dense", "lexical", "multi"]
@@ -30,11 +30,17 @@ def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
     Raises:
         InputError: For an unknown name, or none at all.
     """
-    given = (heads,) if isinstance(heads, str) else tuple(heads)
-    unknown = [name for name in given if name not in HEADS]
+    try:
+        given = (heads,) if isinstance(heads, str) else tuple(heads)
+    except TypeError:
+        given = (cast(str, heads),)
+    unknown = [name for name in given if not isinstance(name, str) or name not in HEADS]  # pyright: ignore[reportUnnecessaryIsInstance]
     if unknown or not given:
-        raise InputError(f"{where}: got {list(given)!r}; expected one or more of {', '.join(HEADS)}")
+        raise InputError(f"{where}: got {show(list(given))}; expected one or more of {', '.join(HEADS)}")
     return tuple(head for head in HEADS if head in given)
+
+
+_LARGEST_WEIGHT = 1e30
 
 
 class HeadWeights(NamedTuple):
@@ -60,13 +66,22 @@ class HeadWeights(NamedTuple):
             check_heads(value, "weights")
             numbers: list[Any] = [value.get(head, 0.0) for head in HEADS]
         else:
-            numbers = [value] if isinstance(value, str | int | float) else list(value)
+            numbers = [value]
         try:
-            weights = [float(number) for number in numbers]
-        except (TypeError, ValueError):
+            if not isinstance(value, Mapping | str):
+                numbers = list(value)
+            weights = [float("nan") if isinstance(n, str | bytes) else float(n) for n in numbers]
+        except (TypeError, ValueError, OverflowError):
             weights = []
-        if len(weights) != 3 or not all(np.isfinite(w) and w >= 0 for w in weights) or not any(weights):
-            raise InputError(f"weights: got {value!r}; expected three finite numbers ≥ 0, not all 0")
+        # Scores are float32: what is beyond it would turn sums into infinities, and these into NaN.
+        if (
+            len(weights) != 3
+            or not all(0 <= w <= _LARGEST_WEIGHT for w in weights)
+            or not np.float32(weights).any()
+        ):
+            raise InputError(
+                f"weights: got {show(value)}; expected three finite numbers ≥ 0 and ≤ {_LARGEST_WEIGHT:g}, not all 0"
+            )
         return cls(*weights)
 
     @property

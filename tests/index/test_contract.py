@@ -13,6 +13,7 @@ import pytest
 from fakes import FakeEncoder, random_texts
 from oracle import Document
 
+from triptych.errors import InputError
 from triptych.index.filters import Filter
 from triptych.index.index import Index
 from triptych.index.store import EngineName
@@ -387,14 +388,32 @@ def test_a_model_with_a_dense_head_only_can_be_indexed(
     assert set(hits[0].scores) == {"dense"}
 
 
+@pytest.mark.parametrize("heads", [("lexical",), ("multi",), ("lexical", "multi")])
+def test_a_model_without_a_dense_head_can_be_indexed(
+    engine: EngineName, new_index: Callable[..., Index], heads: Any
+) -> None:
+    encoder = FakeEncoder(heads=heads)
+    index = new_index(engine, encoder, multi="float32")
+    index.add(["a", "b", "c"], ["w1 w2", "w3", ""])
+    assert len(index) == 3
+    assert [document["id"] for document in index.get(["c", "a"]) if document] == ["c", "a"]
+    hits = index.search("w1 w2", 2)
+    assert hits[0].id == "a"
+    assert set(hits[0].scores) == set(heads)
+    with pytest.raises(InputError, match="'dense', but the index has no such vectors"):
+        index.search("w1", routes=("dense",))
+    index.delete(["a"])
+    assert "a" not in {hit.id for hit in index.search("w1 w2", 2)}
+
+
 def test_progress_tells_how_many_documents_are_stored(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
 ) -> None:
     index = new_index(engine, encoder)
-    seen: list[tuple[int, int | None, int]] = []
+    seen: list[tuple[str, int, int | None, int]] = []
     texts = [f"w{i}" for i in range(25)]
-    index.add(texts, texts, block=10, progress=lambda done, total: seen.append((done, total, len(index))))
-    assert seen == [(10, 25, 10), (20, 25, 20), (25, 25, 25)]
+    index.add(texts, texts, block=10, progress=lambda *step: seen.append((*step, len(index))))
+    assert seen == [("index", done, 25, done) for done in (0, 10, 20, 25)]
     assert encoder.calls == [10, 10, 5]
 
 

@@ -50,8 +50,9 @@ try:
         ids = [f"d{{i}}" for i in range(base, base + 1000)]
         texts = [f"word{{i}} " + "w1 w2 w3 w4 w5 w6 w7 " * {repeat} for i in range(base, base + 1000)]
 
-        def stored(done, total):
-            print(base + done, flush=True)
+        def stored(stage, done, total):
+            if done:
+                print(base + done, flush=True)
             if limit and base + done >= 64:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 

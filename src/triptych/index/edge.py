@@ -17,22 +17,24 @@ import numpy as np
 import qdrant_edge as qe
 
 from triptych.errors import IndexCorrupt, IndexFault, StorageError
-from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.filters import Filter
 from triptych.index.layout import Coarse, Layout
 from triptych.index.qdrant import (
     FULL_SCAN_KB,
     GRAPH_BUILD,
     GRAPH_DEGREE,
     Datatype,
+    Dialect,
     NeutralPoint,
     QdrantEngine,
     Request,
     SparseList,
     VectorSpec,
     collection_spec,
-    field_path,
+    write_filter,
 )
-from triptych.index.storage import check_room, folder_size, no_panics, storage_error, sync_folder
+from triptych.index.storage import check_room, folder_size, no_panics, read_error, storage_error
+from triptych.io import sync_folder
 
 _ROOM_TO_OPEN = 32_000_000
 _ROOM_TO_WRITE = 64_000_000
@@ -46,6 +48,22 @@ _DATATYPES: Mapping[Datatype, qe.VectorStorageDatatype] = {
 }
 
 _PAGE = 1000
+
+_DIALECT = Dialect(
+    all_of=lambda conditions: qe.Filter(must=conditions),
+    any_of=lambda conditions: qe.Filter(should=conditions),
+    none_of=lambda conditions: qe.Filter(must_not=conditions),
+    # The engine takes Python's True for the number 1, since bool is a kind of int; NumPy's is none.
+    equals=lambda key, value: qe.FieldCondition(
+        key, match=qe.MatchValue(cast(bool, np.bool_(value)) if isinstance(value, bool) else value)
+    ),
+    numbers=lambda key, bounds: qe.FieldCondition(key, range=qe.RangeFloat(**bounds)),
+    times=lambda key, bounds: qe.FieldCondition(
+        key, range=qe.RangeDateTime(**{bound: limit.isoformat() for bound, limit in bounds.items()})
+    ),
+    empty=qe.IsEmptyCondition,
+    ids=lambda keys: qe.HasIdCondition({uuid.UUID(key) for key in keys}),
+)
 
 
 def create(folder: Path, layout: Layout) -> QdrantEngine:
@@ -80,9 +98,7 @@ def load(folder: Path, layout: Layout) -> QdrantEngine:
         with no_panics():
             return QdrantEngine(EdgeBackend(qe.EdgeShard.load(str(folder)), folder, layout), layout)
     except Exception as error:
-        raise IndexCorrupt(
-            f"{folder}: the engine cannot read its files ({error}); restore them from a copy, or build the index again"
-        ) from error
+        raise read_error(folder, error) from error
 
 
 class EdgeBackend:
@@ -133,7 +149,7 @@ class EdgeBackend:
     def count(self, where: Filter | None) -> int:
         """See `Backend.count`."""
         with _reading(self._folder):
-            return self.shard.count(qe.CountRequest(exact=True, filter=_filter(where, None)))
+            return self.shard.count(qe.CountRequest(exact=True, filter=write_filter(_DIALECT, where)))
 
     def ids(self) -> Iterator[str]:
         """See `Backend.ids`."""
@@ -194,7 +210,7 @@ class EdgeBackend:
         return qe.QueryRequest(
             limit=request.limit,
             query=qe.Query.Nearest(vector, using=request.head),
-            filter=_filter(request.where, request.only),
+            filter=write_filter(_DIALECT, request.where, request.only),
             params=params,
             with_payload=False,
             with_vector=False,
@@ -260,33 +276,3 @@ def _bytes(point: NeutralPoint) -> int:
 def _numbers(vector: list[float] | list[list[float]]) -> int:
     first = vector[0]
     return len(vector) * (len(first) if isinstance(first, list) else 1)
-
-
-def _filter(where: Filter | None, only: Sequence[str] | None) -> qe.Filter | None:
-    conditions: list[Any] = [] if where is None else [_condition(condition) for condition in where.conditions]
-    if only is not None:
-        conditions.append(qe.HasIdCondition({uuid.UUID(key) for key in only}))
-    return qe.Filter(must=conditions) if conditions else None
-
-
-def _condition(condition: Condition) -> Any:
-    key = field_path(condition.path)
-    if isinstance(condition, AnyOf):
-        return qe.Filter(should=[_equals(key, value) for value in condition.values])
-    return qe.FieldCondition(key, range=_range(condition))
-
-
-def _equals(key: str, value: str | float | bool) -> qe.FieldCondition:
-    if isinstance(value, bool):
-        # The engine takes Python's True for the number 1, since bool is a kind of int; NumPy's is none.
-        return qe.FieldCondition(key, match=qe.MatchValue(cast(bool, np.bool_(value))))
-    if isinstance(value, str):
-        return qe.FieldCondition(key, match=qe.MatchValue(value))
-    # A range, since a match by value would tell 5 from 5.0.
-    return qe.FieldCondition(key, range=qe.RangeFloat(gte=float(value), lte=float(value)))
-
-
-def _range(condition: Between) -> Any:
-    if condition.of_times:
-        return qe.RangeDateTime(**{bound: cast(Any, limit).isoformat() for bound, limit in condition.bounds})
-    return qe.RangeFloat(**{bound: cast(float, limit) for bound, limit in condition.bounds})

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from triptych.index.documents import Payload
 from triptych.index.filters import Filter
-from triptych.index.layout import Layout, Payload
+from triptych.index.layout import Layout
 from triptych.types import Encoded, Floats, Head
 
 

@@ -6,24 +6,33 @@ A mapping's entries must all hold::
     {"lang": ["fr", "de"], "year": [2023, 2024]} equal to any of them
     {"year": {"gte": 2020, "lt": 2025}}         a range of numbers (gte, gt, lte, lt)
     {"published": {"gte": "2024-01-01"}}        a range of ISO dates or times (without a zone: UTC)
+    {"published": date(2024, 1, 1)}             the same moment, however it is written
 
 A key with dots descends into nested objects (``"author.name"``). Where the document holds a list, one
 matching element is enough. A document without the field does not match. Numbers are equal by value
-(5 = 5.0), and ``True`` is not 1.
+(5 = 5.0), and ``True`` is not 1. Values of other types stand for what `triptych.index.documents` makes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias, cast
 
-from triptych.errors import InputError
+from triptych.errors import InputError, show
+from triptych.index.documents import check_text, plain_scalar
 
-Scalar: TypeAlias = str | int | float | bool
+Scalar: TypeAlias = str | int | float | bool | datetime
 Bound: TypeAlias = Literal["gte", "gt", "lte", "lt"]
 BOUNDS: tuple[Bound, ...] = ("gte", "gt", "lte", "lt")
+
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[Tt ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d+))?\s*(?:[Zz]|([+-])(\d{2}):?(\d{2}))?)?)?"
+)
+"""What the engines take for a date or time in a document, and so what all of them must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,25 @@ class Between:
 
     def holds(self, value: object) -> bool:
         """Whether one value of a document fulfils the condition."""
-        found = _time(value) if self.of_times else _number(value)
-        return found is not None and all(_within(found, bound, limit) for bound, limit in self.bounds)
+        found = _moment(value) if self.of_times else _number(value)
+        if found is None:
+            return False
+        limits = ((bound, _moment(x) if isinstance(x, datetime) else x) for bound, x in self.bounds)
+        return all(_within(found, bound, limit) for bound, limit in limits)
 
 
-Condition: TypeAlias = AnyOf | Between
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The document has the field, with a value."""
+
+    path: tuple[str, ...]
+
+    def holds(self, value: object) -> bool:
+        """Whether one value of a document fulfils the condition."""
+        return value is not None
+
+
+Condition: TypeAlias = AnyOf | Between | Present
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +98,7 @@ class Filter:
         if value is None or isinstance(value, Filter):
             return value
         if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f'filter: got {value!r}; expected a mapping such as {{"lang": "fr"}}')
+            raise InputError(f'filter: got {show(value)}; expected a mapping such as {{"lang": "fr"}}')
         conditions = tuple(_condition(key, wanted) for key, wanted in value.items())
         return cls(conditions) if conditions else None
 
@@ -84,45 +107,65 @@ class Filter:
         return all(any(map(c.holds, _values(metadata, c.path))) for c in self.conditions)
 
 
+def field_paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """All fields of a document, as filters name them."""
+    for name, value in metadata.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from field_paths(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+
+
 def _condition(key: object, wanted: object) -> Condition:
     if not isinstance(key, str) or not all(key.split(".")) or set(key) & set('"\\[]'):
         raise InputError(
-            f"filter: got the key {key!r}; expected a field's name, dots leading into nested objects, "
+            f"filter: got the key {show(key)}; expected a field's name, dots leading into nested objects, "
             'without quotes ("), backslashes and brackets'
         )
-    path = tuple(key.split("."))
+    path = tuple(check_text(key, "filter: key").split("."))
     if isinstance(wanted, Mapping):
         return _between(key, path, cast(Mapping[Any, Any], wanted))
-    several = isinstance(wanted, list | tuple | set | frozenset)
-    values = list(cast(Sequence[Any], wanted)) if several else [wanted]
-    wrong = [value for value in values if not _is_scalar(value)]
-    if wrong or not values:
-        shown = wrong[0] if wrong else wanted
-        raise InputError(
-            f"filter: got {key!r}: {shown!r}; expected a string, number or truth value, a list of at least one "
-            f"of them, or a range with {', '.join(BOUNDS)}"
-        )
-    return AnyOf(path, tuple(cast("list[Scalar]", values)))
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes)
+    values = list(cast(Iterable[Any], wanted)) if several and getattr(wanted, "ndim", 1) else [wanted]
+    if not values:
+        raise _not_scalar(key, wanted)
+    return AnyOf(path, tuple(_scalar(key, value) for value in values))
+
+
+def _not_scalar(key: str, shown: object) -> InputError:
+    return InputError(
+        f"filter: got {key!r}: {show(shown)}; expected a string, number, truth value or date, a list of at least one "
+        f"of them, or a range with {', '.join(BOUNDS)}"
+    )
+
+
+def _scalar(key: str, value: object) -> Scalar:
+    plain = plain_scalar(value)
+    if isinstance(plain, str):
+        return check_text(plain, f"filter: {key!r}")
+    if isinstance(plain, bool) or _number(plain) is not None:
+        return plain
+    moment = _as_datetime(plain)
+    if moment is None:
+        raise _not_scalar(key, value)
+    return moment
 
 
 def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Between:
     unknown = [bound for bound in wanted if bound not in BOUNDS]
     if unknown or not wanted:
         raise InputError(
-            f"filter: {key!r} has the bounds {list(wanted)}; expected one or more of {', '.join(BOUNDS)}"
+            f"filter: {key!r} has the bounds {show(list(wanted))}; expected one or more of {', '.join(BOUNDS)}"
         )
-    numbers = {bound: _number(limit) for bound, limit in wanted.items()}
-    times = {bound: _time(limit) for bound, limit in wanted.items()}
+    plain = {bound: plain_scalar(limit) for bound, limit in wanted.items()}
+    numbers = {bound: _number(limit) for bound, limit in plain.items()}
+    times = {bound: _as_datetime(limit) for bound, limit in plain.items()}
     for limits in (numbers, times):
         if None not in limits.values():
-            return Between(path, tuple((bound, cast(Any, limits[bound])) for bound in wanted))
+            return Between(path, tuple((bound, cast(Any, limits[bound])) for bound in plain))
     raise InputError(
-        f"filter: {key!r} has the limits {list(wanted.values())}; expected all numbers, or all ISO dates or times"
+        f"filter: {key!r} has the limits {show(list(wanted.values()))}; expected all numbers, or all "
+        "ISO dates or times of the years 1 to 9999"
     )
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | bool) or _number(value) is not None
 
 
 def _number(value: object) -> float | None:
@@ -136,20 +179,43 @@ def _number(value: object) -> float | None:
     return number if number - number == 0 else None
 
 
-def _time(value: object) -> datetime | None:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    if isinstance(value, str):
-        try:
+def _as_datetime(value: object) -> datetime | None:
+    """A date or time of a filter in UTC, or None for what is none."""
+    try:
+        if isinstance(value, str):
             value = datetime.fromisoformat(value)
-        except ValueError:
+        elif isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        if not isinstance(value, datetime) or value != value:  # pandas' NaT is a datetime
             return None
-    if not isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _moment(value: object) -> int | None:
+    """Microseconds since the year 0 of a date or time, also of those that Python's own types cannot hold."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str) or not (match := _TIME.fullmatch(value)):
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+    fraction, sign, off_hours, off_minutes = match.groups()[6:]
+    try:
+        days = date(year % 400 + 400, month, day).toordinal() + (year // 400) * 146_097
+    except ValueError:
+        return None
+    if hour > 23 or minute > 59 or second > 60:
+        return None
+    offset = (int(off_hours or 0) * 60 + int(off_minutes or 0)) * (-1 if sign == "-" else 1)
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    return (((days * 24 + hour) * 60 + minute - offset) * 60 + second) * 1_000_000 + micros
 
 
 def _equal(value: object, wanted: Scalar) -> bool:
+    if isinstance(wanted, datetime):
+        moment = _moment(value)
+        return moment is not None and moment == _moment(wanted)
     if isinstance(wanted, str | bool):
         return type(value) is type(wanted) and value == wanted
     number = _number(value)

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, Unpack, cast, overload
+from typing import Any, NoReturn, Unpack, cast, overload
 
-from triptych.errors import IndexForeign, InputError
+from triptych.errors import IndexFault, IndexForeign, InputError, show
+from triptych.index.documents import (
+    Payload,
+    check_ids,
+    check_integer,
+    check_list,
+    check_options,
+    check_place,
+    check_text,
+    read_documents,
+)
 from triptych.index.filters import Filter
-from triptych.index.layout import Layout, LayoutOptions, Payload, check_ids, check_text, read_documents
-from triptych.index.search import Plan, Protocol, hybrid_search, make_plan
+from triptych.index.layout import Layout, LayoutOptions
+from triptych.index.search import CANDIDATES, Plan, SearchOptions, check_fields, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.types import Encoded, Head, HeadWeights, Hit, TextEncoder
-
-Progress = Callable[[int, int | None], None]
+from triptych.types import Encoded, Head, Hit, Progress, TextEncoder
 
 BLOCK = 128
 """Documents that `Index.add` encodes and stores at once."""
-
-
-class SearchOptions(TypedDict, total=False):
-    """How to search.
-
-    Attributes:
-        weights: Of the scores (dense, lexical, multi); default (1, 0.3, 1) for the heads that the index has.
-        candidates: How many documents each route recalls, at least k; default 200. More finds more.
-        routes: By which heads documents are recalled; default dense and lexical.
-        filter: Conditions on the metadata, see `triptych.index.filters`; default none.
-        protocol: "exact" (default): every recalled document gets its exact scores. "paper": as the published
-            evaluation does it, see `triptych.index.search`.
-    """
-
-    weights: HeadWeights | Sequence[float] | Mapping[str, float] | None
-    candidates: int
-    routes: Sequence[Head] | None
-    filter: Mapping[str, Any] | Filter | None
-    protocol: Protocol
 
 
 class Index:
     """A searchable collection of texts; `Index.create` or `Index.open` makes one.
 
     An index remembers the model whose vectors it holds and refuses any other. Use it as a context manager, or
-    call `close`.
+    call `close`; one that is no longer referred to closes itself. Threads may share an index. Processes may not: a
+    forked or spawned worker opens it itself, which an index in a folder allows to one process at a time.
 
     Example:
         >>> with Index.create("my.index", encoder) as index:            # doctest: +SKIP
@@ -81,9 +72,14 @@ class Index:
             InputError: For options that are unknown or do not go together.
             StorageError: If it cannot be written.
         """
+        where = check_place(place)
+        _check_encoder(encoder)
+        _check_key(api_key)
         layout = Layout.of(encoder.widths, options)
-        model = (encoder.source, encoder.fingerprint)
-        return cls(create_store(os.fspath(place), engine, layout, model, api_key), encoder)
+        # A folder is recorded so that it is found from any other.
+        folder = Path(encoder.source)
+        source = str(folder.absolute()) if folder.is_dir() else encoder.source
+        return cls(create_store(where, engine, layout, (source, encoder.fingerprint), api_key), encoder)
 
     @classmethod
     def open(
@@ -98,11 +94,16 @@ class Index:
 
         Raises:
             IndexMissing: If there is no index.
-            IndexLocked: If it is open elsewhere (a folder can be open once).
+            IndexLocked: If it is open elsewhere (a folder can be open once, one that cannot be written any number
+                of times).
             IndexForeign: If the index holds another model's vectors, or has another layout version.
-            IndexCorrupt: If its files cannot be read.
+            IndexCorrupt: If its files are damaged; `triptych.index.repair` may help.
         """
-        store = open_store(os.fspath(place), api_key)
+        where = check_place(place)
+        if encoder is not None:
+            _check_encoder(encoder)
+        _check_key(api_key)
+        store = open_store(where, api_key)
         try:
             if encoder is not None:
                 _check_model(store, encoder)
@@ -129,9 +130,9 @@ class Index:
 
     def add(
         self,
-        ids: Sequence[str],
-        texts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         block: int = BLOCK,
         progress: Progress | None = None,
@@ -145,9 +146,10 @@ class Index:
         Args:
             ids: N distinct names.
             texts: N texts.
-            metadata: N JSON objects (None: an empty one).
-            block: Documents a block.
-            progress: Called with (stored, N) after each block, when it is stored.
+            metadata: N JSON objects (None: an empty one) of at most 64 levels; dates, NumPy's numbers and the like
+                become what they stand for in JSON, see `triptych.index.documents`.
+            block: Documents per block.
+            progress: Called with ("index", stored, N) at the start and after each block, when it is stored.
 
         Returns:
             N.
@@ -156,10 +158,15 @@ class Index:
             InputError: For bad ids, texts or metadata; nothing is stored then.
             StorageError: If a block could not be stored; those before it are.
         """
-        payloads = read_documents(ids, texts, metadata)
-        if isinstance(block, bool) or block < 1:
-            raise InputError(f"add: got block={block!r}; expected an integer ≥ 1")
         self._store.check_open()
+        payloads = read_documents(ids, texts, metadata)
+        block = check_integer(block, "add: got block")
+        if progress is not None:
+            if not callable(progress):
+                raise InputError(
+                    f"add: got progress={show(progress)}; expected a function (stage, done, total)"
+                )
+            progress("index", 0, len(payloads))
         engine = self._store.engine
         for start in range(0, len(payloads), block):
             part = payloads[start : start + block]
@@ -167,10 +174,10 @@ class Index:
             with self._store.changing():
                 engine.add(vectors, part)
             if progress is not None:
-                progress(start + len(part), len(payloads))
+                progress("index", start + len(part), len(payloads))
         return len(payloads)
 
-    def delete(self, ids: Sequence[str]) -> int:
+    def delete(self, ids: Iterable[str]) -> int:
         """Removes documents; unknown ids are no error.
 
         Returns:
@@ -179,8 +186,8 @@ class Index:
         Raises:
             InputError: If an id is not a string.
         """
-        names = check_ids(ids, "delete")
         self._store.check_open()
+        names = check_ids(ids, "delete", ordered=False)
         with self._store.changing() as engine:
             return engine.delete([engine.key(name) for name in dict.fromkeys(names)])
 
@@ -201,7 +208,7 @@ class Index:
 
         Args:
             query: One question, or several.
-            k: Hits a question, at most `candidates`.
+            k: Hits per question.
             **options: `weights`, `candidates`, `routes`, `filter`, `protocol`; see `SearchOptions`.
 
         Returns:
@@ -214,8 +221,7 @@ class Index:
         texts = _queries(query)
         if not texts:
             return []
-        engine = self._store.engine
-        found = hybrid_search(engine, self.encoder.encode_query(texts, outputs=engine.layout.heads), plan)
+        found = self._search(self.encoder.encode_query(texts, outputs=self.heads), plan)
         return found[0] if isinstance(query, str) else found
 
     def search_encoded(
@@ -234,7 +240,10 @@ class Index:
         Raises:
             InputError: As `search`, and for vectors that do not fit the index.
         """
-        return hybrid_search(self._store.engine, queries, self._plan(k, options))
+        plan = self._plan(k, options)
+        if not isinstance(queries, Encoded):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"search_encoded: got {type(queries).__name__} for queries; expected an Encoded")
+        return self._search(queries, plan)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -244,25 +253,29 @@ class Index:
 
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
-        unknown = [name for name in options if name not in SearchOptions.__annotations__]
-        if unknown:
-            known = ", ".join(SearchOptions.__annotations__)
-            raise InputError(f"search: got the options {unknown}; expected some of {known}")
+        check_options(options, SearchOptions, "search")
+        where = Filter.of(options.get("filter"))
         return make_plan(
             self._store.engine,
             k,
             options.get("weights"),
             options.get("routes"),
-            Filter.of(options.get("filter")),
-            candidates=options.get("candidates", 200),
+            where,
+            candidates=options.get("candidates", CANDIDATES),
             protocol=options.get("protocol", "exact"),
         )
 
-    def get(self, ids: Sequence[str]) -> list[Payload | None]:
+    def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
+        found = hybrid_search(self._store.engine, queries, plan)
+        if plan.where is not None and not any(found):
+            check_fields(self._store.engine, plan.where)
+        return found
+
+    def get(self, ids: Iterable[str]) -> list[Payload | None]:
         """Documents as they were added (id, text, metadata), in the order of `ids`; None for one not there."""
         self._store.check_open()
         engine = self._store.engine
-        return engine.fetch([engine.key(name) for name in check_ids(ids, "get")])
+        return engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
 
     @property
     def ids(self) -> Iterator[str]:
@@ -273,7 +286,11 @@ class Index:
     def count(self, filter: Mapping[str, Any] | Filter | None = None) -> int:
         """How many documents there are, or fulfil a filter."""
         self._store.check_open()
-        return self._store.engine.count(Filter.of(filter))
+        where = Filter.of(filter)
+        found = self._store.engine.count(where)
+        if where is not None and not found:
+            check_fields(self._store.engine, where)
+        return found
 
     def __len__(self) -> int:
         return self.count()
@@ -289,8 +306,8 @@ class Index:
 
     def optimize(self) -> None:
         """Rearranges the store for faster search. Blocks, and may take minutes: not while serving."""
-        self._store.check_open()
-        self._store.engine.optimize()
+        with self._store.changing() as engine:
+            engine.optimize()
 
     def close(self) -> None:
         """Flushes, frees everything and gives the lock back. Twice is no error."""
@@ -298,6 +315,12 @@ class Index:
 
     def __enter__(self) -> Index:
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise IndexFault(
+            f"{self._store.place}: an open index cannot be pickled or copied. Give its place to the worker and open it "
+            "there with Index.open, after it is closed here"
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -315,9 +338,21 @@ def _check_model(store: Store, encoder: TextEncoder) -> None:
         )
 
 
-def _queries(query: str | Sequence[str]) -> list[str]:
-    texts = [query] if isinstance(query, str) else list(query)
-    for text in texts:
+def _check_encoder(encoder: object) -> None:
+    if not all(hasattr(encoder, name) for name in ("fingerprint", "source", "widths", "encode_query")):
+        hint = "; Encoder.from_pretrained loads one" if isinstance(encoder, str | os.PathLike) else ""
+        raise InputError(f"index: got {type(encoder).__name__} for encoder; expected an Encoder{hint}")
+
+
+def _check_key(api_key: object) -> None:
+    if api_key is not None and not isinstance(api_key, str):
+        raise InputError(f"index: got {type(api_key).__name__} for api_key; expected a string or None")
+
+
+def _queries(query: object) -> list[str]:
+    texts = [query] if isinstance(query, str) else check_list(query, "search", "query")
+    for i, text in enumerate(texts):
         if not check_text(text, "search: query").strip():
-            raise InputError("search: got an empty query; expected a text")
-    return texts
+            where = "" if isinstance(query, str) else f" at position {i}"
+            raise InputError(f"search: got an empty query{where}; expected a text")
+    return [str.__str__(text) for text in texts]

@@ -4,9 +4,7 @@ A collection has up to three named vectors ("dense", "lexical", "multi") a docum
 ``{"id": …, "text": …, "metadata": {…}}``. Because the embedded engine and the server share this module, moving
 from one to the other is a change of address and nothing else.
 
-Documents as users give them, checked: ids, texts and metadata become payloads.
-
-Token vectors in the precision in which they are stored: float32, float16, 8 bits or 1 bit a number.
+Token vectors are stored in float32, float16, 8 bits or 1 bit per number:
 
 - int8: every vector has one float32 scale d, and ``value = d · code`` with code in -127..127
 - binary: the sign of every number; a vector of D' signs stands for ``±1 / √D'``, so that its length is 1
@@ -15,16 +13,17 @@ Token vectors in the precision in which they are stored: float32, float16, 8 bit
 from __future__ import annotations
 
 import base64
-import json
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import IndexForeign, InputError
+from triptych.index.documents import Payload, check_choice, check_integer, check_options
 from triptych.types import HEADS, Encoded, Floats, Head, Ragged
 
 LAYOUT = 1
@@ -33,19 +32,13 @@ LAYOUT = 1
 MAX_TOKEN_NUMBERS = 1_048_576
 """A document's token vectors must have fewer numbers than this (the server refuses it, so all engines do)."""
 
+_LARGEST_HALF = 65504
+
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:triptych:document")
 
 TokenPrecision: TypeAlias = Literal["float32", "float16", "int8", "binary", "none"]
 DensePrecision: TypeAlias = Literal["float32", "float16"]
 Coarse: TypeAlias = Literal["int8", "4bit", "none"]
-
-
-class Payload(TypedDict):
-    """What is kept of a document beside its vectors."""
-
-    id: str
-    text: str
-    metadata: dict[str, Any]
 
 
 class LayoutOptions(TypedDict, total=False):
@@ -81,15 +74,19 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, kinds in (("multi", TokenPrecision), ("dense", DensePrecision), ("coarse", Coarse)):
-            if getattr(self, name) not in get_args(kinds):
-                came, kinds = getattr(self, name), ", ".join(map(repr, get_args(kinds)))
-                raise InputError(f"index option {name}: got {came!r}; expected one of {kinds}")
+            check_choice(getattr(self, name), kinds, "index", name)
         for name, least in (("exact_below", 0), ("ef", 1)):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                raise InputError(f"index option {name}: got {number!r}; expected an integer ≥ {least}")
-        if "dense" not in self.widths:
-            raise InputError(f"index: the model has the heads {list(self.widths)}; expected at least 'dense'")
+            number = check_integer(getattr(self, name), f"index: got the option {name}", least)
+            object.__setattr__(self, name, number)
+        if not self.widths:
+            raise InputError(
+                "index: the model has no head that would be stored; expected one or more of dense, lexical and multi"
+            )
+        if self.multi == "binary" and set(self.widths) == {"multi"}:
+            raise InputError(
+                "index: got multi='binary' for a model without other heads; expected another form: binary token "
+                "vectors only re-rank what dense or lexical vectors recall"
+            )
 
     @classmethod
     def of(cls, widths: Mapping[Head, int], options: LayoutOptions | None = None) -> Layout:
@@ -99,12 +96,10 @@ class Layout:
             InputError: For an unknown option or value.
         """
         chosen: dict[str, Any] = dict(options or {})
-        known = LayoutOptions.__annotations__
-        unknown = [name for name in chosen if name not in known]
-        if unknown:
-            raise InputError(f"index options: got {unknown}; expected some of {', '.join(known)}")
+        check_options(chosen, LayoutOptions, "index")
         chosen = {name: "none" if value is None else value for name, value in chosen.items()}
-        without = {"multi"} if chosen.get("multi") == "none" or "multi" not in widths else set[str]()
+        left_out = isinstance(form := chosen.get("multi"), str) and form == "none"
+        without = {"multi"} if left_out or "multi" not in widths else set[str]()
         if without:
             chosen["multi"] = "none"
         return cls(
@@ -156,7 +151,7 @@ def check_block(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -
         raise InputError(f"add: got vectors of {len(vectors)} texts for {len(payloads)} payloads")
     ids = [payload["id"] for payload in payloads]
     if len(set(ids)) < len(ids):
-        twice = next(name for i, name in enumerate(ids) if name in ids[:i])
+        twice = Counter(ids).most_common(1)[0][0]
         raise InputError(f"add: got the id {twice!r} twice; expected each id once")
     check_vectors(layout, vectors, layout.heads, "add")
     if vectors.lexical is not None and "lexical" in layout.heads and (vectors.lexical.data < 0).any():
@@ -185,6 +180,11 @@ def check_vectors(layout: Layout, vectors: Encoded, heads: Sequence[Head], where
             raise InputError(
                 f"{where}: got {head} vectors with infinite numbers or NaN; expected finite ones"
             )
+        half = getattr(layout, head, "") == "float16"
+        if half and numbers.size and max(numbers.max(), -numbers.min()) > _LARGEST_HALF:
+            raise InputError(
+                f"{where}: got {head} vectors with numbers beyond ±{_LARGEST_HALF}, which 16 bits hold"
+            )
 
 
 def check_token_limit(ids: Sequence[str], lengths: Sequence[int], width: int) -> None:
@@ -201,108 +201,6 @@ def check_token_limit(ids: Sequence[str], lengths: Sequence[int], width: int) ->
                 f"{(MAX_TOKEN_NUMBERS - 1) // width} tokens). Split the document, pool its token vectors, use a "
                 "model with a narrower multi-vector head, or leave the token vectors out (multi=None)"
             )
-
-
-_LARGEST = 2**63
-"""Integers in metadata lie within ±this: what the engines' JSON holds."""
-
-
-def read_documents(
-    ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None
-) -> list[Payload]:
-    """Documents as payloads, all of them checked before any is used.
-
-    Args:
-        ids: N distinct names.
-        texts: N texts.
-        metadata: N JSON objects or None.
-
-    Raises:
-        InputError: Naming the document and what is wrong with it.
-    """
-    names = check_ids(ids, "add")
-    if isinstance(texts, str):
-        raise InputError("add: got one string for texts; expected a list of strings")
-    objects = [None] * len(names) if metadata is None else list(metadata)
-    if not len(names) == len(texts) == len(objects):
-        raise InputError(
-            f"add: got {len(names)} ids, {len(texts)} texts and {len(objects)} metadata; expected equally many"
-        )
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"add: got the id {name!r} twice; expected each id once")
-        seen.add(name)
-    return [
-        Payload(
-            id=name, text=check_text(text, f"add: text of document {name!r}"), metadata=_metadata(name, value)
-        )
-        for name, text, value in zip(names, texts, objects, strict=True)
-    ]
-
-
-def check_ids(ids: Sequence[str], where: str) -> list[str]:
-    """The ids as a list.
-
-    Raises:
-        InputError: If one is not a string, empty, or not valid Unicode.
-    """
-    if isinstance(ids, str):
-        raise InputError(f"{where}: got the string {ids!r} for ids; expected a list of strings")
-    for name in ids:
-        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"{where}: got the id {name!r}; expected a string that is not empty")
-        check_text(name, f"{where}: id")
-    return list(ids)
-
-
-def check_text(text: object, where: str) -> str:
-    """The text itself.
-
-    Raises:
-        InputError: If it is not a string, or not valid Unicode (engines keep texts as UTF-8).
-    """
-    if not isinstance(text, str):
-        raise InputError(f"{where}: got {type(text).__name__}; expected a string")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: got a text that is no valid Unicode ({error.reason})") from error
-    return text
-
-
-def _metadata(name: str, value: object) -> dict[str, Any]:
-    """A copy of a document's metadata as JSON gives it back.
-
-    Raises:
-        InputError: For anything that JSON cannot hold unchanged.
-    """
-    if value is None:
-        return {}
-    where = f"add: metadata of document {name!r}"
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: got {type(value).__name__}; expected a JSON object (a dict)")
-    try:
-        text = json.dumps(dict(cast(Mapping[str, Any], value)), allow_nan=False, ensure_ascii=False)
-        text.encode()
-        copy = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: got what JSON cannot hold ({error}); expected a JSON object") from error
-    _check_json(cast(Mapping[Any, Any], value), where)
-    return copy
-
-
-def _check_json(value: object, where: str) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in cast(Mapping[Any, Any], value).items():
-            if not isinstance(key, str):
-                raise InputError(f"{where}: got the key {key!r}; expected strings as keys")
-            _check_json(inner, where)
-    elif isinstance(value, list | tuple):
-        for inner in cast(Sequence[Any], value):
-            _check_json(inner, where)
-    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-        raise InputError(f"{where}: got the number {value}; expected integers of at most 64 bits")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,27 @@
-"""The Qdrant collection of an index in neutral form, for the embedded engine and the server alike.
+"""The engine on Qdrant, whether it runs within the process or on a server.
 
-Both take the same settings under almost the same names, but as objects of two libraries. This module says what
-is to be set; `edge` and `server` write it in their library's classes.
-
-The engine on Qdrant, whether it runs within the process or on a server.
-
-All that is ours is here: what is asked, in which way, and what the answers mean. A `Backend` (in `edge` and
-`server`) only writes it in the classes of its library, so that both behave alike.
+All that is ours is here: the collection of a layout, what is asked, in which way, and what the answers mean. Both
+libraries take the same settings under almost the same names, but as objects of their own; a `Backend` and a
+`Dialect` (in `edge` and `server`) only write them in these, so that both behave alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 from scipy import sparse
 
 from triptych.errors import IndexFault, InputError
+from triptych.index.documents import Payload
 from triptych.index.engine import Candidates
-from triptych.index.filters import Filter
+from triptych.index.filters import AnyOf, Between, Condition, Filter
 from triptych.index.layout import (
     Coarse,
     Layout,
-    Payload,
     Tokens,
     check_block,
     check_vectors,
@@ -32,7 +29,7 @@ from triptych.index.layout import (
     point_id,
     to_text,
 )
-from triptych.scores.on_numpy import maxsim_scores
+from triptych.scores.on_numpy import cuts, maxsim_scores
 from triptych.types import Encoded, Floats, Head, Ragged
 
 Datatype: TypeAlias = Literal["float32", "float16", "turbo8"]
@@ -85,10 +82,12 @@ class CollectionSpec:
 def collection_spec(layout: Layout) -> CollectionSpec:
     """The collection that holds a layout."""
     widths = layout.widths
-    vectors = {DENSE: VectorSpec(widths["dense"], _DATATYPES[layout.dense], False, True, layout.coarse)}
+    vectors: dict[str, VectorSpec] = {}
+    if "dense" in widths:
+        vectors[DENSE] = VectorSpec(widths["dense"], _DATATYPES[layout.dense], False, True, layout.coarse)
     if "multi" in widths and layout.multi != "binary":
         vectors[MULTI] = VectorSpec(widths["multi"], _DATATYPES[layout.multi], True, False, "none")
-    bytes_each = widths["dense"] * (4 if layout.dense == "float32" else 2)
+    bytes_each = widths.get("dense", 1) * (4 if layout.dense == "float32" else 2)
     threshold = max(1, layout.exact_below * bytes_each // 1024)
     return CollectionSpec(vectors, (LEXICAL,) if "lexical" in widths else (), threshold)
 
@@ -110,7 +109,9 @@ def points(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> lis
         packed = Tokens.pack(vectors.multi, "binary")
     found: list[NeutralPoint] = []
     for i, payload in enumerate(payloads):
-        plain: dict[str, list[float] | list[list[float]]] = {DENSE: cast(Floats, vectors.dense)[i].tolist()}
+        plain: dict[str, list[float] | list[list[float]]] = {}
+        if "dense" in layout.widths:
+            plain[DENSE] = cast(Floats, vectors.dense)[i].tolist()
         weights: dict[str, tuple[list[int], list[float]]] = {}
         extra: dict[str, Any] = {}
         if "lexical" in layout.widths:
@@ -150,15 +151,70 @@ def read_payload(stored: Mapping[str, Any]) -> Payload:
         ) from error
 
 
-def field_path(path: Sequence[str]) -> str:
-    """Qdrant's notation of a metadata field; the quotes let names contain anything but quotes."""
-    return ".".join(f'"{name}"' for name in ("metadata", *path))
+class Dialect(NamedTuple):
+    """How a library writes conditions; fields are named in Qdrant's notation.
+
+    Attributes:
+        all_of: From conditions to one that holds where all of them do.
+        any_of: … where one of them does.
+        none_of: … where none of them does.
+        equals: A field and the text or truth value that it has.
+        numbers: A field and the bounds of its number.
+        times: A field and the bounds of its time.
+        empty: A field that is missing, null or an empty list.
+        ids: Only these points.
+    """
+
+    all_of: Callable[[list[Any]], Any]
+    any_of: Callable[[list[Any]], Any]
+    none_of: Callable[[list[Any]], Any]
+    equals: Callable[[str, str | bool], Any]
+    numbers: Callable[[str, Mapping[str, float]], Any]
+    times: Callable[[str, Mapping[str, datetime]], Any]
+    empty: Callable[[str], Any]
+    ids: Callable[[Sequence[str]], Any]
+
+
+def write_filter(dialect: Dialect, where: Filter | None, only: Sequence[str] | None = None) -> Any:
+    """A filter in a library's classes; None if it lets all points through.
+
+    Args:
+        dialect: The library.
+        where: Only points that fulfil this.
+        only: Only these points.
+    """
+    conditions = (
+        [] if where is None else [_write_condition(dialect, condition) for condition in where.conditions]
+    )
+    if only is not None:
+        conditions.append(dialect.ids(only))
+    return dialect.all_of(conditions) if conditions else None
+
+
+def _write_condition(dialect: Dialect, condition: Condition) -> Any:
+    # The quotes let names contain anything but quotes.
+    key = ".".join(f'"{name}"' for name in ("metadata", *condition.path))
+    if isinstance(condition, Between):
+        bounds: dict[str, Any] = dict(condition.bounds)
+        return dialect.times(key, bounds) if condition.of_times else dialect.numbers(key, bounds)
+    if not isinstance(condition, AnyOf):
+        return dialect.none_of([dialect.empty(key)])
+    options: list[Any] = []
+    for value in condition.values:
+        if isinstance(value, str | bool):
+            options.append(dialect.equals(key, value))
+        elif isinstance(value, datetime):
+            options.append(dialect.times(key, {"gte": value, "lte": value}))
+        else:  # a range, since a match by value would tell 5 from 5.0
+            options.append(dialect.numbers(key, {"gte": float(value), "lte": float(value)}))
+    return dialect.any_of(options)
 
 
 _NUMBERS_AT_ONCE = 2**20
 """Numbers in one request: about 20 MB of JSON, below the 32 MB that a server takes by default."""
 
 _IDS_AT_ONCE = 1000
+_MANY = 10_000
 
 SparseList: TypeAlias = tuple[list[int], list[float]]
 Vector: TypeAlias = list[float] | list[list[float]] | SparseList
@@ -244,7 +300,7 @@ class QdrantEngine:
     def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
         """See `Engine.add`."""
         check_block(self.layout, vectors, payloads)
-        for part in _parts(self.layout, vectors):
+        for part in _parts(self.layout, vectors, payloads):
             self.backend.upsert(points(self.layout, vectors[part], payloads[part]))
         self._count = self.backend.count(None)
 
@@ -269,6 +325,8 @@ class QdrantEngine:
             raise InputError(f"recall: got the route {route!r}; expected one of {', '.join(self.routes)}")
         check_vectors(self.layout, queries, [route], "recall")
         exact = route != "dense" or self._count < self.layout.exact_below
+        if k > _MANY:  # the engine makes room for as many as are asked for
+            k = min(k, max(_MANY, self.backend.count(None)))
         asked: dict[int, Request] = {}
         for i in range(len(queries)):
             if vector := _query_vector(queries, route, i):
@@ -331,21 +389,16 @@ class QdrantEngine:
         return maxsim_scores(query, documents.unpack())[0]
 
 
-def _parts(layout: Layout, vectors: Encoded) -> Iterator[slice]:
-    """Runs of documents with at most `_NUMBERS_AT_ONCE` numbers each (a larger document stands alone)."""
-    each = np.full(len(vectors), layout.widths["dense"], dtype=np.int64)
+def _parts(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> list[slice]:
+    """Runs of documents with at most `_NUMBERS_AT_ONCE` numbers each, or texts of that size."""
+    each = np.asarray([len(payload["text"]) // 16 for payload in payloads], dtype=np.int64)
+    if "dense" in layout.widths:
+        each += layout.widths["dense"]
     if "lexical" in layout.widths:
         each += 2 * np.diff(cast(sparse.csr_array, vectors.lexical).indptr)
     if "multi" in layout.widths:
         each += cast(Ragged, vectors.multi).lengths * layout.widths["multi"]
-    start = taken = 0
-    for i, numbers in enumerate(each.tolist()):
-        if i > start and taken + numbers > _NUMBERS_AT_ONCE:
-            yield slice(start, i)
-            start, taken = i, 0
-        taken += numbers
-    if start < len(each):
-        yield slice(start, len(each))
+    return cuts(each, _NUMBERS_AT_ONCE)
 
 
 def _query_vector(queries: Encoded, head: Head, i: int) -> Vector:

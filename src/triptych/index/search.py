@@ -12,32 +12,59 @@ Two protocols:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast, get_args
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triptych.errors import InputError
+from triptych.index.documents import Payload, check_choice, check_integer
 from triptych.index.engine import Candidates, Engine
-from triptych.index.filters import Filter
-from triptych.scores.on_numpy import combine
+from triptych.index.filters import Filter, Present, field_paths
+from triptych.scores.on_numpy import combine, top_k
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check_heads
 
 Protocol: TypeAlias = Literal["exact", "paper"]
 
+CANDIDATES = 200
+"""Documents that each route recalls, if nothing else is said."""
+
 _QUERIES_AT_ONCE = 64
+_SAMPLE = 1000
+"""Documents that are looked at for the names of fields."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search.
+
+    Attributes:
+        weights: Of the scores (dense, lexical, multi); default (1, 0.3, 1) for the heads that the index has.
+        candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
+        routes: By which heads documents are recalled; default dense and lexical.
+        filter: Conditions on the metadata, see `triptych.index.filters`; default none.
+        protocol: "exact" (default): every recalled document gets its exact scores. "paper": as the published
+            evaluation does it, see `triptych.index.search`.
+    """
+
+    weights: HeadWeights | Sequence[float] | Mapping[str, float] | None
+    candidates: int
+    routes: Sequence[Head] | None
+    filter: Mapping[str, Any] | Filter | None
+    protocol: Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to search; `Plan.of` checks it against an engine.
+    """How to search; `make_plan` checks it against an engine.
 
     Attributes:
-        k: Hits a query.
+        k: Hits per query.
         weights: Of the three scores.
-        candidates: How many documents each route recalls.
+        candidates: How many documents each route recalls, at least k.
         routes: By which heads documents are recalled.
         where: Only documents that fulfil this.
         protocol: See the module's text.
@@ -50,40 +77,6 @@ class Plan:
     where: Filter | None
     protocol: Protocol
 
-    def checked(self, engine: Engine) -> Plan:
-        """This plan, if the engine can carry it out.
-
-        Raises:
-            InputError: For numbers below 1, more hits than candidates, a head that the index lacks, or an
-                unknown protocol.
-        """
-        heads = engine.layout.heads
-        for name, number in (("k", self.k), ("candidates", self.candidates)):
-            if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InputError(f"search: got {name}={number!r}; expected an integer ≥ 1")
-        if self.k > self.candidates:
-            raise InputError(
-                f"search: got k={self.k} with candidates={self.candidates}; expected candidates ≥ k: each route "
-                "recalls only so many documents"
-            )
-        if self.protocol not in get_args(Protocol):
-            raise InputError(f"search: got protocol={self.protocol!r}; expected 'exact' or 'paper'")
-        lacking = [head for head in self.weights.heads if head not in heads]
-        if lacking:
-            raise InputError(
-                f"search: got weights {tuple(self.weights)}, but the index has no {' and no '.join(lacking)} vectors; "
-                f"expected weight 0 there (the index has {', '.join(heads)})"
-            )
-        for route in self.routes:
-            if route not in engine.routes:
-                why = (
-                    "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
-                )
-                raise InputError(
-                    f"search: got the route {route!r}, but {why}; expected some of {', '.join(engine.routes)}"
-                )
-        return self
-
 
 def make_plan(
     engine: Engine,
@@ -92,32 +85,54 @@ def make_plan(
     routes: Sequence[Head] | None,
     where: Filter | None,
     *,
-    candidates: int,
-    protocol: Protocol,
+    candidates: int = CANDIDATES,
+    protocol: Protocol = "exact",
 ) -> Plan:
-    """A plan with the index's defaults filled in, checked.
+    """A plan with the index's defaults filled in.
 
     Args:
         engine: The engine that will search.
-        k: Hits a query.
+        k: Hits per query.
         weights: None: the default weights of the heads that the index has.
-        routes: None: dense and lexical, as far as the index has them.
+        routes: None: dense and lexical, as far as the index has them, else multi.
         where: Filter.
-        candidates: Documents a route.
+        candidates: Documents per route; raised to k.
         protocol: See the module's text.
 
     Raises:
-        InputError: See `Plan.checked`.
+        InputError: For numbers below 1, a head that the index lacks, or an unknown protocol.
     """
     heads = engine.layout.heads
+    k = check_integer(k, "search: got k")
+    candidates = max(k, check_integer(candidates, "search: got candidates"))
+    check_choice(protocol, Protocol, "search", "protocol")
     if weights is None:
         default = HeadWeights()._asdict()
-        chosen = HeadWeights.of({head: default[head] for head in heads})
-    else:
-        chosen = HeadWeights.of(weights)
+        weights = {head: default[head] for head in heads}
+    chosen = HeadWeights.of(weights)
+    if lacking := [head for head in chosen.heads if head not in heads]:
+        raise InputError(
+            f"search: got weights {tuple(chosen)}, but the index has no {' and no '.join(lacking)} vectors; "
+            f"expected weight 0 there (the index has {', '.join(heads)})"
+        )
     if routes is None:
-        routes = tuple(head for head in ("dense", "lexical") if head in heads)
-    return Plan(k, chosen, candidates, check_heads(routes, "search: routes"), where, protocol).checked(engine)
+        routes = tuple(head for head in ("dense", "lexical") if head in heads) or heads
+    routes = check_heads(routes, "search: routes")
+    for route in routes:
+        if route not in engine.routes:
+            why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
+            raise InputError(
+                f"search: got the route {route!r}, but {why}; expected some of {', '.join(engine.routes)}"
+            )
+    if protocol == "paper":
+        wanted = ("dense",) if chosen.multi else chosen.heads
+        routes = tuple(head for head in wanted if head in engine.routes)
+        if not routes:
+            raise InputError(
+                "search: got protocol='paper' with a multi-vector weight, which re-ranks the dense list; the index has "
+                "no dense vectors. Expected protocol='exact'"
+            )
+    return Plan(k, chosen, candidates, routes, where, protocol)
 
 
 def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:
@@ -141,22 +156,16 @@ def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit
 
 
 def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:
-    routes = _paper_routes(plan, engine) if plan.protocol == "paper" else plan.routes
-    lists = {route: engine.recall(queries, route, plan.candidates, plan.where) for route in routes}
-    unions = [_union([lists[route][i] for route in routes]) for i in range(len(queries))]
+    lists = {route: engine.recall(queries, route, plan.candidates, plan.where) for route in plan.routes}
+    unions = [_union([lists[route][i] for route in plan.routes]) for i in range(len(queries))]
     scores = engine.score(queries, unions, engine.layout.heads)
     if plan.protocol == "paper" and not plan.weights.multi:
         scores = [
-            _only_listed(scores[i], unions[i], {r: lists[r][i] for r in routes}) for i in range(len(unions))
+            _only_listed(scores[i], unions[i], {r: lists[r][i] for r in plan.routes})
+            for i in range(len(unions))
         ]
     totals = [combine(found, plan.weights) for found in scores]
     return _hits(engine, unions, scores, totals, plan.k)
-
-
-def _paper_routes(plan: Plan, engine: Engine) -> tuple[Head, ...]:
-    if plan.weights.multi:
-        return ("dense",)
-    return tuple(head for head in plan.weights.heads if head in engine.routes)
 
 
 def _union(lists: Sequence[Candidates]) -> list[str]:
@@ -183,16 +192,24 @@ def _hits(
     k: int,
 ) -> list[list[Hit]]:
     """The k best of each union; payloads are fetched only for them, and for those equal to the k-th."""
-    best = [_best_rows(total, k) for total in totals]
-    wanted = list(dict.fromkeys(unions[i][int(row)] for i, rows in enumerate(best) for row in rows))
-    payloads = dict(zip(wanted, engine.fetch(wanted), strict=True))
+    payloads: dict[str, Payload | None] = {}
+    while True:
+        best = [top_k(total, k, with_ties=True) for total in totals]
+        wanted = {unions[i][int(row)] for i, rows in enumerate(best) for row in rows}
+        new = [key for key in wanted if key not in payloads]
+        payloads |= dict(zip(new, engine.fetch(new), strict=True))
+        gone = [
+            (i, row) for i, rows in enumerate(best) for row in rows if payloads[unions[i][int(row)]] is None
+        ]
+        if not gone:
+            break
+        for i, row in gone:  # deleted by somebody else since it was recalled
+            totals[i][row] = -np.inf
     answers: list[list[Hit]] = []
     for i, rows in enumerate(best):
         hits: list[Hit] = []
         for row in map(int, rows):
-            payload = payloads[unions[i][row]]
-            if payload is None:  # deleted by somebody else since it was recalled
-                continue
+            payload = cast(Payload, payloads[unions[i][row]])
             single: dict[Head, float] = {
                 head: float(scores[i][head][row]) for head in HEADS if head in scores[i]
             }
@@ -203,8 +220,27 @@ def _hits(
     return answers
 
 
-def _best_rows(total: Floats, k: int) -> NDArray[np.int64]:
-    if len(total) <= k:
-        return np.arange(len(total))
-    bar = np.partition(total, len(total) - k)[len(total) - k]
-    return cast(NDArray[np.int64], np.flatnonzero(total >= bar))
+def check_fields(engine: Engine, where: Filter) -> None:
+    """Refuses a misspelt field; for a filter that no document fulfils.
+
+    Raises:
+        InputError: If no document has a field of the filter, and one that is written much like it is there.
+    """
+    known: list[str] | None = None
+    for path in dict.fromkeys(condition.path for condition in where.conditions):
+        if engine.count(Filter((Present(path),))):
+            continue
+        if known is None:
+            known = known_fields(engine)
+        name = ".".join(path)
+        if name not in known and (near := get_close_matches(name, known, n=1)):
+            raise InputError(f"filter: no document has the field {name!r}; did you mean {near[0]!r}?")
+
+
+def known_fields(engine: Engine) -> list[str]:
+    """The fields of the metadata of some documents, as filters name them, the most frequent first."""
+    keys = [engine.key(name) for name in islice(engine.ids(), _SAMPLE)]
+    found = Counter(
+        path for payload in engine.fetch(keys) if payload for path in field_paths(payload["metadata"])
+    )
+    return [path for path, _ in found.most_common()]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -24,19 +25,20 @@ from triptych.errors import (
     MissingExtra,
     StorageError,
 )
-from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.filters import Filter
 from triptych.index.layout import Coarse, Layout
 from triptych.index.qdrant import (
     FULL_SCAN_KB,
     GRAPH_BUILD,
     GRAPH_DEGREE,
+    Dialect,
     NeutralPoint,
     QdrantEngine,
     Request,
     SparseList,
     VectorSpec,
     collection_spec,
-    field_path,
+    write_filter,
 )
 from triptych.index.storage import Manifest
 
@@ -48,6 +50,7 @@ API_KEY = "TRIPTYCH_API_KEY"
 """Environment variable with the server's key, for those who do not give it as an argument."""
 
 _LOCAL_COLLECTION = "triptych"
+_LOCAL_LOCK = threading.RLock()
 _TIMEOUT = 60
 _PAGE = 1000
 
@@ -72,7 +75,8 @@ def connect(place: str, api_key: str | None = None) -> tuple[QdrantClient, str]:
     qdrant = _qdrant()
     if place.startswith(LOCAL):
         try:
-            return qdrant.QdrantClient(path=place.removeprefix(LOCAL)), _LOCAL_COLLECTION
+            path = place.removeprefix(LOCAL)
+            return qdrant.QdrantClient(path=path, force_disable_check_same_thread=True), _LOCAL_COLLECTION
         except RuntimeError as error:
             raise IndexLocked(f"{place}: {error}") from error
     parts = urlsplit(place)
@@ -183,7 +187,9 @@ class ServerBackend:
     def count(self, where: Filter | None) -> int:
         """See `Backend.count`."""
         with _asking(self._name):
-            return self.client.count(self._name, count_filter=_filter(where, None), exact=True).count
+            return self.client.count(
+                self._name, count_filter=write_filter(_dialect(), where), exact=True
+            ).count
 
     def ids(self) -> Iterator[str]:
         """See `Backend.ids`."""
@@ -201,7 +207,7 @@ class ServerBackend:
         """Nothing to do: the server flushes by itself."""
 
     def optimize(self) -> None:
-        """Nothing to do: the server optimises by itself."""
+        """Nothing to do: the server optimizes by itself."""
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -224,7 +230,7 @@ class ServerBackend:
             query=vector,
             using=request.head,
             limit=request.limit,
-            filter=_filter(request.where, request.only),
+            filter=write_filter(_dialect(), request.where, request.only),
             params=params,
             with_payload=False,
             with_vector=False,
@@ -245,8 +251,11 @@ def _models() -> Any:
 @contextlib.contextmanager
 def _asking(collection: str, *, writing: bool = False) -> Generator[None]:
     """Turns what a request may raise into our errors."""
+    # The client's local mode, which has one name for all its collections, is not made for threads.
+    order = _LOCAL_LOCK if collection == _LOCAL_COLLECTION else contextlib.nullcontext()
     try:
-        yield
+        with order:
+            yield
     except (IndexFault, InputError):
         raise
     except Exception as error:
@@ -287,31 +296,15 @@ def _point(point: NeutralPoint) -> Any:
     return m.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
-def _filter(where: Filter | None, only: Sequence[str] | None) -> Any:
+def _dialect() -> Dialect:
     m = _models()
-    conditions: list[Any] = [] if where is None else [_condition(condition) for condition in where.conditions]
-    if only is not None:
-        conditions.append(m.HasIdCondition(has_id=list(only)))
-    return m.Filter(must=conditions) if conditions else None
-
-
-def _condition(condition: Condition) -> Any:
-    m = _models()
-    key = field_path(condition.path)
-    if isinstance(condition, AnyOf):
-        return m.Filter(should=[_equals(key, value) for value in condition.values])
-    return m.FieldCondition(key=key, range=_range(condition))
-
-
-def _equals(key: str, value: str | float | bool) -> Any:
-    m = _models()
-    if isinstance(value, str | bool):
-        return m.FieldCondition(key=key, match=m.MatchValue(value=value))
-    # A range, since a match by value would tell 5 from 5.0.
-    return m.FieldCondition(key=key, range=m.Range(gte=float(value), lte=float(value)))
-
-
-def _range(condition: Between) -> Any:
-    m = _models()
-    kind = m.DatetimeRange if condition.of_times else m.Range
-    return kind(**dict(condition.bounds))
+    return Dialect(
+        all_of=lambda conditions: m.Filter(must=conditions),
+        any_of=lambda conditions: m.Filter(should=conditions),
+        none_of=lambda conditions: m.Filter(must_not=conditions),
+        equals=lambda key, value: m.FieldCondition(key=key, match=m.MatchValue(value=value)),
+        numbers=lambda key, bounds: m.FieldCondition(key=key, range=m.Range(**bounds)),
+        times=lambda key, bounds: m.FieldCondition(key=key, range=m.DatetimeRange(**bounds)),
+        empty=lambda key: m.IsEmptyCondition(is_empty=m.PayloadField(key=key)),
+        ids=lambda keys: m.HasIdCondition(has_id=list(keys)),
+    )

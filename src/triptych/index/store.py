@@ -1,40 +1,83 @@
 """An index at its place: an engine with its manifest, and for a folder its lock.
 
 A folder holds ``manifest.json``, the lock, the engine's own files under ``data/``, and after a proper close a
-record of them. It is made beside its place and renamed to it, so that it is there whole or not at all.
+seal, which tells what they were. It is made beside its place and renamed to it, so that it is there whole or not
+at all.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import uuid
+import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from triptych.errors import IndexCorrupt, IndexExists, IndexFault, IndexForeign, InputError
+from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
 from triptych.index import server
+from triptych.index.documents import check_choice
 from triptych.index.engine import Engine
 from triptych.index.layout import Layout
 from triptych.index.storage import (
+    DATA,
     MANIFEST,
-    CloseRecord,
     FolderLock,
     Manifest,
+    Seal,
+    check_room,
+    copy_sparse,
+    folder_size,
+    read_error,
     read_manifest,
     storage_error,
-    sync_folder,
-    write_json,
+    write_manifest,
 )
+from triptych.io import sync_folder
 
 EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
 
-_DATA = "data"
+
+@dataclass(slots=True)
+class _Opened:
+    """What has to be given back in the end; the seal only if the folder can be written."""
+
+    engine: Engine
+    lock: FolderLock | None = None
+    seal: Seal | None = None
+    temporary: str | None = None
+    torn: bool = False
+    process: int = 0
+
+    def __post_init__(self) -> None:
+        self.process = os.getpid()
+
+    def close(self) -> None:
+        """Flushes and frees everything, unless this is a copy in a forked process."""
+        if os.getpid() != self.process:
+            return
+        try:
+            count = self.engine.count() if self.seal is not None else 0
+            self.engine.close()
+            if self.seal is not None and not self.torn:
+                self.seal.write(count)
+        finally:
+            with suppress(Exception):
+                self.engine.close()
+            if self.lock is not None:
+                self.lock.close()
+            if self.temporary is not None:
+                shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 class Store:
     """An open index: its engine and manifest; `create_store` or `open_store` makes one.
+
+    One that nobody refers to any more is closed; so are all at the end of the process.
 
     Attributes:
         place: Folder or address.
@@ -42,34 +85,42 @@ class Store:
         engine: The engine.
     """
 
-    def __init__(self, place: str, manifest: Manifest, engine: Engine, lock: FolderLock | None) -> None:
+    def __init__(self, place: str, manifest: Manifest, opened: _Opened) -> None:
         self.place = place
         self.manifest = manifest
-        self.engine = engine
-        self._lock = lock
-        self._open = True
-        self._torn = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether `close` has not been called."""
-        return self._open
+        self.engine = opened.engine
+        self._opened = opened
+        self._close = weakref.finalize(self, opened.close)
 
     def check_open(self) -> None:
-        """Raises IndexFault after `close`."""
-        if not self._open:
+        """Raises IndexFault after `close`, and in a process that was forked from the owner."""
+        if not self._close.alive:
             raise IndexFault(f"{self.place}: the index is closed; Index.open opens it again")
+        if os.getpid() != self._opened.process:
+            raise IndexFault(
+                f"{self.place}: the index was opened in process {self._opened.process} and cannot be used in process "
+                f"{os.getpid()}, which was forked from it: both would write to the same files. Open it in the worker, "
+                "after the parent has closed it, or put it on a server"
+            )
 
     @contextmanager
     def changing(self) -> Generator[Engine]:
         """Gives the engine for a change.
 
-        One that Ctrl-C cuts short may be on disk and not yet in memory: then `close` leaves no count behind, as a kill.
+        One that Ctrl-C cuts short may be on disk and not yet in memory: then `close` leaves no seal, as a kill.
+
+        Raises:
+            IndexFault: If the index is closed, or was opened in a folder that cannot be written.
         """
+        self.check_open()
+        if self._opened.lock is not None and self._opened.lock.read_only:
+            raise IndexFault(
+                f"{self.place}: the folder cannot be written, so that the index is open for reading alone"
+            )
         try:
             yield self.engine
         except BaseException:
-            self._torn = True
+            self._opened.torn = True
             raise
 
     def close(self) -> None:
@@ -78,18 +129,7 @@ class Store:
         Raises:
             StorageError: If something could not be written; the lock is given back nevertheless.
         """
-        if not self._open:
-            return
-        self._open = False
-        try:
-            count = self.engine.count() if self._lock is not None else 0
-            self.engine.close()
-            if self._lock is not None and not self._torn:
-                _record(Path(self.place)).write(count)
-        finally:
-            self.engine.close()
-            if self._lock is not None:
-                self._lock.close()
+        self._close()
 
 
 def create_store(
@@ -114,7 +154,7 @@ def create_store(
     if name == "server":
         client, collection = server.connect(place, api_key)
         try:
-            return Store(place, manifest, server.create(client, collection, manifest), None)
+            return Store(place, manifest, _Opened(server.create(client, collection, manifest)))
         except BaseException:
             client.close()
             raise
@@ -136,7 +176,7 @@ def open_store(place: str, api_key: str | None = None) -> Store:
         client, collection = server.connect(place, api_key)
         try:
             manifest = server.read_manifest(client, collection)
-            return Store(place, manifest, server.load(client, collection, manifest.layout), None)
+            return Store(place, manifest, _Opened(server.load(client, collection, manifest.layout)))
         except BaseException:
             client.close()
             raise
@@ -144,24 +184,61 @@ def open_store(place: str, api_key: str | None = None) -> Store:
     manifest = read_manifest(folder)
     lock = FolderLock(folder)
     try:
-        record = _record(folder)
-        documents = record.check_files()
-        engine = _load(manifest, folder / _DATA)
-        try:
-            _check_count(folder, engine.count(), documents)
-            record.remove()
-        except BaseException:
-            engine.close()
-            raise
+        return Store(str(folder), manifest, open_folder(folder, manifest, lock))
+    except MemoryError as error:
+        lock.close()
+        raise read_error(folder, error) from error
     except BaseException:
         lock.close()
         raise
-    return Store(str(folder), manifest, engine, lock)
+
+
+def open_folder(folder: Path, manifest: Manifest, lock: FolderLock) -> _Opened:
+    """Opens the engine in a folder that is locked."""
+    seal = Seal(folder, digests=manifest.engine != "exact")
+    documents = seal.verify(quick=True)
+    if lock.read_only:
+        opened = _open_read_only(folder, manifest, lock)
+    else:
+        seal.withdraw(documents)
+        opened = _Opened(load_engine(manifest, folder / DATA), lock, seal)
+    try:
+        _check_count(folder, opened.engine.count(), documents)
+        if not lock.read_only:
+            seal.remove()
+    except BaseException:
+        opened.torn = True
+        opened.close()
+        raise
+    return opened
+
+
+def _check_count(folder: Path, found: int, expected: int | None) -> None:
+    if expected is not None and found != expected:
+        raise IndexCorrupt(
+            f"{folder}: found {found} documents; expected {expected}, as when the index was closed. Files of it are "
+            "damaged: restore them from a copy, or build the index again"
+        )
+
+
+def _open_read_only(folder: Path, manifest: Manifest, lock: FolderLock) -> _Opened:
+    """The embedded engine writes even when it only reads: it works on a copy."""
+    if manifest.engine == "exact":
+        return _Opened(load_engine(manifest, folder / DATA, read_only=True), lock)
+    temporary = tempfile.mkdtemp(prefix="triptych-index-")
+    try:
+        check_room(
+            Path(temporary), folder_size(folder / DATA), f"a copy of {folder}, which cannot be written"
+        )
+        copy_sparse(folder / DATA, Path(temporary) / DATA)
+        return _Opened(load_engine(manifest, Path(temporary) / DATA), lock, temporary=temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _engine_name(place: str, engine: EngineName) -> Literal["edge", "exact", "server"]:
-    if engine not in get_args(EngineName):
-        raise InputError(f"engine: got {engine!r}; expected one of {', '.join(get_args(EngineName))}")
+    check_choice(engine, EngineName, "index", "engine")
     remote = server.is_address(place)
     if engine == "auto":
         return "server" if remote else "edge"
@@ -175,14 +252,14 @@ def _make_folder(folder: Path, manifest: Manifest) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         what = "an index" if (folder / MANIFEST).exists() else "something"
         raise IndexExists(f"{folder}: there is {what} already; expected a new place, or use Index.open")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
         try:
             part.mkdir(parents=True)
         except OSError as error:
             raise storage_error(f"{folder}: cannot be made", error) from error
-        _create(manifest, part / _DATA).close()
-        write_json(part / MANIFEST, manifest.to_json())
+        _create_engine(manifest, part / DATA).close()
+        write_manifest(part, manifest)
         try:
             part.rename(folder)
             sync_folder(folder.parent)
@@ -193,19 +270,7 @@ def _make_folder(folder: Path, manifest: Manifest) -> None:
         raise
 
 
-def _record(folder: Path) -> CloseRecord:
-    return CloseRecord(folder, folder / _DATA)
-
-
-def _check_count(folder: Path, found: int, expected: int | None) -> None:
-    if expected is not None and found != expected:
-        raise IndexCorrupt(
-            f"{folder}: found {found} documents; expected {expected}, as when the index was closed. Files of it are "
-            "damaged: restore them from a copy, or build the index again"
-        )
-
-
-def _create(manifest: Manifest, data: Path) -> Engine:
+def _create_engine(manifest: Manifest, data: Path) -> Engine:
     if manifest.engine == "exact":
         from triptych.index.exact import ExactEngine
 
@@ -215,15 +280,16 @@ def _create(manifest: Manifest, data: Path) -> Engine:
     return edge.create(data, manifest.layout)
 
 
-def _load(manifest: Manifest, data: Path) -> Engine:
+def load_engine(manifest: Manifest, data: Path, *, read_only: bool = False) -> Engine:
+    """The engine of a manifest over its files; only the exact one can leave them as they are."""
     if manifest.engine == "exact":
         from triptych.index.exact import ExactEngine
 
-        return ExactEngine.open(data, manifest.layout)
+        return ExactEngine(data, manifest.layout, read_only=read_only)
     if manifest.engine == "edge":
         from triptych.index import edge
 
         return edge.load(data, manifest.layout)
-    raise IndexForeign(
-        f"{data.parent}: got an index of the engine {manifest.engine!r}; expected 'edge' or 'exact'"
+    raise IndexFault(
+        f"{data.parent}: got an index of the engine {manifest.engine!r} in a folder; expected another"
     )
