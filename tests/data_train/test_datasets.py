@@ -51,6 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 def opened(file: Path, tokenizer: WordTokenizer | None = None, **options: Any) -> PairDataset:
     limits = options.pop("limits", PairLimits(query_max=12, passage_max=20, query_prefix="query: "))
+    options.setdefault("reading", Reading(prompts=True))
     return open_pairs(file, tokenizer or WordTokenizer(), limits, cache=file.parent / "cache", **options)
 
 

@@ -104,7 +104,7 @@ def test_identifying_languages_without_the_package_says_what_to_install(
 
 
 def test_only_the_first_places_of_a_problem_are_kept(tmp_path: Path) -> None:
-    rows: list[dict[str, Any] | str] = ["{"] * 20
+    rows: list[dict[str, Any] | str] = ["{x"] * 20
     report = check(write(tmp_path / "a.jsonl", rows))
     assert report.problems["broken"] == 20
     assert len(report.problems.examples["broken"]) == 5

@@ -19,7 +19,7 @@ import typer
 from triptych.cli.failures import say
 from triptych.documents import read_documents, read_queries
 from triptych.errors import InputError
-from triptych.io import STDIN
+from triptych.io import STDIN, printable
 from triptych.records import Document, Fields, Query
 
 if TYPE_CHECKING:
@@ -247,9 +247,12 @@ class Inputs:
     def note_skipped(self) -> None:
         """Says which files were passed over."""
         if self.skipped:
-            names = ", ".join(path.name for path in self.skipped[:3])
+            names = ", ".join(printable(path.name) for path in self.skipped[:3])
             more = ", …" if len(self.skipped) > 3 else ""
-            say(f"skipped {len(self.skipped)} files whose ending is not known ({names}{more})")
+            say(
+                f"skipped {len(self.skipped)} files whose ending is not known, that are no regular files, or "
+                f"whose name is not UTF-8 ({names}{more})"
+            )
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:
