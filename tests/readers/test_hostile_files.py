@@ -1,4 +1,4 @@
-"""Files made to hurt, and files of other kinds in a folder: refused at once by a limit that names itself, or skipped."""
+"""Files made to hurt, and strange files in a folder: refused at once by a limit that names itself, or skipped."""
 
 import gzip
 import io

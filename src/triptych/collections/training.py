@@ -103,6 +103,9 @@ def read_examples(
     how = reading or Reading()
     for path in source_paths(sources):
         if is_beir(path):
+            beir_tables(
+                path, Options(split=how.split)
+            )  # a missing file or split is an error, whatever `how` says
             yield from _usable(_guarded(_read_beir(path, how.split), how), how)
             continue
         for file in files_of(path, JSONL + PARQUET):
