@@ -290,7 +290,7 @@ def test_rows_are_what_the_models_own_tokenizer_makes(file: Path, folder: Path) 
     tokenizer = TextTokenizer.load(folder)
     limits = PairLimits(query_max=16, passage_max=24, query_prefix="query: ", document_prefix="passage: ")
     data = open_pairs(file, tokenizer, limits, cache=file.parent / "cache")
-    for row, (_, example) in zip(range(len(data)), read_examples(file, Reading(prompts=True)), strict=True):
+    for row, (_, example) in zip(range(len(data)), read_examples(file), strict=True):
         queries = tokenizer.encode([limits.query(example)], max_length=16).ids
         passages = tokenizer.encode(list(example.passages), prefix="passage: ", max_length=24).ids
         assert data[row].query.tolist() == queries[0].tolist()

@@ -25,16 +25,8 @@ from triptych.collections import (
     training,
     trec,
 )
-from triptych.collections.base import (
-    METRICS,
-    Collection,
-    Corpus,
-    Facts,
-    FileCorpus,
-    Wanted,
-    collection_of,
-    collections_of_items,
-)
+from triptych.collections.base import METRICS, Collection, Corpus, FileCorpus, Wanted
+from triptych.collections.evaluation import Facts, collection_of, collections_of_items
 from triptych.collections.files import Files, first_keys
 from triptych.collections.joined import Item, Options, Reader, Tables, join
 from triptych.errors import DataError, InputError
