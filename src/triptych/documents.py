@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from triptych.errors import DataError, InputError
-from triptych.io import BOM, STDIN, Source, open_source, read_lines, read_text
+from triptych.io import BOM, STDIN, Source, open_source, printable, read_lines, read_text
 from triptych.markup import Plain, plain_html, plain_markdown
 from triptych.records import (
     QUERY_FIELDS,
@@ -26,6 +27,7 @@ from triptych.records import (
     table_records,
     to_document,
     tsv_rows,
+    typed,
 )
 
 Format: TypeAlias = Literal["jsonl", "tsv", "csv", "text", "lines", "markdown", "html"]
@@ -53,6 +55,7 @@ def read_documents(
     format: Format | None = None,
     fields: Fields | None = None,
     on_skip: Callable[[Path], None] | None = None,
+    on_error: Callable[[DataError], None] | None = None,
 ) -> Iterator[Document]:
     """Reads documents, one after the other, from files, folders and standard input.
 
@@ -67,9 +70,12 @@ def read_documents(
             or ``.zst``: .jsonl .ndjson .tsv .csv .txt .text .md .markdown .html .htm .xhtml. Standard input
             and pipes have none: there a first byte ``{`` (after blanks) means ``jsonl``, and anything else
             ``lines``, one document for each line of plain text that is not blank.
-        fields: Names of the fields in JSON Lines and in the header of a table.
-        on_skip: Called with each file of a folder whose ending is not known. Such a file named in `sources`
-            is an error instead.
+        fields: Names of the fields in JSON Lines and in the header of a table. A table's other cells become numbers
+            and booleans where `triptych.records.typed` says so.
+        on_skip: Called with each file of a folder whose ending is not known, that is no regular file (a pipe, a
+            device), or whose name is not UTF-8. Such a file named in `sources` is read, or an error.
+        on_error: Called with what is wrong with a file of a folder (text that is not UTF-8, a broken line); reading
+            goes on with the next file. None: it is raised.
 
     Yields:
         Documents with different ids.
@@ -81,7 +87,7 @@ def read_documents(
     if format is not None and format not in FORMATS:
         raise InputError(f"read_documents: got format {format!r}; expected one of {', '.join(FORMATS)}")
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
-    return _unique(_read_all(paths, format, fields or Fields(), on_skip))
+    return _unique(_read_all(paths, format, fields or Fields(), (on_skip, on_error)))
 
 
 def read_queries(
@@ -148,34 +154,51 @@ def _read_all(
     paths: Sequence[Path | str],
     format: Format | None,
     fields: Fields,
-    on_skip: Callable[[Path], None] | None,
+    hooks: tuple[Callable[[Path], None] | None, Callable[[DataError], None] | None],
 ) -> Iterator[tuple[Place, Document]]:
+    on_skip, on_error = hooks
     for path in map(Path, paths):
         if str(path) == STDIN or not path.is_dir():
             yield from _read_file(path, format, fields)
             continue
-        for file in walk(path):
-            if format or format_of(file):
+        for file in walk(path, on_skip):
+            if not format and not format_of(file):
+                if on_skip:
+                    on_skip(file)
+                continue
+            try:
                 yield from _read_file(file, format, fields)
-            elif on_skip:
-                on_skip(file)
+            except DataError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, on_skip: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """All files of a folder and its folders, in the order of their names, but for those that begin with a dot.
+
+    Args:
+        folder: Where to begin.
+        on_skip: Called with what is no regular file (a pipe, a device, a dead link), or has a name that is not UTF-8
+            and so can be no id.
 
     Raises:
         DataError: For a folder that cannot be read.
     """
 
     def fail(error: OSError) -> None:
-        raise DataError(f"cannot be read: {error.strerror or error}", error.filename) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", printable(error.filename)) from error
 
     for place, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(place, name)
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if path.is_file() and printable(below := path.relative_to(folder)) == below.as_posix():
+                yield path
+            elif on_skip:
+                on_skip(path)
 
 
 def _read_file(path: Path, format: Format | None, fields: Fields) -> Iterator[tuple[Place, Document]]:
@@ -213,7 +236,9 @@ def _read_table(source: Source, is_csv: bool, fields: Fields) -> Iterator[tuple[
     rows = csv_rows(lines, fields, source.name) if is_csv else tsv_rows(lines)
     for number, record in table_records(rows, fields, source.name):
         place = Place(source.name, number)
-        yield place, to_document(record, fields, place)
+        document = to_document(record, fields, place)
+        metadata = {column: typed(cell) for column, cell in document.metadata.items()}
+        yield place, replace(document, metadata=metadata)
 
 
 def _read_plain_lines(source: Source) -> Iterator[tuple[Place, Document]]:

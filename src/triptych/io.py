@@ -1,15 +1,11 @@
-"""Writing files so that a reader never sees half of one.
+"""Bytes in and out: files written whole or not at all, and files, pipes and standard input read as checked UTF-8.
 
-Bytes of a file, of a pipe or of standard input as checked UTF-8 lines, decompressed on the way.
-
-What can be wrong with the bytes is found here: a missing file, a cut-off archive, text that is not UTF-8.
-
-Writing JSON Lines: whole or not at all, compressed by the ending of the name, the same bytes for the same lines.
+What can be wrong with the bytes is found here: a missing file, a cut-off archive, text that is not UTF-8, and a line,
+a text or an archive over a limit.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import gzip
 import io
@@ -21,6 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -91,6 +88,14 @@ def _umask() -> int:
 
 
 STDIN = "-"
+MAX_LINE = 1 << 26
+"""Bytes of a line, at most (64 MiB): a file without line ends, or a device, is refused before it fills the memory."""
+MAX_TEXT = 1 << 28
+"""Bytes of a text that is read whole, at most (256 MiB)."""
+MAX_RATIO = 500
+"""How many times its own size a compressed file may grow once it is over `FREE_SIZE`; text grows some 3 to 30 times."""
+FREE_SIZE = 1 << 28
+"""Bytes that any compressed file may expand to (256 MiB)."""
 BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
 _ZSTD_CHUNK = 1 << 11  # small, because what comes out may be thousands of times larger
@@ -153,7 +158,7 @@ def open_source(path: Path | str) -> Generator[Source]:
     Raises:
         DataError: For a file that cannot be opened or read, or a broken archive (while reading too).
     """
-    name = STDIN if str(path) == STDIN else Path(path).as_posix()
+    name = STDIN if str(path) == STDIN else printable(path)
     with contextlib.ExitStack() as stack:
         with _read_errors(name):
             raw = sys.stdin.buffer if name == STDIN else stack.enter_context(Path(path).open("rb"))
@@ -162,15 +167,23 @@ def open_source(path: Path | str) -> Generator[Source]:
         yield Source(name, plain, head)
 
 
+def printable(path: Path | str) -> str:
+    r"""A path as text, with ``/`` between its parts; bytes that are not UTF-8 are escaped, as in ``\xe9``."""
+    return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
+
+
 def read_lines(source: Source) -> Iterator[Line]:
     """Lines of a source, ended by LF or CR LF and nothing else; a byte order mark is dropped.
 
     Raises:
-        DataError: For bytes that are not UTF-8, with the line and the offset (after decompression).
+        DataError: For bytes that are not UTF-8, with the line and the offset (after decompression), or a line over
+            `MAX_LINE`.
     """
     offset = 0
     with _read_errors(source.name):
-        for number, line in enumerate(source.stream, start=1):
+        for number, line in enumerate(iter(partial(source.stream.readline, MAX_LINE + 1), b""), start=1):
+            if len(line) > MAX_LINE:
+                raise DataError(_too_long("a line", MAX_LINE), source.name, number)
             skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
             try:
                 text = line[skip:].decode("utf-8")
@@ -180,29 +193,24 @@ def read_lines(source: Source) -> Iterator[Line]:
             offset += len(line)
 
 
-def read_chunks(source: Source) -> Iterator[str]:
-    """The text of a source in pieces of at most 256 KiB, for files whose lines may be too long to hold.
-
-    Raises:
-        DataError: As `read_lines`, without the line.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    with _read_errors(source.name):
-        try:
-            while data := source.stream.read(_CHUNK):
-                yield decoder.decode(data)
-            yield decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise DataError(f"not UTF-8 text: {error.reason}", source.name) from None
-
-
 def read_text(source: Source) -> str:
     """The whole text of a source, its lines ended by LF.
 
     Raises:
-        DataError: As `read_lines`.
+        DataError: As `read_lines`, and for a text over `MAX_TEXT`.
     """
-    return "\n".join(line.text for line in read_lines(source))
+    lines: list[str] = []
+    size = 0
+    for line in read_lines(source):
+        lines.append(line.text)
+        size += len(line.text) + 1
+        if size > MAX_TEXT:
+            raise DataError(_too_long("a text", MAX_TEXT), source.name)
+    return "\n".join(lines)
+
+
+def _too_long(what: str, limit: int) -> str:
+    return f"{what} of more than {limit >> 20} MiB, the limit; expected text in lines"
 
 
 def _not_utf8(line: bytes, error: UnicodeDecodeError, offset: int, name: str, number: int) -> DataError:
@@ -232,18 +240,48 @@ def _peek(stream: BinaryIO, size: int) -> tuple[BinaryIO, bytes]:
     return io.BufferedReader(_Chunks(itertools.chain([head] if head else [], rest)), _CHUNK), head
 
 
+class _Metered:
+    """A stream that counts the bytes that were read of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
 def _decompressed(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
+    packed = _Metered(stream)
     if head.startswith(_GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"), _CHUNK)
-    if head.startswith(_ZSTD) or name.lower().endswith((".zst", ".zstd")):
-        return io.BufferedReader(_Chunks(_unzstd(stream)), _CHUNK)
-    return stream
+        plain = iter(partial(gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb").read1, _CHUNK), b"")
+    elif head.startswith(_ZSTD) or name.lower().endswith((".zst", ".zstd")):
+        plain = _unzstd(packed)
+    else:
+        return stream
+    return io.BufferedReader(_Chunks(_limited(plain, packed, name)), _CHUNK)
 
 
-def _unzstd(stream: BinaryIO) -> Iterator[bytes]:
+def _limited(chunks: Iterable[bytes], packed: _Metered, name: str) -> Iterator[bytes]:
+    """The chunks, as long as they are not out of all proportion to what was read for them."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > FREE_SIZE and size > MAX_RATIO * packed.count:
+            raise DataError(
+                f"expands to more than {MAX_RATIO} times its size, the limit above {FREE_SIZE >> 20} MiB; "
+                "decompress it first if it is what you mean",
+                name,
+            )
+        yield chunk
+
+
+def _unzstd(stream: _Metered) -> Iterator[bytes]:
     """Decompresses all frames; the library's own reader takes a cut-off frame for the end of the data."""
     frame = None
-    for chunk in iter(lambda: stream.read(_ZSTD_CHUNK), b""):
+    for chunk in iter(partial(stream.read, _ZSTD_CHUNK), b""):
         data = chunk
         while data:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
@@ -22,8 +23,21 @@ INLINE = frozenset((
     "i", "img", "ins", "kbd", "label", "mark", "q", "ruby", "s", "samp", "small", "span", "strike", "strong",
     "sub", "sup", "time", "tt", "u", "var", "wbr",
 ))
+# Elements without content, and those that end by themselves before the next of their kind.
+_SHALLOW = frozenset((
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr",
+    "html", "head", "body", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "colgroup",
+))
+# The parser opens these again in every block after one that left them open.
+_FORMATTING = frozenset((
+    "a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u",
+))
 # fmt: on
 CELLS = frozenset(("td", "th"))
+_DEPTH = 512
+_FORMATS = 8  # of _FORMATTING open at once
+_LONG_TAG = 1 << 14  # characters of a tag with its attributes
+_TAG = re.compile(r"<(/?)([A-Za-z][^\s/>]*)[^<>]*>")
 BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's; a no-break space is a character
 _KEPT = "\0"  # a blank inside <pre>; HTML text has none of its own
 _PRE_END = "\n\n"  # on the stack, so that it differs from other ends of blocks
@@ -51,13 +65,58 @@ def plain_html(html: str) -> Plain:
     Args:
         html: A page or a part of one; HTML has no errors, so any text is accepted.
     """
-    root = LexborHTMLParser(html.replace(_KEPT, "")).root
+    root = parse_html(html)
     if root is None:
         return Plain("", None)
     title = root.css_first("head > title") or root.css_first("h1")
     name = "" if title is None else squeeze(title.text())
     flowing = re.sub(r" *\n *", "\n", re.sub(r"[ \t]+", " ", "".join(_html_pieces(root))))
     return Plain(_tidy([flowing.replace(_KEPT, " ")]), name or None)
+
+
+def parse_html(html: str) -> LexborNode | None:
+    """The root of a page; elements nested deeper than 512, as in browsers, lose their tags and keep their text.
+
+    The parser's time grows with the square of the depth, and of the number of a tag's attributes.
+    """
+    html = html.replace(_KEPT, "")
+    if html.count("<") > _DEPTH or len(html) > _LONG_TAG:
+        html = _TAG.sub(_Flatten(), html)
+    return LexborHTMLParser(html).root
+
+
+class _Flatten:
+    """Replaces the tags of elements nested too deeply, for `re.sub`; what the parser closes is closed here too."""
+
+    def __init__(self) -> None:
+        self._open: list[str] = []
+        self._formats = 0
+        self._dropped = Counter[str]()
+
+    def __call__(self, match: re.Match[str]) -> str:
+        tag = match[2].lower()
+        whole = match[0] if len(match[0]) < _LONG_TAG else f"<{match[1]}{tag}>"
+        if tag in _SHALLOW:
+            return whole
+        if not match[1]:
+            formats = tag in _FORMATTING
+            if len(self._open) < _DEPTH and self._formats + formats <= _FORMATS:
+                self._open.append(tag)
+                self._formats += formats
+                return whole
+            self._dropped[tag] += 1
+        elif self._dropped[tag]:
+            self._dropped[tag] -= 1
+        elif tag in self._open:
+            found = ""
+            while found != tag:
+                found = self._open.pop()
+                self._formats -= found in _FORMATTING
+            self._dropped.clear()
+            return whole
+        else:
+            return whole
+        return "" if tag in INLINE else "<br>"
 
 
 def plain_markdown(markdown: str) -> Plain:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
 from triptych.errors import DataError
-from triptych.io import STDIN, Line, open_source, read_lines
+from triptych.io import MAX_LINE, STDIN, Line, open_source, read_lines
 
 _IDS = ("id", "_id")
 DOCUMENT_IDS = (
@@ -136,11 +138,17 @@ def parse_object(line: str, place: Place) -> dict[str, Any]:
     try:
         value: Any = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise place.error(f"broken JSON: {error.msg} at column {error.colno}") from None
+        several = "; is this one JSON value over several lines?" if line.strip() in ("[", "{", "[{") else ""
+        raise place.error(f"broken JSON: {error.msg} at column {error.colno}{several}") from None
     except RecursionError:
         raise place.error("JSON nested too deeply") from None
     except ValueError as error:
-        raise place.error(f"broken JSON: {error}") from None
+        reason = str(error)
+        if "integer string conversion" in reason:  # a limit of Python against slow conversions
+            reason = (
+                f"{_long_number(line)} has more digits than the {sys.get_int_max_str_digits()} that are read"
+            )
+        raise place.error(f"broken JSON: {reason}") from None
     if not isinstance(value, dict):
         kind = _kind(value)
         raise place.error(
@@ -154,6 +162,13 @@ def parse_object(line: str, place: Place) -> dict[str, Any]:
                 "an escape \\ud800-\\udfff without its partner; expected whole characters"
             ) from None
     return cast(dict[str, Any], value)
+
+
+def _long_number(line: str) -> str:
+    """The field in front of the longest number of a line."""
+    number = max(re.finditer(r"\d+", line), key=lambda match: len(match[0]))
+    names = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line[: number.start()])
+    return f"a whole number of field {names[-1]!r}" if names else "a whole number"
 
 
 def to_document(record: Mapping[str, Any], fields: Fields, place: Place) -> Document:
@@ -249,6 +264,40 @@ _CELL = {
 }
 
 
+_COLUMN = re.compile(r"[^\W\d]+(?:[ _.-][^\W\d]+){0,3}")
+# Words in which people name columns; the names of fields that mean something are found before.
+# fmt: off
+_COLUMN_WORDS = frozenset((
+    "abstract", "answer", "author", "body", "category", "chunk", "column", "comment", "content", "contents",
+    "data", "date", "description", "doc", "docid", "docno", "document", "documents", "field", "id",
+    "identifier", "idx", "index", "key", "keyword", "label", "lang", "language", "line", "link", "message",
+    "name", "no", "nr", "num", "number", "page", "paragraph", "passage", "passages", "pid", "qid", "query",
+    "question", "sentence", "source", "subject", "summary", "text", "texts", "title", "topic", "type", "uid",
+    "url", "uuid", "value", "year",
+))
+# fmt: on
+_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}(?:[eE][+-]?\d{1,2})?")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def typed(cell: str) -> str | int | float | bool:
+    """A table's cell as a value that filters can compare.
+
+    Whole numbers of at most 18 digits, decimal numbers with digits on both sides of a point, and ``true`` and
+    ``false`` (in any letter case) become what they say. All else stays text: ids such as 007, +49, 1e5, dates, 1,000.
+
+    Example:
+        >>> [typed(cell) for cell in ("2020", "-1.50", "TRUE", "007", "1e5", "2020-01-31", "")]
+        [2020, -1.5, True, '007', '1e5', '2020-01-31', '']
+    """
+    if _INTEGER.fullmatch(cell):
+        return int(cell) if cell != "-0" else cell
+    if _DECIMAL.fullmatch(cell):
+        return float(cell)
+    return _BOOLEANS.get(cell.lower(), cell)
+
+
 class Row(NamedTuple):
     """The cells of a row, and the number of the line on which it begins."""
 
@@ -282,63 +331,101 @@ def csv_rows(lines: Iterable[Line], fields: Fields, name: str) -> Iterator[Row]:
 def table_records(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Names the cells of rows.
 
-    The first row is a header if one of its cells is a name of `fields`. Without a header, one column is the
-    text, and two are id and text.
+    The first row is a header if one of its cells is a name of `fields`, in any letter case. Without a header, one
+    column is the text, and two are id and text.
 
     Raises:
-        DataError: For a header without a text column or with a name twice, a row of another length, or more
-            than two columns without a header.
+        DataError: For a header without a text column or with a name twice, a first row that looks like a header of
+            other names, a row of another length, or more than two columns without a header.
     """
-    header: list[str] | None = None
-    for line, cells in rows:
-        place = Place(name, line)
-        if header is None:
-            header = _header(cells, fields, place)
-            if header == cells:
-                continue
+    stream = iter(rows)
+    first = next(stream, None)
+    if first is None:
+        return
+    place = Place(name, first.line)
+    header = _header(first.cells, fields, place)
+    if header is None:
+        second = next(stream, None)
+        implied = ", ".join(_implied(fields, len(first.cells)))
+        if _is_like_a_header(first.cells, None if second is None else second.cells):
+            raise place.error(
+                f"the first row {first.cells!r} looks like a header, but has none of the names "
+                f"{', '.join(fields.text)}; if it is one, name the column of the text (and of the id); "
+                f"if it is data, put a first line {implied} before it"
+            )
+        header = _implied(fields, len(first.cells))
+        stream = chain([first] if second is None else [first, second], stream)
+    for line, cells in stream:
         if len(cells) != len(header):
-            raise place.error(f"got {len(cells)} columns; expected {len(header)} ({', '.join(header)})")
+            expected = f"{len(header)} ({', '.join(header)})"
+            raise Place(name, line).error(f"got {len(cells)} columns; expected {expected}")
         yield line, dict(zip(header, cells, strict=True))
 
 
-def _header(cells: Sequence[str], fields: Fields, place: Place) -> list[str]:
-    """The columns' names: those of the first row, or the implied ones."""
-    if not fields.names.isdisjoint(cells):
-        if fields.text and set(fields.text).isdisjoint(cells):
-            raise place.error(
-                f"header {list(cells)!r} has no text column; expected {' or '.join(fields.text)}"
-            )
-        if len(set(cells)) < len(cells):
-            raise place.error(f"header {list(cells)!r} has a name twice; expected different names")
-        return list(cells)
-    if len(cells) > 2:
-        expected = f"a header with a column {' or '.join(fields.text)}, or the columns (id,) text"
-        raise place.error(f"got {len(cells)} columns without a header; expected {expected}")
-    return [fields.id[0], fields.text[0]][-len(cells) :]
+def _header(cells: Sequence[str], fields: Fields, place: Place) -> list[str] | None:
+    """The columns' names, if the first row has them."""
+    names = [cell.strip() for cell in cells]
+    folded = [name.casefold() for name in names]
+    known = {name.casefold() for name in fields.names}
+    if known.isdisjoint(folded):
+        if len(cells) > 2:
+            expected = f"a header with a column {' or '.join(fields.text)}, or the columns (id,) text"
+            raise place.error(f"got {len(cells)} columns without a header; expected {expected}")
+        return None
+    if fields.text and {name.casefold() for name in fields.text}.isdisjoint(folded):
+        raise place.error(f"header {names!r} has no text column; expected {' or '.join(fields.text)}")
+    if len(set(folded)) < len(folded):
+        raise place.error(f"header {names!r} has a name twice; expected different names")
+    return names
+
+
+def _implied(fields: Fields, columns: int) -> list[str]:
+    """The names of a table's columns without a header."""
+    return [fields.id[0] if fields.id else "id", fields.text[0]][-columns:]
+
+
+def _is_like_a_header(first: Sequence[str], second: Sequence[str] | None) -> bool:
+    """Whether a first row without known names is rather names than data.
+
+    All its cells are short words without digits, and either one is a word that columns are called by, or the row
+    below has numbers as ids.
+    """
+    cells = [cell.strip().casefold() for cell in first]
+    if not all(_COLUMN.fullmatch(cell) for cell in cells):
+        return False
+    words = {word for cell in cells for word in (cell, *re.split(r"[\s_.-]+", cell))}
+    if not words.isdisjoint(_COLUMN_WORDS):
+        return True
+    return len(cells) == 2 and second is not None and any(map(str.isdigit, second[0]))
 
 
 def _whole_records(lines: Iterable[Line], name: str) -> Iterator[tuple[int, str]]:
     """Joins lines until the quotes are even, as they are at every end of a row."""
     parts: list[str] = []
-    start, quotes = 0, 0
+    start, size, quotes = 0, 0, 0
     for line in lines:
         if not parts:
             if not line.text.strip():
                 continue
             start = line.number
         parts.append(line.text)
+        size += len(line.text)
         quotes += line.text.count('"')
         if quotes % 2 == 0:
             yield start, "\n".join(parts)
-            parts, quotes = [], 0
+            parts, size, quotes = [], 0, 0
+        elif size > MAX_LINE:
+            raise Place(name, start).error(
+                f"a row of more than {MAX_LINE >> 20} MiB; is a quote never closed?"
+            )
     if parts:
         raise Place(name, start).error("a quote in this row is never closed")
 
 
 def _separator(record: str, fields: Fields) -> str:
     for separator in (",", ";", "\t"):
-        cells = {cell.strip('"') for cell in record.split(separator)}
-        if len(cells) > 1 and not cells.isdisjoint(fields.text):
+        cells = {cell.strip('" ').casefold() for cell in record.split(separator)}
+        if len(cells) > 1 and not cells.isdisjoint(name.casefold() for name in fields.text):
             return separator
     return ","
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,42 @@ def test_info_tells_the_machine_the_arithmetic_and_why(run: Run, folder: Path) -
     for part in ("machine", "device", "dtype why", "model", "fingerprint", "published"):
         assert part in shown
     assert "model" not in run("info", "--json").lines[0]
+
+
+def test_ranges_match_the_numbers_of_a_table(run: Run, tmp_path: Path) -> None:
+    rows = "ID,Text,year,price,ok,code\n1,hello world,2019,1.5,true,007\n2,hello text,2021,2.50,false,07\n"
+    (tmp_path / "a.csv").write_text(rows)
+    place = tmp_path / "a.index"
+    assert run("index", tmp_path / "a.csv", "--into", place, "--engine", "exact").code == 0
+    for condition, wanted in (
+        ("year>=2020", ["2"]),
+        ("year=2019", ["1"]),
+        ("price>2", ["2"]),
+        ("ok=true", ["1"]),
+        ('code="007"', ["1"]),
+    ):
+        done = run("search", place, "hello", "--filter", condition, "--json")
+        assert [hit["id"] for line in done.lines for hit in line.get("hits", [line])] == wanted, condition
+
+
+def test_a_folder_with_strange_files_is_indexed_and_they_are_named(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "good.txt").write_text("hello world")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "zero.txt").symlink_to("/dev/zero")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("hello")
+    done = run("index", folder, "--into", tmp_path / "a.index", "--engine", "exact")
+    assert done.code == 0, done.err
+    notes = " ".join(done.err.split())
+    assert "skipped 3 files" in notes
+    assert "caf\\xe9.txt" in notes
+    (folder / "latin.txt").write_bytes("\xe9t\xe9".encode("latin-1"))
+    done = run("index", folder, "--into", tmp_path / "b.index", "--engine", "exact")
+    assert done.code != 0
+    assert "latin.txt:1: byte 0xe9 at offset 0 is not UTF-8" in " ".join(done.err.split())
+    done = run(
+        "index", folder, "--into", tmp_path / "b.index", "--engine", "exact", "--skip-unreadable", "--json"
+    )
+    assert done.code == 0, done.err
+    assert "left out 1 files that cannot be read" in " ".join(done.err.split())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from triptych.collections.training import Reading
 from triptych.errors import InputError
 from triptych.train.collate import Collator, PairIds
 from triptych.train.data import Datasets, PairLimits, PairRow, open_pairs
@@ -33,7 +34,8 @@ def datasets(folder: Path, *parts: list[dict[str, Any]]) -> Datasets[PairRow]:
     for number, rows in enumerate(parts):
         file = folder / f"{number}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        opened.append(open_pairs(file, WordTokenizer(), LIMITS, cache=folder / "cache"))
+        reading = Reading(prompts=True)
+        opened.append(open_pairs(file, WordTokenizer(), LIMITS, cache=folder / "cache", reading=reading))
     return Datasets(opened)
 
 

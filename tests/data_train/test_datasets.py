@@ -51,6 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 def opened(file: Path, tokenizer: WordTokenizer | None = None, **options: Any) -> PairDataset:
     limits = options.pop("limits", PairLimits(query_max=12, passage_max=20, query_prefix="query: "))
+    options.setdefault("reading", Reading(prompts=True))
     return open_pairs(file, tokenizer or WordTokenizer(), limits, cache=file.parent / "cache", **options)
 
 
@@ -74,7 +75,7 @@ def test_teacher_scores_stand_beside_the_passages_and_may_be_missing(tmp_path: P
 
 def test_rows_are_the_examples_of_the_file_in_their_order(file: Path) -> None:
     data = opened(file)
-    for i, (_, example) in enumerate(read_examples(file)):
+    for i, (_, example) in enumerate(read_examples(file, Reading(prompts=True))):
         query, passages = plain(data[i])
         prompt = "query: " if example.prompt is None else example.prompt
         assert query == " ".join((prompt + example.query).split()[:10])

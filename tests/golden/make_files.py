@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import checkpoints  # noqa: E402
-from labelled import samples  # noqa: E402
+from readers import samples  # noqa: E402
 from triptych import Encoder, Index  # noqa: E402
 
 FILES, INPUTS = HERE / "files", HERE / "inputs"

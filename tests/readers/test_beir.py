@@ -2,17 +2,21 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from triptych.collections.base import Wanted
 from triptych.collections.beir import is_beir, load_beir
+from triptych.collections.catalogue import read_collections
 from triptych.collections.examples import Example
 from triptych.collections.joined import judgements_of
 from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError
 from triptych.records import Place
+from triptych.tools.convert import convert
 
 CORPUS: list[dict[str, Any]] = [
     {"_id": "d1", "title": "Title", "text": "one"},
@@ -104,3 +108,35 @@ def test_an_id_that_is_there_twice_is_refused(beir: Path) -> None:
         read(beir)
     with pytest.raises(DataError, match=r"queries\.jsonl:4: duplicate id 'q1'"):
         load_beir(beir, "train")
+
+
+def test_fractions_of_relevance_are_kept_and_are_positives(beir: Path) -> None:
+    (beir / "qrels" / "train.tsv").write_text("q1\td1\t0.5\nq1\td2\t0.9\nq1\td3\t0\nq2\td2\t2.0\n")
+    assert load_beir(beir, "train").qrels == {"q1": {"d1": 0.5, "d2": 0.9, "d3": 0}, "q2": {"d2": 2}}
+    assert read(beir)[0] == Example("first", ("Title\none", "two"), ("three",), id="q1")
+
+
+def test_every_view_refuses_judgements_that_contradict_each_other(beir: Path, tmp_path: Path) -> None:
+    (beir / "qrels" / "train.tsv").write_text("q1\td1\t1\nq1\td1\t1\nq2\td2\t1\n")
+    assert len(read(beir)) == len(load_beir(beir, "train").queries) == 2  # the same twice is no contradiction
+    (beir / "qrels" / "train.tsv").write_text("q1\td1\t1\nq2\td2\t1\nq1\td1\t0\n")
+    views: list[Callable[[], object]] = [
+        lambda: read(beir),
+        lambda: load_beir(beir, "train"),
+        lambda: read_collections(beir, Wanted(split="train")),
+        lambda: convert("beir", [beir], tmp_path / "out.jsonl"),
+    ]
+    for view in views:
+        with pytest.raises(
+            DataError, match=r"train\.tsv:3: query 'q1', document 'd1' is judged twice, [01] and [01]"
+        ):
+            view()
+
+
+@pytest.mark.parametrize(
+    "header", ["query-id\tcorpus-id\tscore", "Query_ID\tdoc_id\trel", "qid\t-\tpid\trel"]
+)
+def test_a_header_of_qrels_is_told_by_the_names_of_ids(beir: Path, header: str) -> None:
+    row = "q1\td3\t1" if header.count("\t") == 2 else "q1\t0\td3\t1"
+    (beir / "qrels" / "train.tsv").write_text(f"{header}\n{row}\n")
+    assert load_beir(beir, "train").qrels == {"q1": {"d3": 1}}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from triptych.documents import FORMATS, format_of, read_documents, read_queries
 from triptych.errors import DataError, InputError
-from triptych.records import Document, Fields, Query
+from triptych.records import Document, Fields, Query, typed
 
 BEIR = [
     {
@@ -420,7 +420,7 @@ def test_what_pythons_csv_writer_writes_comes_back(
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator)
         writer.writerows([("note", "text"), *rows])
-    assert [(d.metadata["note"], d.text) for d in read(path)] == rows
+    assert [(d.metadata["note"], d.text) for d in read(path)] == [(typed(note), text) for note, text in rows]
 
 
 plain_json = st.recursive(
@@ -516,3 +516,111 @@ def test_bad_queries_are_an_error(put: Put, name: str, content: str, message: st
         list(read_queries(path.parent if name.startswith("d/") else path))
     with pytest.raises(InputError, match="expected one of jsonl, tsv, csv, lines"):
         read_queries(path, format="text")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "ID,Text,Year\n7,hello,2020\n"),
+        ("a.csv", "Id;CONTENT;Year\n7;hello;2020\n"),
+        ("a.tsv", "docid\tpassage\tYear\n7\thello\t2020\n"),
+        ("a.csv", '"Doc_ID" , "Passage",Year\n7,hello,2020\n'.replace(" , ", ",")),
+        ("a.jsonl", '{"docid": "7", "text": "hello", "Year": 2020}\n'),
+        ("a.jsonl", '{"DocNo": "7", "Text": "hello", "Year": 2020}\n'),
+    ],
+)
+def test_names_of_ids_and_texts_count_in_any_letter_case(put: Put, name: str, content: str) -> None:
+    assert read(put(name, content)) == [Document("7", "hello", None, {"Year": 2020})]
+
+
+@pytest.mark.parametrize("header", ["content", "Text", "passage", "CONTENTS"])
+def test_a_header_of_one_column_is_no_document(put: Put, header: str) -> None:
+    assert [document.text for document in read(put("a.csv", f"{header}\nfirst one\nsecond\n"))] == [
+        "first one",
+        "second",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nr,beschreibung\n1,ein Text\n",  # the second row has numbers as ids
+        "Kennung,Inhalt\nd1,ein Text\n",
+        "key,value\na,some text\n",
+        "abstract\nWe show that\n",
+        "doc_title,doc_summary\nx,y\n",
+        "name\n",
+    ],
+)
+def test_a_first_row_that_looks_like_a_header_of_other_names_is_asked_about(put: Put, content: str) -> None:
+    with pytest.raises(
+        DataError, match=r"a\.csv:1: the first row .* looks like a header, but has none of the names"
+    ):
+        read(put("a.csv", content))
+    assert len(read(put("a.csv", "id,text\n" + content if "," in content else "text\n" + content))) >= 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1,one\n2,two\n",
+        "espresso\nhow to brew\n",
+        "a,moka\nb,kettle\n",
+        "q1,what is it\n",
+        "one two\nthree\n",
+    ],
+)
+def test_rows_without_a_header_are_data(put: Put, content: str) -> None:
+    assert len(read(put("a.csv", content))) == content.count("\n")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_cells_of_a_table_are_numbers_and_booleans_where_they_say_so(put: Put, name: str) -> None:
+    separator = "," if name == "a.csv" else "\t"
+    rows = ["id,text,year,price,ok,code,day", "007,12,2020,2.50,true,007,2020-01-31"]
+    [document] = read(put(name, "".join(row.replace(",", separator) + "\n" for row in rows)))
+    assert document == Document(
+        "007", "12", None, {"year": 2020, "price": 2.5, "ok": True, "code": "007", "day": "2020-01-31"}
+    )
+    assert type(document.metadata["year"]) is int
+
+
+@given(st.integers(-(10**17), 10**17) | st.floats(-1e14, 1e14) | st.booleans())
+def test_what_is_printed_plainly_is_read_back(value: float) -> None:
+    text = repr(value)
+    back = typed(text)
+    if (
+        "e" in text or len(text.partition(".")[2]) > 15
+    ):  # not how people write in tables; if it is read, then right
+        assert back in (text, value)
+    else:
+        assert back == value
+        assert type(back) is type(value)
+
+
+@given(
+    st.text()
+    | st.from_regex(r"[+0]\d+(\.\d+)?|\d+[eE]\d+|\d{1,3}(,\d{3})+|\.\d+|\d+\.|[A-Za-z]*\d+", fullmatch=True)
+)
+def test_a_cell_that_is_changed_says_the_same_number(cell: str) -> None:
+    value = typed(cell)
+    if isinstance(value, bool):
+        assert cell.lower() == str(value).lower()
+    elif isinstance(value, int):
+        assert str(value) == cell
+    elif isinstance(value, float):
+        assert float(cell) == value
+        assert not cell.lstrip("-").startswith("0") or cell.lstrip("-").startswith("0.")
+    else:
+        assert value == cell
+
+
+@pytest.mark.parametrize("name", ["id", "_id", "qid", "query_id", "query-id", "QID"])
+@pytest.mark.parametrize("ending", ["jsonl", "tsv", "csv"])
+def test_every_name_of_query_ids_is_known_to_every_reader(put: Put, name: str, ending: str) -> None:
+    separator = "," if ending == "csv" else "\t"
+    table = f"{name}{separator}query\nq7{separator}what is it\n"
+    content = jsonl({name: "q7", "query": "what is it"}) if ending == "jsonl" else table
+    assert list(read_queries(put(f"q.{ending}", content))) == [Query("q7", "what is it")]
+    own = put(f"r.{ending}", content.replace("query\n", "frage\n").replace('"query":', '"frage":'))
+    assert list(read_queries(own, fields=Fields.of(None, "frage"))) == [Query("q7", "what is it")]

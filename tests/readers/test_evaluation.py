@@ -82,6 +82,23 @@ def test_beir_puts_the_title_in_front_and_leaves_out_the_querys_own_document(tmp
     assert dict(collection.excluded) == {"q1": frozenset({"q1"})}
 
 
+def test_beir_leaves_out_a_relevant_document_with_the_querys_own_id_too_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    """As BEIR's own evaluation does (``ignore_identical_ids``); elsewhere nothing is left out."""
+    folder = made.beir(tmp_path / "set")
+    made.write(folder / "qrels" / "test.tsv", "q1\td1\t1\nq1\tq1\t1\n")
+    [collection] = read_collections(folder)
+    assert dict(collection.excluded) == {"q1": frozenset({"q1"})}
+    assert collection.qrels == {"q1": {"d1": 1, "q1": 1}}  # it counts as not found
+    [collection] = read_collections(folder, Wanted(ignore_identical_ids=False))
+    assert dict(collection.excluded) == {}
+    [trec] = read_collections(made.trec(tmp_path / "trec"))
+    assert dict(trec.excluded) == {}
+    [trec] = read_collections(tmp_path / "trec", Wanted(ignore_identical_ids=True))
+    assert dict(trec.excluded) == {"301": frozenset({"301"})}
+
+
 def test_beir_takes_the_only_split_and_files_of_excluded_documents(tmp_path: Path) -> None:
     folder = made.beir(tmp_path / "set", "validation")
     made.write(folder / "excluded" / "validation.tsv", "query-id\tcorpus-id\nq1\td1\nq1\td2\n")

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def test_examples_come_back_from_jsonl_gzip_zstandard_and_parquet(
         pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
         files.append(tmp_path / "a.parquet")
     for file in files:
-        assert read(file) == wanted
+        assert read(file, prompts=True) == wanted
+        assert read(file) == [replace(example, prompt=None) for example in wanted]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,8 @@ def test_scores_of_judged_pairs_are_kept_and_the_threshold_counts(tmp_path: Path
             {"query": "q", "pos": ["p"], "neg": [], "pos_scores": ["x"], "neg_scores": []},
             "'pos_scores' is 'x'",
         ),
-        ({"query": "q", "pos": ["p"], "prompt": 1}, "field 'prompt' is 1"),
+        ({"query": "q", "pos": ["p"], "negatives": "n"}, "field 'negatives' is 'n'; expected a list"),
+        ({"query": "q", "positive_passages": [{"docid": "1"}]}, "field 'positive_passages' holds"),
         ({"query": "q", "pos": ["p"], "id": True}, "field 'id' is True"),
         ({"query": "q", "positive": "p", "label": "yes"}, "field 'label' is 'yes'"),
         ({"query": "q", "positive": "p", "negative": "n", "label": [1, 2, 3]}, "3 numbers; expected 2"),
@@ -245,3 +248,106 @@ def test_standard_input_is_no_source_of_a_data_set() -> None:
 def test_an_example_made_by_hand_is_checked_too(values: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Example("q", **values)
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"anchor": "q", "positive": "p", "negatives": ["n", "m"]}, Example("q", ("p",), ("n", "m"))),
+        ({"query": "q", "positives": ["p", "r"], "hard_negatives": ["n"]}, Example("q", ("p", "r"), ("n",))),
+        ({"query": "q", "positive": "p", "hard_negative_1": "n"}, Example("q", ("p",), ("n",))),
+        ({"query": "q", "answer": "7", "passage": "It is 7."}, Example("q", ("It is 7.",))),
+        ({"question": "q", "answer": "7", "context": "It is 7."}, Example("q", ("It is 7.",))),
+        (
+            {"question": "q", "answer": "7", "contexts": ["It is 7.", "So."], "ground_truth": "7"},
+            Example("q", ("It is 7.", "So.")),
+        ),
+        ({"question": "q", "answer": "a long answer"}, Example("q", ("a long answer",))),
+        ({"query": "q", "pos": ["p"], "neg": [], "prompt": "Find: ", "type": "x"}, Example("q", ("p",))),
+        # Tevatron
+        (
+            {
+                "query_id": 3,
+                "query": "q",
+                "positive_passages": [{"docid": "1", "title": "T", "text": "p"}],
+                "negative_passages": [{"docid": "2", "title": "", "text": "n"}],
+            },
+            Example("q", ("T\np",), ("n",), id="3"),
+        ),
+        # Cohere
+        ({"query": "q", "relevant_passages": ["p"], "hard_negatives": ["n"]}, Example("q", ("p",), ("n",))),
+        # DPR
+        (
+            {"question": "q", "answers": ["7"], "positive_ctxs": [{"text": "p"}], "hard_negative_ctxs": []},
+            Example("q", ("p",)),
+        ),
+        # ms-swift
+        (
+            {
+                "messages": [{"role": "user", "content": "q"}],
+                "positive_messages": [[{"role": "user", "content": "p"}]],
+                "negative_messages": [[{"role": "user", "content": "n"}], [{"role": "user", "content": "m"}]],
+            },
+            Example("q", ("p",), ("n", "m")),
+        ),
+        ({"query": "q", "pos": ["p"], "qid": "7"}, Example("q", ("p",), id="7")),
+    ],
+)
+def test_the_forms_of_other_tools_are_read(tmp_path: Path, record: dict[str, Any], wanted: Example) -> None:
+    assert read(write(tmp_path / "a.jsonl", [record])) == [wanted]
+
+
+def test_the_file_of_llama_index_is_read(tmp_path: Path) -> None:
+    whole = {
+        "queries": {"a": "first", "b": "second"},
+        "corpus": {"x": "one", "y": "two"},
+        "relevant_docs": {"a": ["x"], "b": ["x", "y"]},
+        "mode": "text",
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(whole, indent=2))
+    assert read(path) == [Example("first", ("one",), id="a"), Example("second", ("one", "two"), id="b")]
+    path.write_text(json.dumps({**whole, "corpus": {"x": "one"}}))
+    with pytest.raises(DataError, match=r"a\.json: record 2: query 'b' or one of its documents is not there"):
+        read(path)
+
+
+def test_blank_negatives_are_refused_or_left_out_with_their_scores(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"query": "q", "pos": ["p"], "neg": [""]},
+        {"query": "r", "pos": ["p"], "neg": ["n", " ", "m"], "pos_scores": [1], "neg_scores": [2, 3, 4]},
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match=r"neg\[0\] is blank"):
+        read(path)
+    assert read(path, blank_negatives="drop") == [
+        Example("q", ("p",)),
+        Example("r", ("p",), ("n", "m"), (1.0,), (2.0, 4.0)),
+    ]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_read_and_an_object_over_several_lines_is_named(
+    tmp_path: Path, indent: int | None
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"query": "q", "pos": ["p"]}, {"query": "r", "pos": ["p"]}], indent=indent))
+    assert [example.query for example in read(path)] == ["q", "r"]
+    path.write_text(json.dumps({"query": "q", "pos": ["p"]}, indent=2))
+    errors: list[DataError] = []
+    assert read(path, on_error=errors.append) == []
+    assert [str(error).split("; ")[0] for error in errors] == [f"{path}: one JSON object over several lines"]
+
+
+def test_tables_with_a_header_are_training_data(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('query,positive,negative,lang\nq,"p, p",n,de\n')
+    assert read(path) == [Example("q", ("p, p",), ("n",), language="de")]
+    path = tmp_path / "a.tsv"
+    path.write_text("query\tpassage\tlabel\nq\tp\t1\nq\tn\t0\n")
+    assert read(path) == [Example("q", ("p",), ("n",))]
+    path.write_text("what is it\tit is this\tno\n")
+    with pytest.raises(
+        DataError, match=r"a\.tsv:1: got 3 columns without a header; expected a header with a column query"
+    ):
+        read(path)

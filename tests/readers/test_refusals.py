@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from triptych.collections import base
-from triptych.collections.base import Wanted, distinct
+from triptych.collections import evaluation
+from triptych.collections.base import Wanted
 from triptych.collections.catalogue import DATASETS, check, read_collections
+from triptych.collections.evaluation import distinct
 from triptych.collections.joined import Text
 from triptych.collections.trec import read_run
 from triptych.errors import DataError, InputError
@@ -122,7 +123,7 @@ def test_a_duplicate_early_in_a_large_corpus_is_found_before_its_end() -> None:
 
     with pytest.raises(DataError, match="corpus:901: duplicate id 'd0'"):
         consume()
-    assert given == base._FIRST_LOOK  # pyright: ignore[reportPrivateUsage]
+    assert given == evaluation._FIRST_LOOK  # pyright: ignore[reportPrivateUsage]
 
 
 def test_judged_documents_that_are_missing_and_blank_documents_are_counted(tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_every_reader_has_a_sample() -> None:
             {"a.txt": "x"},
             "the files are like no data set that is known; name the data set: one of msmarco",
         ),
-        ("auto", {"train.jsonl": s.LISTS}, "like no data set that is known"),
+        ("auto", {"train.jsonl": [{"a": "b"}]}, "like no data set that is known"),
         ("mircal", {"a.txt": "x"}, "unknown data set 'mircal'; did you mean 'miracl'"),
         ("msmarco", {"collection.tsv": ""}, r"no queries among collection\.tsv; expected a file named like"),
         (

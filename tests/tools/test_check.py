@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_train.words import WordTokenizer
+from triptych.collections.training import Reading
 from triptych.errors import DataError, MissingExtra
 from triptych.text import ranker
 from triptych.tools.check import PROBLEMS, Lengths, check, language_identifier
@@ -104,7 +105,7 @@ def test_identifying_languages_without_the_package_says_what_to_install(
 
 
 def test_only_the_first_places_of_a_problem_are_kept(tmp_path: Path) -> None:
-    rows: list[dict[str, Any] | str] = ["{"] * 20
+    rows: list[dict[str, Any] | str] = ["{x"] * 20
     report = check(write(tmp_path / "a.jsonl", rows))
     assert report.problems["broken"] == 20
     assert len(report.problems.examples["broken"]) == 5
@@ -120,3 +121,13 @@ def test_progress_tells_how_many_examples_were_read(tmp_path: Path) -> None:
     seen: list[int] = []
     check(write(tmp_path / "a.jsonl", [GOOD] * 100), progress=lambda _stage, done, _total: seen.append(done))
     assert seen == [64, 100]
+
+
+def test_scores_of_a_wider_scale_than_the_threshold_are_pointed_out(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "passage": "p", "score": score} for i, score in enumerate((1.2, 4.8))]
+    path = write(tmp_path / "a.jsonl", rows)
+    report = check(path)
+    assert "judged by up to 4.8, and from 0.5 on they count as positives" in report.hint
+    assert report.to_dict()["hint"] == report.hint
+    assert not check(path, reading=Reading(positive_from=3)).hint
+    assert not check(write(tmp_path / "b.jsonl", [{**row, "score": 0.9} for row in rows])).hint

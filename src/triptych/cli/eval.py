@@ -252,7 +252,7 @@ def read_sets(
 
     found: list[Collection] = []
     for dataset in datasets:
-        found += read_collections(dataset, Wanted((), split, say, not keep_identical_ids))
+        found += read_collections(dataset, Wanted((), split, say, False if keep_identical_ids else None))
     return found
 
 

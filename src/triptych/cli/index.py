@@ -84,6 +84,13 @@ def index(
         int, typer.Option("--block", help="Documents that are encoded and made durable at once.")
     ] = 128,
     format: o.FormatOption = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Leave out files of a folder that are not UTF-8 or have a broken line, and count them.",
+        ),
+    ] = False,
     id_field: o.IdFieldOption = None,
     text_field: o.TextFieldOption = None,
     title_field: o.TitleFieldOption = None,
@@ -116,7 +123,7 @@ def index(
         raise InputError(
             "index: got nothing to do; expected files to read, --delete, --delete-from or --optimize"
         )
-    source = Inputs(list(inputs or []), format, Fields.of(id_field, text_field, title_field))
+    source = Inputs(list(inputs or []), format, Fields.of(id_field, text_field, title_field), skip_unreadable)
     total = source.count() if source.paths else 0
     source.note_skipped()
     with _open_or_create(into, model, (device, dtype), (multi, engine), bool(inputs)) as opened:

@@ -18,8 +18,8 @@ import typer
 
 from triptych.cli.failures import say
 from triptych.documents import read_documents, read_queries
-from triptych.errors import InputError
-from triptych.io import STDIN
+from triptych.errors import DataError, InputError
+from triptych.io import STDIN, printable
 from triptych.records import Document, Fields, Query
 
 if TYPE_CHECKING:
@@ -213,19 +213,30 @@ class Inputs:
         paths: Files, folders or ``-``.
         format: Their format; None: by their endings.
         fields: Names of their fields.
+        skip_unreadable: Whether files of folders that cannot be read are left out.
         skipped: Files of folders that were passed over.
+        unreadable: What is wrong with those that were left out.
     """
 
     paths: list[str]
     format: Format | None
     fields: Fields
+    skip_unreadable: bool = False
     skipped: list[Path] = field(default_factory=list[Path])
+    unreadable: list[DataError] = field(default_factory=list[DataError])
 
     def read(self) -> Iterator[Document]:
         """The documents, one after the other."""
         self.skipped.clear()
+        self.unreadable.clear()
         chosen: Any = None if self.format is None else self.format.value
-        return read_documents(self.paths, format=chosen, fields=self.fields, on_skip=self.skipped.append)
+        return read_documents(
+            self.paths,
+            format=chosen,
+            fields=self.fields,
+            on_skip=self.skipped.append,
+            on_error=self.unreadable.append if self.skip_unreadable else None,
+        )
 
     def blocks(self, size: int) -> Iterator[list[Document]]:
         """The documents in lists of `size`; the last may be shorter."""
@@ -246,10 +257,16 @@ class Inputs:
 
     def note_skipped(self) -> None:
         """Says which files were passed over."""
+        if self.unreadable:
+            shown = "; ".join(map(str, self.unreadable[:3])) + ("; …" if len(self.unreadable) > 3 else "")
+            say(f"left out {len(self.unreadable)} files that cannot be read ({shown})")
         if self.skipped:
-            names = ", ".join(path.name for path in self.skipped[:3])
+            names = ", ".join(printable(path.name) for path in self.skipped[:3])
             more = ", …" if len(self.skipped) > 3 else ""
-            say(f"skipped {len(self.skipped)} files whose ending is not known ({names}{more})")
+            say(
+                f"skipped {len(self.skipped)} files whose ending is not known, that are no regular files, or "
+                f"whose name is not UTF-8 ({names}{more})"
+            )
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:

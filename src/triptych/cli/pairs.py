@@ -92,6 +92,7 @@ def pairs(
     """
     from triptych.cli.failures import say
     from triptych.cli.show import emit, stdout
+    from triptych.io import printable
     from triptych.tools.pairs.base import Limits
     from triptych.tools.pairs.kinds import KINDS
     from triptych.tools.pairs.pipeline import mine_pairs
@@ -122,7 +123,8 @@ def pairs(
         )
     if skipped:
         say(
-            f"skipped {len(skipped)} files whose ending is not known ({', '.join(p.name for p in skipped[:3])})"
+            f"skipped {len(skipped)} files whose ending is not known, that are no regular files, or whose name is not "
+            f"UTF-8 ({', '.join(printable(p.name) for p in skipped[:3])})"
         )
     picture = _picture(mined, plot)
     if as_json:

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.base import Grades, grades_of
+from triptych.collections.base import Grades
+from triptych.collections.evaluation import grades_of
 from triptych.collections.files import Files
 from triptych.collections.joined import Options, Tables, Text, cells_of, judgements_of, records_of
 from triptych.errors import DataError

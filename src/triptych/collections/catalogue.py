@@ -25,16 +25,8 @@ from triptych.collections import (
     training,
     trec,
 )
-from triptych.collections.base import (
-    METRICS,
-    Collection,
-    Corpus,
-    Facts,
-    FileCorpus,
-    Wanted,
-    collection_of,
-    collections_of_items,
-)
+from triptych.collections.base import METRICS, Collection, Corpus, FileCorpus, Wanted
+from triptych.collections.evaluation import Facts, collection_of, collections_of_items
 from triptych.collections.files import Files, first_keys
 from triptych.collections.joined import Item, Options, Reader, Tables, join
 from triptych.errors import DataError, InputError
@@ -88,6 +80,7 @@ def _in_path(*parts: str) -> Recognise:
     return lambda files, _: any(part in str(path).lower() for path in files.all for part in parts)
 
 
+_multilingual = _in_path("mrtydi-v", "mr-tydi", "miracl-v", "mldr-v")
 _MSMARCO = "MS MARCO's terms: non-commercial research only"
 _MSMARCO_METRICS = ("RR@10", "R@1000", "R@100", "nDCG@10", "AP@100", "Success@5")
 
@@ -257,7 +250,14 @@ DATASETS: dict[str, Dataset] = {
         split=None,
         named_by_path=True,
     ),
-    "training": Dataset("training data in any of its forms", training.read_training, named_by_path=True),
+    "training": Dataset(
+        "training data in any of its forms",
+        training.read_training,
+        recognise=lambda files, keys: (
+            any(form <= keys for form in training.FORMS) and not _multilingual(files, keys)
+        ),
+        named_by_path=True,
+    ),
     "mteb": Dataset("a retrieval task of mteb, by its name", collections=mteb.read_task),
 }
 """All data sets by their names in ``triptych data convert`` (those with `Dataset.read`) and ``triptych eval``."""

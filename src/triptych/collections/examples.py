@@ -3,10 +3,11 @@
 Known forms, told apart by their fields:
 
 - ``{"query", "pos": […], "neg": […]}``, optionally with ``pos_scores``, ``neg_scores``, ``prompt``, ``id``,
-  ``lang``: the form of the published M3 training data, and ours;
-- columns ``query|anchor|question``, ``positive|answer|passage``, ``negative`` or ``negative_1``, ``negative_2``…
-  with, for distillation, ``label|score``: a list of the teacher's scores (positive first), or with one negative
-  the margin between the two, as sentence-transformers has them;
+  ``lang``: the form of the published M3 training data, and ours; the lists may have the names of `POSITIVES` and
+  `NEGATIVES` too (Tevatron, Cohere, DPR, ms-swift) and hold texts, objects with ``text`` and ``title``, or messages;
+- columns ``query|anchor|question``, ``positive|passage|context|answer``, ``negative`` or ``negative_1``,
+  ``negative_2``… with, for distillation, ``label|score``: a list of the teacher's scores (positive first), or with one
+  negative the margin between the two, as sentence-transformers has them;
 - columns ``query|anchor|sentence1``, ``passage|positive|sentence2`` and a number ``label|score``: one judged pair;
 - columns ``query``, ``docs|documents|passages`` (a list) and ``labels|scores`` (a list): a judged list.
 """
@@ -20,16 +21,38 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from triptych.errors import InputError
-from triptych.records import Place
+from triptych.records import QUERY_IDS, Document, Place
 
 Scores: TypeAlias = tuple[float, ...]
 
 QUERY = ("query", "anchor", "question", "sentence1")
-POSITIVE = ("positive", "answer", "passage", "sentence2")
+POSITIVE = ("positive", "passage", "context", "document", "sentence2", "answer")
+"""In order of preference: an answer is the passage only where there is nothing else."""
+POSITIVES = (
+    "pos",
+    "positives",
+    "positive_passages",
+    "relevant_passages",
+    "positive_ctxs",
+    "positive_messages",
+    "contexts",
+)
+NEGATIVES = (
+    *(
+        "neg",
+        "negs",
+        "negatives",
+        "negative_passages",
+        "hard_negatives",
+        "hard_negative_ctxs",
+        "negative_messages",
+    ),
+    "rejected_response",
+)
 LIST = ("docs", "documents", "passages")
 LABEL = ("label", "score", "labels", "scores")
 LANGUAGE = ("lang", "language")
-_NEGATIVE = re.compile(r"negative(?:_(\d+))?")
+_NEGATIVE = re.compile(r"(?:hard_)?neg(?:ative)?(?:_(\d+))?")
 _EXPECTED = (
     "expected query with pos (and neg), or columns query|anchor, positive (and negative, negative_1, …), "
     "or query, passage and label"
@@ -105,41 +128,61 @@ class Judged:
     language: str | None = None
 
 
-def parse_record(record: Mapping[str, Any], place: Place) -> Example | list[Judged]:
+def parse_record(
+    record: Mapping[str, Any], place: Place, *, prompts: bool = False, blank_negatives: bool = True
+) -> Example | list[Judged]:
     """Makes an example of a record, or judged pairs that wait for others of the same query.
 
     Fields that mean nothing here are left alone.
+
+    Args:
+        record: The record.
+        place: Where it stands.
+        prompts: Whether a field ``prompt`` counts. The published training script reads it only where an instruction
+            is set, which the one of M3 does not.
+        blank_negatives: Whether a blank negative is an error; otherwise it is left out, with its score.
 
     Raises:
         DataError: For a record of none of the known forms, a field of the wrong type, or what `Example` refuses.
     """
     record = {name: value for name, value in record.items() if value is not None}
+    if not prompts:
+        record.pop("prompt", None)
+    if "messages" in record and "positive_messages" in record:
+        record["query"] = _content(record["messages"], "messages", place)
     query = _first(record, QUERY)
     if query is None:
         raise place.error(f"no query; the record has {_names(record)}; {_EXPECTED}")
-    if "pos" in record:
-        return make_example(place, query=_text(record, query, place), **_lists(record, place))
-    if (documents := _first(record, LIST)) is not None:
+    positive = _first(record, POSITIVES) or _first(record, POSITIVE)
+    if positive not in POSITIVES and (documents := _first(record, LIST)) is not None:
         return _judged_list(record, query, documents, place)
-    positive = _first(record, POSITIVE)
     if positive is None:
         raise place.error(f"no passage; the record has {_names(record)}; {_EXPECTED}")
-    negatives = _negatives(record, place)
-    label = _first(record, LABEL)
-    if label is not None and not negatives and not isinstance(record[label], list):
-        texts = _text(record, query, place), _text(record, positive, place)
+    text, (id_, language) = _text(record, query, place), _extras(record, place)
+    pos, neg = _texts(record, positive, place), _negatives(record, place)
+    pos_scores, neg_scores = _scores(record, "pos_scores", place), _scores(record, "neg_scores", place)
+    label = _first(record, LABEL) if positive in POSITIVE else None
+    if label is not None and not neg and not isinstance(record[label], list):
         value, graded = _judgement(record[label], label, place)
-        return [Judged(*texts, value, graded, *_extras(record, place))]
-    id_, language = _extras(record, place)
-    scores = (None, None) if label is None else _teacher(record[label], label, len(negatives), place)
+        return [Judged(text, passage, value, graded, id_, language) for passage in pos]
+    if label is not None:
+        pos_scores, neg_scores = _teacher(record[label], label, len(neg), place)
+    if pos_scores is not None and neg_scores is None and not neg:
+        neg_scores = ()
+    if not blank_negatives:
+        kept = [i for i, passage in enumerate(neg) if passage.strip()]
+        if neg_scores is not None and len(neg_scores) == len(neg):
+            neg_scores = tuple(neg_scores[i] for i in kept)
+        neg = tuple(neg[i] for i in kept)
+    prompt = _text(record, "prompt", place) if "prompt" in record else None
     return make_example(
         place,
-        query=_text(record, query, place),
-        pos=(_text(record, positive, place),),
-        neg=negatives,
-        pos_scores=scores[0],
-        neg_scores=scores[1],
-        prompt=_optional_text(record, "prompt", place),
+        query=text,
+        pos=pos,
+        neg=neg,
+        pos_scores=pos_scores,
+        neg_scores=neg_scores,
+        prompt=prompt,
         id=id_,
         language=language,
     )
@@ -190,25 +233,6 @@ def _check_scores(name: str, texts: Sequence[str], scores: Scores | None) -> Non
         raise InputError(f"{name}_scores: got {list(scores)}; expected finite numbers")
 
 
-def _lists(record: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """The fields of our own form but for the query."""
-    neg = _texts(record, "neg", place) if "neg" in record else ()
-    pos_scores = _numbers(record, "pos_scores", place) if "pos_scores" in record else None
-    neg_scores = _numbers(record, "neg_scores", place) if "neg_scores" in record else None
-    if pos_scores is not None and neg_scores is None and not neg:
-        neg_scores = ()
-    id_, language = _extras(record, place)
-    return {
-        "pos": _texts(record, "pos", place),
-        "neg": neg,
-        "pos_scores": pos_scores,
-        "neg_scores": neg_scores,
-        "prompt": _optional_text(record, "prompt", place),
-        "id": id_,
-        "language": language,
-    }
-
-
 def _judged_list(record: Mapping[str, Any], query: str, documents: str, place: Place) -> list[Judged]:
     label = _first(record, LABEL)
     texts = _texts(record, documents, place)
@@ -256,20 +280,19 @@ def _teacher(value: Any, name: str, negatives: int, place: Place) -> tuple[Score
 
 
 def _negatives(record: Mapping[str, Any], place: Place) -> tuple[str, ...]:
-    """Texts of ``negative``, ``negative_1``, …, in the order of their numbers."""
+    """Texts of the lists of negatives, then of ``negative``, ``negative_1``, …, in the order of their numbers."""
     named = [(int(match[1] or 0), name) for name in record if (match := _NEGATIVE.fullmatch(name))]
-    texts: list[str] = []
-    for _, name in sorted(named):
-        texts += (
-            _texts(record, name, place) if isinstance(record[name], list) else [_text(record, name, place)]
-        )
-    return tuple(texts)
+    names = dict.fromkeys(
+        [*(name for name in NEGATIVES if name in record), *(name for _, name in sorted(named))]
+    )
+    return tuple(text for name in names for text in _texts(record, name, place))
 
 
 def _extras(record: Mapping[str, Any], place: Place) -> tuple[str | None, str | None]:
-    id_ = record.get("id", record.get("_id"))
+    name = _first(record, QUERY_IDS)
+    id_ = None if name is None else record[name]
     if isinstance(id_, bool) or not isinstance(id_, str | int | None):
-        raise place.error(f"field 'id' is {id_!r:.40}; expected a string or a whole number")
+        raise place.error(f"field {name!r} is {id_!r:.40}; expected a string or a whole number")
     language = _first(record, LANGUAGE)
     return (
         None if id_ is None else str(id_),
@@ -284,18 +307,31 @@ def _text(record: Mapping[str, Any], name: str, place: Place) -> str:
     return value
 
 
-def _optional_text(record: Mapping[str, Any], name: str, place: Place) -> str | None:
-    return _text(record, name, place) if name in record else None
-
-
 def _texts(record: Mapping[str, Any], name: str, place: Place) -> tuple[str, ...]:
+    """The text or texts of a field: strings, objects with text and title, or lists of messages."""
     value = record[name]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in cast(list[Any], value)):
+    if isinstance(value, str) and name in (*POSITIVES, *NEGATIVES):
         raise place.error(f"field {name!r} is {value!r:.60}; expected a list of strings")
-    return tuple(cast(list[str], value))
+    values = cast(list[Any], value) if isinstance(value, list) else [value]
+    return tuple(_content(each, name, place) for each in values)
 
 
-def _numbers(record: Mapping[str, Any], name: str, place: Place) -> Scores:
+def _content(value: Any, name: str, place: Place) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        text, title = fields.get("text", fields.get("content")), fields.get("title")
+        if isinstance(text, str) and isinstance(title, str | None):
+            return Document("", text, title or None).content
+    if isinstance(value, list) and value:  # a conversation, of which the last message is the text
+        return _content(cast(list[Any], value)[-1], name, place)
+    raise place.error(f"field {name!r} holds {value!r:.60}; expected a string, or a list of strings")
+
+
+def _scores(record: Mapping[str, Any], name: str, place: Place) -> Scores | None:
+    if name not in record:
+        return None
     value = record[name]
     if not isinstance(value, list):
         raise place.error(f"field {name!r} is {value!r:.60}; expected a list of numbers")

@@ -116,7 +116,10 @@ def _json(path: Path, limit: int | None = None) -> Generator[tuple[Any, Any]]:
         except (ijson.JSONError, OverflowError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"broken JSON: {' '.join(str(error).split())}", path) from error
+            reason = " ".join(str(error).split())
+            if "integer string conversion" in reason:
+                reason = "a whole number of too many digits"
+            raise DataError(f"broken JSON: {reason}", path) from error
 
 
 class _Bytes:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from triptych.collections.base import ANSWER_RECALL, Collection, FileCorpus, Wanted, distinct
+from triptych.collections.base import ANSWER_RECALL, Collection, FileCorpus, Wanted
+from triptych.collections.evaluation import distinct
 from triptych.collections.files import Files, rows
 from triptych.collections.joined import Options, Text, records_of
 from triptych.errors import DataError

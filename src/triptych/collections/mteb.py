@@ -12,16 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.base import (
-    METRICS,
-    Collection,
-    Document,
-    Facts,
-    FileCorpus,
-    Wanted,
-    collection_of,
-    distinct,
-)
+from triptych.collections.base import METRICS, Collection, Document, FileCorpus, Wanted
+from triptych.collections.evaluation import Facts, collection_of, distinct
 from triptych.collections.joined import Judgement, Options, Tables, Text, relevance
 from triptych.errors import DataError, InputError, MissingExtra
 from triptych.records import Place

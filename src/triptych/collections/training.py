@@ -5,17 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from triptych.collections.beir import beir_tables, is_beir
-from triptych.collections.examples import LANGUAGE, Example, Judged, join_judged, make_example, parse_record
-from triptych.collections.files import Files
+from triptych.collections.examples import (
+    LABEL,
+    LANGUAGE,
+    POSITIVES,
+    QUERY,
+    Example,
+    Judged,
+    join_judged,
+    make_example,
+    parse_record,
+)
+from triptych.collections.files import Files, first_keys, rows
 from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
 from triptych.errors import DataError
-from triptych.io import STDIN, open_source, read_lines, read_text
-from triptych.records import JSONL, PARQUET, Fields, Place, ending, files_of, parsed, places_of, to_document
+from triptych.io import BOM, STDIN, open_source, read_lines, read_text
+from triptych.records import (
+    JSONL,
+    PARQUET,
+    Fields,
+    Place,
+    csv_rows,
+    ending,
+    files_of,
+    parse_object,
+    parsed,
+    places_of,
+    table_records,
+    to_document,
+    tsv_rows,
+    typed,
+)
 
 TEXT = (".txt", ".text")
+TABLES = (".csv", ".tsv")
+FORMS: tuple[frozenset[str], ...] = (
+    *(frozenset({"query", name}) for name in POSITIVES if name != "positive_ctxs"),
+    frozenset({"messages", "positive_messages"}),
+    frozenset({"queries", "corpus", "relevant_docs"}),
+)
+"""Fields by which files of training data are told."""
 
 
 class RawText(NamedTuple):
@@ -33,16 +65,22 @@ class Reading:
     Attributes:
         split: The judgements of a BEIR folder that are used.
         positive_from: The least label or score of a positive, where passages are judged one by one.
+        prompts: Whether a record's ``prompt`` stands before its query in place of the model's prefix.
+        blank_negatives: "error", or "drop" for those who write ``"neg": [""]`` where there are none.
         on_error: Called with each record that cannot be used; reading goes on after it. None: it is raised.
         on_skip: Called with the place of each query that has no positive.
+        on_judged: Called with each label or score of a passage that is judged by itself.
         on_record: Called with each record of JSON Lines and Parquet of which an example can be made: for fields
             that an example does not have.
     """
 
     split: str = "train"
     positive_from: float = 0.5
+    prompts: bool = False
+    blank_negatives: Literal["error", "drop"] = "error"
     on_error: Callable[[DataError], None] | None = None
     on_skip: Callable[[Place], None] | None = None
+    on_judged: Callable[[float], None] | None = None
     on_record: Callable[[Place, Mapping[str, Any]], None] | None = None
 
 
@@ -65,10 +103,13 @@ def read_examples(
     how = reading or Reading()
     for path in source_paths(sources):
         if is_beir(path):
+            beir_tables(
+                path, Options(split=how.split)
+            )  # a missing file or split is an error, whatever `how` says
             yield from _usable(_guarded(_read_beir(path, how.split), how), how)
             continue
         for file in files_of(path, JSONL + PARQUET):
-            yield from _usable(_guarded(_read_rows(places_of(file), Place(str(file)), how), how), how)
+            yield from _usable(_guarded(_read_rows(_records(file), Place(str(file)), how), how), how)
 
 
 def read_records(
@@ -153,7 +194,9 @@ def _read_rows(
     for place, raw in rows:
         try:
             record = parsed(raw, place)
-            made = parse_record(record, place)
+            made = parse_record(
+                record, place, prompts=how.prompts, blank_negatives=how.blank_negatives == "error"
+            )
         except DataError as error:
             if how.on_error is None:
                 raise
@@ -167,12 +210,53 @@ def _read_rows(
             yield place, made
             continue
         for pair in made:
+            if how.on_judged:
+                how.on_judged(pair.value)
             if waiting and waiting[0].query != pair.query:
                 yield from _join_waiting(waiting, start, how)
                 waiting = []
             start = start if waiting else place
             waiting.append(pair)
     yield from _join_waiting(waiting, start, how)
+
+
+def _records(file: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
+    """The records of a file: lines, rows of a table with a header, the elements of a JSON array, or LlamaIndex's."""
+    if ending(file) in TABLES:
+        with open_source(file) as source:
+            lines, fields = read_lines(source), Fields((), QUERY, ())
+            table = csv_rows(lines, fields, source.name) if ending(file) == ".csv" else tsv_rows(lines)
+            for number, cells in table_records(table, fields, source.name):
+                yield (
+                    Place(source.name, number),
+                    {name: typed(cell) if name in LABEL else cell for name, cell in cells.items()},
+                )
+    elif ending(file) not in JSONL:
+        yield from places_of(file)
+    elif ending(file) == ".json" and first_keys(file) >= {"queries", "corpus", "relevant_docs"}:
+        yield from _llama_index(file)
+    else:
+        with open_source(file) as source:
+            start = source.head.removeprefix(BOM).split()[:1]
+        if start == [b"{"]:
+            raise DataError(
+                "one JSON object over several lines; expected one object per line, or an array", file
+            )
+        yield from rows(file) if start and start[0][:1] == b"[" else places_of(file)
+
+
+def _llama_index(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """``{"queries": {id: text}, "corpus": {id: text}, "relevant_docs": {id: [id, …]}}``, as LlamaIndex saves it."""
+    with open_source(file) as source:
+        whole = parse_object(read_text(source), Place(source.name))
+    queries, corpus, relevant = whole["queries"], whole["corpus"], whole["relevant_docs"]
+    for number, (query, documents) in enumerate(relevant.items(), start=1):
+        place = Place(file.as_posix(), record=number)
+        if query not in queries or any(document not in corpus for document in documents):
+            raise place.error(
+                f"query {query!r} or one of its documents is not there; expected both in this file"
+            )
+        yield place, {"query": queries[query], "pos": [corpus[each] for each in documents], "id": query}
 
 
 def _join_waiting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class CheckReport:
         lengths: By kind of text: "query", "positive", "negative", and "longest" for the longest of each example.
         languages: By kind of text, how many texts are of which language; empty if they were not identified.
         problems: By name (see `PROBLEMS`), how many, with messages about the first few.
+        hint: What the files may be read wrongly by; "" if nothing says so.
     """
 
     examples: int = 0
@@ -84,6 +85,7 @@ class CheckReport:
     )
     languages: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     problems: Tally[str, str] = field(default_factory=lambda: Tally(per_reason=_EXAMPLES))
+    hint: str = ""
 
     @property
     def usable(self) -> bool:
@@ -101,6 +103,7 @@ class CheckReport:
             "languages": {kind: dict(counts.most_common()) for kind, counts in self.languages.items()},
             "problems": {name: self.problems[name] for name in PROBLEMS},
             "places": self.problems.examples,
+            **({"hint": self.hint} if self.hint else {}),
         }
 
 
@@ -144,7 +147,12 @@ def check(
         if how.on_skip:
             how.on_skip(place)
 
-    lenient = Reading(how.split, how.positive_from, broken, skipped)
+    values: list[float] = []
+
+    def judged(value: float) -> None:
+        values[:] = [max([value, *values])]
+
+    lenient = replace(how, on_error=broken, on_skip=skipped, on_judged=judged)
     for chunk in chunked(read_examples(sources, lenient), _CHUNK):
         examples = [example for _, example in chunk]
         _measure(examples, report, tokenizer, limits or PairLimits())
@@ -158,6 +166,11 @@ def check(
                 report.languages["positive"][identify(example.pos[0])] += 1
         if progress:
             progress("reading", report.examples, None)
+    if values and values[0] > 1 and how.positive_from <= values[0] / 4:
+        report.hint = (
+            f"passages are judged by up to {values[0]:g}, and from {how.positive_from:g} on they count as positives; "
+            "is that so, or is positive_from to be raised?"
+        )
     return report
 
 

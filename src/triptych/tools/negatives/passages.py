@@ -13,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.beir import is_beir
-from triptych.collections.examples import LABEL, LANGUAGE, LIST, POSITIVE, QUERY, Example
+from triptych.collections.examples import (
+    LABEL,
+    LANGUAGE,
+    LIST,
+    NEGATIVES,
+    POSITIVE,
+    POSITIVES,
+    QUERY,
+    Example,
+)
 from triptych.collections.training import Reading, read_examples
 from triptych.documents import read_documents
 from triptych.errors import DataError
-from triptych.records import Document, Place
+from triptych.records import QUERY_IDS, Document, Place
 from triptych.text import fold
 from triptych.types import Floats
 
@@ -227,17 +236,16 @@ def _digest_of(passages: Sequence[Passage]) -> str:
 
 _READ = {
     *QUERY,
+    *POSITIVES,
     *POSITIVE,
+    *NEGATIVES,
     *LIST,
     *LABEL,
     *LANGUAGE,
-    "pos",
-    "neg",
+    *QUERY_IDS,
     "pos_scores",
     "neg_scores",
-    "prompt",
-    "id",
-    "_id",
+    "messages",
 }
 
 
@@ -307,9 +315,8 @@ def record_of(
             f"{name}_scores": list(map(rounded, part))
             for name, part in zip(("pos", "neg"), scores, strict=True)
         }
-    for name, value in (("prompt", example.prompt), ("lang", example.language)):
-        if value is not None:
-            record[name] = value
+    if example.language is not None:
+        record["lang"] = example.language
     return record | dict(given.extras)
 
 

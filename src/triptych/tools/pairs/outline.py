@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from markdown_it.token import Token
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborNode
 
 from triptych.markup import (
     BLANKS,
@@ -18,6 +18,7 @@ from triptych.markup import (
     front_matter,
     inline_text,
     markdown_parser,
+    parse_html,
     plain_html,
     squeeze,
 )
@@ -66,7 +67,7 @@ def html_outline(html: str) -> Outline:
     The terms of ``dl`` and the summaries of ``details`` are headings of level 7. Questions and answers that a
     page declares for search engines (schema.org's FAQPage) come last. Any text is accepted.
     """
-    root = LexborHTMLParser(html.replace("\0", "")).root
+    root = parse_html(html)
     if root is None:
         return Outline("", ())
     walk = _HtmlWalk()

@@ -77,7 +77,7 @@ def mined_files(
         if str(root) == STDIN:
             raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
         if root.is_dir():
-            for path in walk(root):
+            for path in walk(root, on_skip):
                 if format_of(path) is not None:
                     found.append(MinedFile(path, root))
                 elif on_skip:
