@@ -33,7 +33,7 @@ from triptych.collections.training import Reading, read_examples, read_records, 
 from triptych.errors import DataError, InputError, StorageError
 from triptych.io import sync_folder, write_json
 from triptych.model.tokenizer import TextTokenizer
-from triptych.records import JSONL, PARQUET, Place, files_of
+from triptych.records import JSONL, PARQUET, Place, ending, files_of
 from triptych.train.sampling import Source
 from triptych.types import Progress
 
@@ -266,7 +266,7 @@ def _content_digest(source: DataSource, split: str) -> str:
         return digest.hexdigest()
     for path in _paths(source):
         for file in source_files(path, split):
-            name = file.name if file == path else file.relative_to(path).as_posix()
+            name = ending(file) if file == path else file.relative_to(path).as_posix()
             try:
                 with file.open("rb") as stream:
                     content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
