@@ -164,7 +164,7 @@ def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], lis
         mixed=data.mixed,
     )
     facts = repr([recipe.seed, distributed.size(), [part.digest for part in parts]])
-    old = f"{data.model_dump(mode='json', exclude={'cache'})}|{recipe.seed}|{distributed.size()}|"
+    old = f"{data.model_dump(mode='json', exclude={'cache', 'prompts'})}|{recipe.seed}|{distributed.size()}|"
     old += str([part.name for part in parts])
     return Prepared(
         datasets,
@@ -374,7 +374,8 @@ def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:
     passage = recipe.data.passage_length or most
     _check_length(query, model, "data.query_length")
     _check_length(passage, model, "data.passage_length")
-    return PairLimits(query, passage, model.config.query_prefix, model.config.document_prefix)
+    prefixes = model.config.query_prefix, model.config.document_prefix
+    return PairLimits(query, passage, *prefixes, prompts=recipe.data.prompts)
 
 
 class TextStep(NamedTuple):
