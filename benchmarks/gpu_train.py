@@ -59,7 +59,6 @@ def equal(options: argparse.Namespace) -> None:
         "margin": Objective(false_negative_margin=0.01),
         "narrow": Objective(dense_widths=(16,), multi_widths=(16,)),
         "ranked": Objective(reranker="ranked"),
-        "published": Objective(reranker="published"),
         "listwise": Objective(reranker="listwise"),
     }
     for name, objective in objectives.items():
@@ -153,8 +152,8 @@ def pair_step(
     from triptych.model.packed import Packed
     from triptych.train import gradcache
     from triptych.train.collate import PairBatch
+    from triptych.train.data import text_key
     from triptych.train.distributed import compile_layers
-    from triptych.train.objective import text_keys
     from triptych.train.tasks import encode, pair_losses
 
     device = torch.device(device)
@@ -166,7 +165,13 @@ def pair_step(
     texts = small_texts([5, 9, 4, 17, 6, 30, 8, 12, 3, 21, 7, 11, 19, 41, 64, 5])
     queries, passages = texts[:4], texts[4:]
     passages[3] = passages[0]
-    batch = PairBatch(Packed.of(queries), Packed.of(passages), 3, teacher, text_keys(passages))
+    batch = PairBatch(
+        Packed.of(queries),
+        Packed.of(passages),
+        3,
+        teacher,
+        torch.tensor([text_key(each) for each in passages]),
+    )
 
     def autocast() -> Any:
         return torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
@@ -177,11 +182,12 @@ def pair_step(
     def losses(reps: Any) -> dict[str, Tensor]:
         return pair_losses(objective, reps, batch, 0)
 
-    def one(packed: Packed) -> Any:
-        return encode(model, autocast, packed, objective.heads)
+    def one(part: gradcache.SubBatch) -> Any:
+        with autocast():
+            return encode(model, part, objective.heads)
 
     if at_once:
-        reps = gradcache.join([one(part.batch) for part in parts])
+        reps = gradcache.concat_reps([one(part) for part in parts])
         found = losses(gradcache.take(reps, gradcache.original_order(parts)))
         found["loss"].backward()
     else:
@@ -282,7 +288,9 @@ class Measure:
     profiler: Any = None
     table: str = ""
 
-    def progress(self, done: int, _total: int | None) -> None:
+    def progress(self, stage: str, done: int, _total: int | None) -> None:
+        if stage != "training":
+            return
         self.done = done
         if done == 1:
             self.begin = time.perf_counter()
@@ -375,7 +383,7 @@ def write_texts(folder: Path, options: argparse.Namespace) -> None:
 def stage_speed(
     options: argparse.Namespace, stage: str, compiled: bool, whole: bool, model: Path, folder: Path
 ) -> None:
-    from triptych.train.run import Watcher, run
+    from triptych.train.run import RunCallbacks, run
     from triptych.train.settings import Recipe, validate
 
     device = torch.device(options.device)
@@ -397,8 +405,8 @@ def stage_speed(
         torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
     output = Path(tempfile.mkdtemp(dir=folder))
-    watcher = Watcher(progress=measure.progress, report=measure.lines.append, stop=measure.stop)
-    run("pretrain" if first else "train", recipe, output, watcher=watcher)
+    callbacks = RunCallbacks(progress=measure.progress, on_log=measure.lines.append, should_stop=measure.stop)
+    run("pretrain" if first else "train", recipe, output, callbacks=callbacks)
     last = measure.lines[-1]
     report(
         options,

@@ -63,7 +63,7 @@ def one(stage: str, model: Path, folder: Path, options: argparse.Namespace) -> d
     begin = time.process_time()
     task: Any = (Texts if first else Pairs)(recipe, start.model, start.tokenizer)
     preparing = time.process_time() - begin
-    data = task.datasets if first else task.collate.datasets
+    data = task.data.datasets
     whole = sum(
         len(data[i]) if first else len(data[i].query) + sum(map(len, data[i].passages))
         for i in range(len(data))
@@ -71,7 +71,7 @@ def one(stage: str, model: Path, folder: Path, options: argparse.Namespace) -> d
     task.batch(0)
     begin, tokens = time.process_time(), 0
     for step in range(1, options.steps + 1):
-        tokens += task.tokens(task.batch(step))
+        tokens += task.batch(step).tokens
     spent = time.process_time() - begin
     return {
         "preparing_tokens_per_cpu_second": round(whole / preparing),

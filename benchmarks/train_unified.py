@@ -108,8 +108,13 @@ class Ours:
         device = torch.device(self.options.device)
         batch = PairBatch(Packed.of(queries), Packed.of(passages), self.options.group)
         parts = [part.to(device) for part in gradcache.split(batch.joint(), self.options.sub_batch_tokens)]
+
+        def one(part: gradcache.SubBatch) -> Any:
+            with autocast(self.options):
+                return encode(self.model, part, HEADS)
+
         found = gradcache.backward(
-            lambda packed: encode(self.model, lambda: autocast(self.options), packed, HEADS),
+            one,
             parts,
             lambda reps: pair_losses(Objective(drop_duplicates=False), reps, batch, 0),
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from triptych.train.data import Datasets, PairLimits, PairRow, open_pairs
 
 from .words import WordTokenizer, ids_of, text_of
 
-LIMITS = PairLimits(query_max=8, passage_max=8, query_prefix="query: ", document_prefix="doc: ")
+LIMITS = PairLimits(query_max=8, passage_max=8, query_prefix="query: ", document_prefix="doc: ", prompts=True)
 RICH: list[dict[str, Any]] = [
     {"query": f"q{i}", "pos": [f"p{i}a", f"p{i}b"], "neg": [f"n{i}{letter}" for letter in "vwxyz"]}
     for i in range(6)
@@ -67,6 +68,10 @@ def test_a_prompt_stands_in_place_of_the_prefix_and_limits_cut(tmp_path: Path) -
     ids = collator(datasets(tmp_path, rows))([0], 0)
     assert ids.queries[0].tolist() == [*ids_of("find: a b c d e")[:7], 2]
     assert len(ids.passages[0]) == 8
+    opened = open_pairs(
+        tmp_path / "0.jsonl", WordTokenizer(), replace(LIMITS, prompts=False), cache=tmp_path / "other"
+    )
+    assert text_of(opened[0].query) == "query: a b c d e"
 
 
 def test_choices_depend_on_seed_step_and_row_and_not_on_the_others_in_the_batch(tmp_path: Path) -> None:

@@ -18,9 +18,7 @@ from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError, InputError, StorageError
 from triptych.model.tokenizer import TextTokenizer
 from triptych.train.data import (
-    INFO_FILE,
     READING,
-    ROWS_FILE,
     Datasets,
     PairDataset,
     PairLimits,
@@ -29,6 +27,7 @@ from triptych.train.data import (
     open_pairs,
     open_texts,
 )
+from triptych.train.rows import INFO_FILE, ROWS_FILE
 
 from .words import Words, WordTokenizer, ids_of, text_of
 
@@ -50,8 +49,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def opened(file: Path, tokenizer: WordTokenizer | None = None, **options: Any) -> PairDataset:
-    limits = options.pop("limits", PairLimits(query_max=12, passage_max=20, query_prefix="query: "))
-    options.setdefault("reading", Reading(prompts=True))
+    limits = options.pop(
+        "limits", PairLimits(query_max=12, passage_max=20, query_prefix="query: ", prompts=True)
+    )
     return open_pairs(file, tokenizer or WordTokenizer(), limits, cache=file.parent / "cache", **options)
 
 

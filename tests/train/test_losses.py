@@ -1,3 +1,4 @@
+import doctest
 import math
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_distillation_leaves_dropped_candidates_out_without_making_nan():
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert student.grad[0, 2] == 0
+
+
+def test_the_examples_of_the_docstrings_give_what_they_say():
+    found = doctest.testmod(losses)
+    assert found.failed == 0
+    assert found.attempted >= 7
 
 
 @SMALL

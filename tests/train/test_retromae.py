@@ -3,12 +3,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from triptych.errors import InputError
 from triptych.model import checkpoint as layouts
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.packed import Packed
-from triptych.train.retromae import Alphabet, Masking, RetroMAE, draw, hide, visibility
+from triptych.train.retromae import Alphabet, Masking, RetroMAE, draw, hide, load_mlm_head, visibility
 
 from .made import VOCABULARY, tiny
 
@@ -197,3 +198,46 @@ def test_a_wrong_share_is_refused(wrong):
 def test_whole_words_need_a_tokenizer_that_marks_them():
     with pytest.raises(InputError, match="whole_words"):
         hide(texts_of([5]), Alphabet(3, SPECIAL), Masking(whole_words=True), np.random.default_rng(0))
+
+
+HEADS = {
+    "xlm-roberta": (
+        "lm_head.dense.weight",
+        "lm_head.dense.bias",
+        "lm_head.layer_norm.weight",
+        "lm_head.layer_norm.bias",
+        "lm_head.bias",
+    ),
+    "bert": (
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+        "cls.predictions.transform.LayerNorm.bias",
+        "cls.predictions.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pickle"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_head_for_masked_tokens_begins_as_the_backbones_own(tmp_path, kind, form):
+    model = tiny(tmp_path / "model", kind).model
+    width, vocabulary = 32, model.backbone.get_input_embeddings().num_embeddings  # type: ignore[operator,union-attr]
+    shapes = [(width, width), (width,), (width,), (width,), (vocabulary,)]
+    own = {name: torch.randn(shape) for name, shape in zip(HEADS[kind], shapes, strict=True)}
+    (tmp_path / "base").mkdir()
+    if form == "safetensors":
+        save_file(own, tmp_path / "base" / "model.safetensors")
+    else:
+        torch.save(own, tmp_path / "base" / "pytorch_model.bin")
+    head = load_mlm_head(tmp_path / "base", width, vocabulary)
+    module = RetroMAE(model, head)
+    weight, bias, scale, shift, output = own.values()
+    states = torch.randn(5, width)
+    dense = torch.nn.functional.gelu(states @ weight.T + bias)
+    eps = model.backbone.config.layer_norm_eps  # type: ignore[union-attr]
+    expected = torch.nn.functional.layer_norm(dense, (width,), scale, shift, eps)
+    torch.testing.assert_close(module.transform(states), expected)
+    torch.testing.assert_close(module.bias.detach(), output)
+    assert load_mlm_head(tmp_path / "base", width * 2, vocabulary) is None
+    assert load_mlm_head(tmp_path / "model", width, vocabulary) is None

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import checkpoints
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
 from triptych.model import checkpoint as layouts
@@ -19,7 +21,7 @@ from triptych.train.loop import LexicalCollapse, TrainingFault
 from triptych.train.run import TRAINING, Outcome, RunCallbacks, run
 from triptych.train.settings import read
 
-from .made import tiny_model, write_beir, write_pairs, write_texts
+from .made import tiny_model, write_beir, write_lines, write_pairs, write_texts
 from .test_distributed import spawn
 
 GOLDEN = Path(__file__).parent / "golden_curve.json"
@@ -381,7 +383,7 @@ def in_process(rank: int, port: int, place: str, out: str, more: list[str]) -> N
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
     )
     torch.set_num_threads(1)
-    go(Path(place), Path(out), "train", *more)
+    go(Path(place), Path(out), more[0], *more[1:])
 
 
 @pytest.mark.slow
@@ -400,7 +402,7 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
     if "two heads" in way:
         more.append(f"data.train=[{{path: {place / 'pairs.jsonl'}, heads: [dense, multi]}}]")
     parallel = f"compute.parallel={way.split(',')[0]}"
-    spawn(in_process, str(place), str(tmp_path / "two"), [*more, "data.batch_size=4", parallel])
+    spawn(in_process, str(place), str(tmp_path / "two"), ["train", *more, "data.batch_size=4", parallel])
     go(place, tmp_path / "one", "train", *more)
     # Which rows come together depends on the sampler alone.
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
@@ -408,6 +410,44 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
     left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in left.items():
         torch.testing.assert_close(right[name], tensor, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("stage", ["train", "pretrain"])
+def test_processes_with_unequal_numbers_of_sub_batches_train_as_one_does(place, tmp_path, stage, parallel):
+    model = tiny_model(tmp_path / "still", dropout=0.0)
+    words = [word for word in checkpoints.WORDS if word.isalpha()]
+    draw = random.Random(3)
+    lengths = [1, 25] * 12  # whatever the order, some steps give one process most of the long ones
+    texts = [" ".join(draw.choices(words, k=length)) for length in lengths]
+    name = "pairs.jsonl" if stage == "train" else "texts.jsonl"
+    rows = [{"query": text[:20], "pos": [text], "text": text} for text in texts]
+    write_lines(tmp_path / name, rows)
+    more = [
+        f"model={model}",
+        f"data.train={tmp_path / name}",
+        "data.bounds=[32]",
+        "steps=5",
+        "compute.sub_batch_tokens=40",
+        "optimizer.eps=0.01",
+        "masking.encoder=0.5",
+    ]
+    spawn(
+        in_process,
+        str(place),
+        str(tmp_path / "two"),
+        [stage, *more, "data.batch_size=4", f"compute.parallel={parallel}"],
+    )
+    two = log(tmp_path / "two")
+    assert len(two) == 5
+    if stage == "train":  # what RetroMAE masks is drawn by each process
+        go(place, tmp_path / "one", stage, *more)
+        one = log(tmp_path / "one")
+        assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+        left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
+        for key, tensor in left.items():
+            torch.testing.assert_close(right[key], tensor, rtol=1e-3, atol=2e-4)
 
 
 def test_the_loss_curve_of_50_steps_is_the_golden_one(place, tmp_path):

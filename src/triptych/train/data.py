@@ -13,10 +13,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -30,22 +27,19 @@ from numpy.typing import NDArray
 from triptych.collections.examples import Example, Scores
 from triptych.collections.beir import is_beir
 from triptych.collections.training import Reading, read_examples, read_records, read_texts, source_files
-from triptych.errors import DataError, InputError, StorageError
-from triptych.io import sync_folder, write_json
+from triptych.errors import DataError, InputError
 from triptych.model.tokenizer import TextTokenizer
-from triptych.records import JSONL, PARQUET, Place, files_of
+from triptych.records import JSONL, PARQUET, Place, ending, files_of
+from triptych.train.rows import RowTable, RowWriter, open_or_build
 from triptych.train.sampling import Source
 from triptych.types import Progress
 
-ROWS_FILE = "rows.arrow"
-INFO_FILE = "info.json"
 VERSION = 3
 """Of what is stored; another one prepares all data sets again."""
 
 READING = "reading training data"
 """The stage that `Progress` is called with."""
 
-_MAX_ROWS, _MAX_BYTES = 1024, 16 << 20  # of a record batch
 _CHUNK = 64  # texts that are tokenized together
 _UNCUT = 1 << 30  # a length that cuts nothing
 _VIEWS = 4096  # record batches whose columns are kept at hand; some kilobytes each
@@ -110,143 +104,6 @@ def data_sets(path: Path) -> list[tuple[str, list[Path]]]:
     return [(f"{path.name}/{name}", files) for name, files in groups.items()]
 
 
-# Rows in an Arrow IPC file
-
-
-class RowWriter:
-    """Collects rows into record batches of at most 1,024 rows and about 16 MB.
-
-    Args:
-        sink: An open Arrow IPC writer.
-        schema: Names and types of the columns.
-    """
-
-    def __init__(self, sink: Any, schema: Any) -> None:
-        self._sink, self._schema = sink, schema
-        self._rows: list[Mapping[str, Any]] = []
-        self._bytes = 0
-
-    def add(self, row: Mapping[str, Any], size: int) -> None:
-        """Adds a row of about `size` bytes."""
-        self._rows.append(row)
-        self._bytes += size
-        if len(self._rows) >= _MAX_ROWS or self._bytes >= _MAX_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what was collected."""
-        if self._rows:
-            self._sink.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
-            self._rows, self._bytes = [], 0
-
-
-class RowTable:
-    """The rows of a folder that `open_or_build` made, mapped into memory.
-
-    Args:
-        folder: The folder.
-
-    Attributes:
-        batches: Arrow's record batches: views into the mapped file.
-        info: What the writer said of the rows.
-
-    Raises:
-        DataError: If its files cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            self.info: dict[str, Any] = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-            reader = pa.ipc.open_file(pa.memory_map(str(folder / ROWS_FILE)))
-            self.batches: list[Any] = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (OSError, ValueError) as error:  # Arrow's and JSON's errors are ValueErrors
-            raise DataError(f"this cache of a data set cannot be read: {error}", folder) from error
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def row(self, number: int) -> dict[str, Any]:
-        """Row `number`, from 0."""
-        batch, within = self.locate(number)
-        return cast("dict[str, Any]", self.batches[batch].slice(within, 1).to_pylist()[0])
-
-    def locate(self, number: int) -> tuple[int, int]:
-        """The record batch that has row `number`, and the row's number in it.
-
-        Raises:
-            IndexError: If there is no such row.
-        """
-        if not 0 <= number < len(self):
-            raise IndexError(f"row {number} of {len(self)}")
-        batch = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return batch, number - int(self._starts[batch])
-
-    def numbers(self, name: str) -> NDArray[Any]:
-        """A column of numbers, whole."""
-        return np.concatenate([batch.column(name).to_numpy(zero_copy_only=False) for batch in self.batches])
-
-    def texts(self, name: str) -> list[str | None]:
-        """A column of short texts, whole."""
-        return [text for batch in self.batches for text in batch.column(name).to_pylist()]
-
-
-def open_or_build(folder: Path, schema: Any, write: Callable[[RowWriter], dict[str, Any]]) -> RowTable:
-    """Opens the rows of a folder, or makes them; the folder appears whole or not at all.
-
-    Two processes may do this at the same time: the first to finish wins, and both have the same rows. A folder whose
-    files cannot be read is built again.
-
-    Args:
-        folder: Its name should say all that the rows depend on.
-        schema: Arrow schema of the rows.
-        write: Adds all rows to a writer and returns the `RowTable.info`.
-
-    Raises:
-        StorageError: If the folder cannot be written.
-    """
-    if folder.exists():
-        try:
-            return RowTable(folder)
-        except DataError:
-            shutil.rmtree(folder, ignore_errors=True)
-    with _new_folder(folder) as new:
-        with pa.OSFile(str(new / ROWS_FILE), "wb") as file, pa.ipc.new_file(file, schema) as sink:
-            writer = RowWriter(sink, schema)
-            info = write(writer)
-            writer.flush()
-        write_json(new / INFO_FILE, info)
-    return RowTable(folder)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Generator[Path]:
-    """A temporary folder that takes the name `folder` at the end, unless another one has it by then."""
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        yield temporary
-        with (temporary / ROWS_FILE).open("rb") as file:
-            os.fsync(file.fileno())
-        if not (folder / INFO_FILE).exists():
-            temporary.rename(folder)
-        sync_folder(folder.parent)
-    except StorageError:
-        raise
-    except OSError as error:
-        if (folder / INFO_FILE).exists():  # another process was first
-            return
-        raise StorageError(
-            error.errno,
-            f"{folder}: cannot be written: {error.strerror or error}; data.cache or the variable TRIPTYCH_CACHE "
-            "names another folder",
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _cache_folder(
     kind: str, source: DataSource, tokenizer: TextTokenizer, options: dict[str, Any], cache: Path | None
 ) -> Path:
@@ -266,7 +123,7 @@ def _content_digest(source: DataSource, split: str) -> str:
         return digest.hexdigest()
     for path in _paths(source):
         for file in source_files(path, split):
-            name = file.name if file == path else file.relative_to(path).as_posix()
+            name = ending(file) if file == path else file.relative_to(path).as_posix()
             try:
                 with file.open("rb") as stream:
                     content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -291,18 +148,21 @@ class PairLimits:
     Attributes:
         query_max: Maximum tokens of a query, special ones counted.
         passage_max: Maximum tokens of a passage.
-        query_prefix: Before every query that brings no prompt of its own.
+        query_prefix: Before every query.
         document_prefix: Before every passage.
+        prompts: Whether a query's own prompt, where it has one, stands in the place of the prefix.
     """
 
     query_max: int = 512
     passage_max: int = 8192
     query_prefix: str = ""
     document_prefix: str = ""
+    prompts: bool = False
 
     def query(self, example: Example) -> str:
-        """The query with its prompt or the prefix."""
-        return (self.query_prefix if example.prompt is None else example.prompt) + example.query
+        """The query with the prefix, or with its prompt."""
+        prompt = example.prompt if self.prompts else None
+        return (self.query_prefix if prompt is None else prompt) + example.query
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -359,7 +219,7 @@ class PairDataset:
 
     def __init__(self, table: RowTable, name: str, digest: str) -> None:
         self._table = table
-        self._view = lru_cache(_VIEWS)(lambda batch: _View.of(table.batches[batch]))
+        self._view = lru_cache(_VIEWS)(self._columns)
         self._answers = lru_cache(_VIEWS)(self._find_answers)
         self._keys = table.numbers("key")
         self._repeated = _rows_by_key(self._keys)
@@ -376,6 +236,9 @@ class PairDataset:
     def __getitem__(self, row: int) -> PairRow:
         batch, within = self._table.locate(row)
         return self._view(batch).row(within)
+
+    def _columns(self, batch: int) -> _View:
+        return _View.of(self._table.batches[batch])
 
     def answers(self, row: int) -> frozenset[int]:
         """Keys of all passages that are labelled as positives of a row's query, in whatever row of the data set."""
@@ -535,13 +398,15 @@ def _tokenize(
     rows: list[dict[str, Any]] = []
     for query, example in zip(queries.ids, examples, strict=True):
         own = list(islice(stream, len(example.passages)))
-        scored = example.pos_scores is not None
+        scores = None
+        if example.pos_scores is not None:
+            scores = [*example.pos_scores, *cast(Scores, example.neg_scores)]
         rows.append(
             {
                 "query": query.astype(np.int32),
                 "passages": own,
                 "positives": len(example.pos),
-                "scores": [*example.pos_scores, *cast(Scores, example.neg_scores)] if scored else None,
+                "scores": scores,
                 "id": example.id,
                 "language": example.language,
                 "length": max(map(len, (query, *own))),

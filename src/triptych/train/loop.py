@@ -166,14 +166,14 @@ def _watch_lexical(record: Mapping[str, Any], state: State) -> None:
     active = record.get("lexical_active")
     if active is None:
         return
-    state.lexical_active = active if state.lexical_active is None else state.lexical_active
-    lost = active < 0.01
-    fallen = state.step >= _SETTLED and active < 0.75 * state.lexical_active
+    before = active if state.lexical_active is None else state.lexical_active
+    state.lexical_active = before
+    lost, fallen = active < 0.01, state.step >= _SETTLED and active < 0.75 * before
     if lost or (fallen and not state.lexical_warned):
         state.lexical_warned = True
         warnings.warn(
             f"step {record['step']}: {active:.2%} of the passages' tokens have a lexical weight "
-            f"({state.lexical_active:.2%} at the beginning); a smaller optimizer.lr or optimizer.head_lr, or a larger "
+            f"({before:.2%} at the beginning); a smaller optimizer.lr or optimizer.head_lr, or a larger "
             "weight of the lexical loss (objective.loss_weights), keeps the head alive",
             LexicalCollapse,
             stacklevel=3,

@@ -188,7 +188,7 @@ def known_answers(
                 [False,  True, False]])
     """
     unique, columns = keys.unique(return_inverse=True)
-    places = torch.searchsorted(unique, answers).clamp(max=len(unique) - 1)
+    places = torch.searchsorted(unique, answers.contiguous()).clamp(max=len(unique) - 1)
     present = unique[places] == answers
     member = torch.zeros(count, len(unique), dtype=torch.bool, device=keys.device)
     member[queries[present], places[present]] = True

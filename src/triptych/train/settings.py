@@ -138,6 +138,8 @@ class DataSettings(Settings):
         by_language: Draw from each language of a source as from a source of its own.
         mixed: Let batches mix the sources.
         lines: Every line of a .txt file is a text.
+        prompts: Put a row's `prompt` before its query, in the place of the model's prefix. The published script
+            ignores it, and so does encoding unless the same prefix is given there.
         cache: Folder for prepared data sets.
     """
 
@@ -154,6 +156,7 @@ class DataSettings(Settings):
     by_language: bool = False
     mixed: bool = False
     lines: bool = False
+    prompts: bool = False
     cache: str | None = None
 
     def batches(self, longest: int) -> BatchTable:

@@ -163,8 +163,8 @@ def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], lis
         world_size=distributed.size(),
         mixed=data.mixed,
     )
-    facts = repr([recipe.seed, distributed.size(), [(part.name, part.digest) for part in parts]])
-    old = f"{data.model_dump(mode='json', exclude={'cache'})}|{recipe.seed}|{distributed.size()}|"
+    facts = repr([recipe.seed, distributed.size(), [part.digest for part in parts]])
+    old = f"{data.model_dump(mode='json', exclude={'cache', 'prompts'})}|{recipe.seed}|{distributed.size()}|"
     old += str([part.name for part in parts])
     return Prepared(
         datasets,
@@ -282,15 +282,9 @@ class Pairs:
         return []
 
     def forward(self, model: Callable[..., Reps], part: SubBatch, totals: Sequence[int]) -> Reps:
-        """The representations of a sub-batch.
-
-        On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
-        """
+        """See `Task`."""
         del totals
-        reps = model(part.batch, self.objective.heads)
-        if reps.multi is None or not torch.is_autocast_enabled("cuda"):
-            return reps
-        return replace(reps, multi=reps.multi.bfloat16())
+        return encode(model, part, self.objective.heads)
 
     def loss(self, outputs: Reps, batch: PairStep, step: int) -> dict[str, Tensor]:
         """See `Task`."""
@@ -306,6 +300,17 @@ class Pairs:
         for head, module in own.items():
             if module is not None and head not in batch.objective.heads:
                 yield from module.parameters()
+
+
+def encode(model: Callable[..., Reps], part: SubBatch, heads: Sequence[Head]) -> Reps:
+    """The representations of a sub-batch.
+
+    On a GPU that computes in bfloat16 the token vectors are that too: their products are most of the losses' work.
+    """
+    reps = model(part.batch, heads)
+    if reps.multi is None or not torch.is_autocast_enabled("cuda"):
+        return reps
+    return replace(reps, multi=reps.multi.bfloat16())
 
 
 def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -> dict[str, Tensor]:
@@ -369,7 +374,8 @@ def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:
     passage = recipe.data.passage_length or most
     _check_length(query, model, "data.query_length")
     _check_length(passage, model, "data.passage_length")
-    return PairLimits(query, passage, model.config.query_prefix, model.config.document_prefix)
+    prefixes = model.config.query_prefix, model.config.document_prefix
+    return PairLimits(query, passage, *prefixes, prompts=recipe.data.prompts)
 
 
 class TextStep(NamedTuple):
