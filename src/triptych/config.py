@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from triptych.errors import InputError
 
@@ -35,6 +37,59 @@ def unknown_key(key: str, known: Collection[str], where: str) -> InputError:
     near = get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
     return InputError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def check_value(value: Any, hint: Any, where: str) -> None:
+    """Checks that a value has a type.
+
+    Args:
+        value: Whole numbers are floats too, truth values are no numbers, NaN is none either.
+        hint: The type, such as ``int | None``.
+        where: Function and argument, for the message.
+
+    Raises:
+        InputError: If it has another type.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
+        value = value.item()
+    is_nan = isinstance(value, float) and value != value
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    good = not is_nan and any(_fits(value, kind) for kind in kinds)
+    if not good:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
+        raise InputError(f"{where} is {value!r:.60}; expected {expected}")
+
+
+def check_types(settings: Any) -> None:
+    """Checks that each field of a dataclass has a value of its declared type; called from ``__post_init__``.
+
+    Raises:
+        InputError: Naming the field, the value and the type.
+    """
+    for name, hint in _hints(type(settings)).items():
+        check_value(getattr(settings, name), hint, f"{type(settings).__name__}: {name}")
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(cls).items() if name in {f.name for f in fields(cls)}}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if is_dataclass(kind):
+        return isinstance(value, cast("type[Any]", kind))
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 @dataclass(frozen=True, slots=True)

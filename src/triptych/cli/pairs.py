@@ -92,6 +92,7 @@ def pairs(
     """
     from triptych.cli.failures import say
     from triptych.cli.show import emit, stdout
+    from triptych.text import is_utf8, printable
     from triptych.tools.pairs.base import Limits
     from triptych.tools.pairs.kinds import KINDS
     from triptych.tools.pairs.pipeline import mine_pairs
@@ -120,10 +121,13 @@ def pairs(
             on_skip=skipped.append,
             progress=progress,
         )
-    if skipped:
-        say(
-            f"skipped {len(skipped)} files whose ending is not known ({', '.join(p.name for p in skipped[:3])})"
-        )
+    named = [path for path in skipped if is_utf8(path) and path.is_file()]
+    for what, paths in (
+        ("files whose ending is not known", named),
+        ("files whose name is not UTF-8, pipes or devices", [path for path in skipped if path not in named]),
+    ):
+        if paths:
+            say(f"skipped {len(paths)} {what} ({', '.join(printable(path.name) for path in paths[:3])})")
     picture = _picture(mined, plot)
     if as_json:
         emit({"pairs": str(mined.pairs), **summary(mined.counts)})

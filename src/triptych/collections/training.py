@@ -11,7 +11,7 @@ from triptych.collections.beir import beir_tables, is_beir
 from triptych.collections.examples import LANGUAGE, Example, Judged, join_judged, make_example, parse_record
 from triptych.collections.files import Files
 from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
-from triptych.errors import DataError
+from triptych.errors import DataError, InputError
 from triptych.io import STDIN, open_source, read_lines, read_text
 from triptych.records import JSONL, PARQUET, Fields, Place, ending, files_of, parsed, places_of, to_document
 
@@ -96,8 +96,19 @@ def read_texts(sources: Path | str | Iterable[Path | str], *, lines: bool = Fals
 
 
 def source_paths(sources: Path | str | Iterable[Path | str]) -> list[Path]:
-    """One or several paths as a list."""
-    return [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
+    """One or several paths as a list.
+
+    Raises:
+        InputError: For anything else.
+    """
+    paths: Iterable[object] = [sources] if isinstance(sources, str | Path) else sources
+    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"sources: got {sources!r:.60}; expected a path, or several")
+    listed = list(paths)
+    for path in listed:
+        if not isinstance(path, str | Path):
+            raise InputError(f"sources: got {path!r:.60} among them; expected paths")
+    return [Path(path) for path in listed if isinstance(path, str | Path)]
 
 
 def source_files(sources: Path | str | Iterable[Path | str], split: str = "train") -> list[Path]:

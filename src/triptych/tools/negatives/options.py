@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from triptych.config import check_types, check_value
 from triptych.errors import InputError
 from triptych.types import HEADS, Head, HeadWeights, check_heads
 
@@ -36,6 +37,7 @@ class Margin:
     absolute: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.relative is not None and not 0 < self.relative < math.inf:
             raise InputError(
                 f"margin: got the share {self.relative}; expected a number above 0, such as 0.95"
@@ -57,6 +59,7 @@ class Margin:
         Raises:
             InputError: For anything else.
         """
+        check_value(text, str, "margin")
         values: dict[str, float | None] = {"relative": None, "absolute": None}
         try:
             for part in [] if text.strip() == "none" else text.split(","):
@@ -93,10 +96,13 @@ class SearchOptions:
     passage_length: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.ranking not in RANKINGS:
             raise InputError(f"search: got {self.ranking!r}; expected one of {', '.join(RANKINGS)}")
-        if self.candidates < 1:
-            raise InputError(f"candidates: got {self.candidates}; expected at least 1")
+        for name in ("candidates", "query_length", "passage_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: got {value}; expected at least 1")
         if self.routes is not None:
             check_heads(self.routes, "routes")
 
@@ -119,6 +125,9 @@ class FilterOptions:
     article: bool = True
     translation: bool = True
     rerank_margin: Margin = field(default_factory=Margin)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,7 @@ class MiningOptions:
     block: int = 512
 
     def __post_init__(self) -> None:
+        check_types(self)
         first, last = self.ranks
         if not 1 <= first <= last:
             raise InputError(f"ranks: got {first}:{last}; expected FIRST:LAST with 1 ≤ FIRST ≤ LAST")

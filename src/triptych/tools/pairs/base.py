@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
+from triptych.config import check_types
 from triptych.errors import InputError
 from triptych.records import Place
 from triptych.text import digest
@@ -287,6 +288,7 @@ class Limits:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("passage_chars", "document_chars", "neighbours", "keywords", "links", "language_pairs"):
             if getattr(self, name) < 1:
                 raise InputError(f"Limits: got {name} {getattr(self, name)}; expected at least 1")

@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.config import check_types
 from triptych.encode.encoder import Encoder, TruncationWarning
 from triptych.errors import InputError
 from triptych.text import LanguageCheck, digest, fold, letters, units, word_chars
@@ -41,6 +42,9 @@ class Thresholds:
         digits: Greatest share of digits among letters and digits, on each side.
         overlap: From which share of common words on two sides are copies of each other: words that both have,
             over the words of the longer side.
+
+    Raises:
+        InputError: For numbers below 0, shares that are not from 0 to 1, or a ratio below 1.
     """
 
     query_letters: int = 3
@@ -51,6 +55,19 @@ class Thresholds:
     letters: float = 0.6
     digits: float = 0.4
     overlap: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("query_letters", "query_chars", "passage_letters", "sentence_letters"):
+            if getattr(self, name) < 0:
+                raise InputError(f"thresholds: got {name} {getattr(self, name)}; expected 0 or more")
+        for name in ("letters", "digits", "overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"thresholds: got {name} {getattr(self, name)}; expected a share from 0 to 1"
+                )
+        if self.ratio < 1:
+            raise InputError(f"thresholds: got ratio {self.ratio}; expected at least 1")
 
 
 def long_enough(pair: Pair, limits: Thresholds) -> bool:
@@ -156,6 +173,7 @@ class Consistency:
     sample: int = 256
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 1 <= self.top < self.sample:
             raise InputError(f"consistency: got top {self.top} of {self.sample}; expected 1 ≤ top < sample")
 

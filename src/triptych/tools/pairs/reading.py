@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
+from triptych.collections.training import source_paths
+from triptych.config import check_types
 from triptych.documents import format_of, walk
 from triptych.errors import DataError
 from triptych.io import STDIN, Source, open_source, read_lines, read_text
@@ -23,7 +25,7 @@ from triptych.records import (
     to_document,
     tsv_rows,
 )
-from triptych.text import is_code, is_path_code
+from triptych.text import is_code, is_path_code, is_utf8, printable
 from triptych.tools.pairs.base import Link, Minable, StructuredDocument, Translations, parse
 from triptych.tools.pairs.outline import Outline, html_outline, markdown_outline, text_outline
 
@@ -56,6 +58,9 @@ class Origin:
     licence: str = ""
     languages_in_paths: bool = False
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
 
 def mined_files(
     sources: Path | str | Iterable[Path | str], on_skip: Callable[[Path], None] | None = None
@@ -64,26 +69,33 @@ def mined_files(
 
     Args:
         sources: Files and folders.
-        on_skip: Called with each file of a folder whose ending is not known; such a file named in `sources` is
-            an error instead.
+        on_skip: Called with each file of a folder whose ending is not known, whose name is not UTF-8, or that is a
+            pipe or device; such a file named in `sources` is an error instead.
 
     Raises:
         DataError: For a path that is not there, an unknown ending, or standard input, which cannot be read anew
             when a run resumes.
     """
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    given = source_paths(sources)
     found: list[MinedFile] = []
-    for root in map(Path, given):
+    for root in given:
         if str(root) == STDIN:
             raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
+        if not is_utf8(root):
+            message = "the name is not UTF-8; expected one that can stand in records"
+            raise DataError(message, printable(root))
         if root.is_dir():
             for path in walk(root):
-                if format_of(path) is not None:
+                if format_of(path) is not None and path.is_file() and is_utf8(path):
                     found.append(MinedFile(path, root))
                 elif on_skip:
                     on_skip(path)
         elif not root.exists():
             raise DataError("no such file or folder", root)
+        elif not root.is_file():
+            raise DataError(
+                "is a pipe or device, which cannot be read twice; expected a file or folder", root
+            )
         elif format_of(root) is None:
             raise DataError(
                 "unknown ending; expected .jsonl .tsv .csv .md .html .txt (or .gz, .zst after it)", root

@@ -9,8 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from triptych.config import unknown_key
+from triptych.config import check_types, check_value, unknown_key
 from triptych.errors import DataError, InputError
+from triptych.text import is_utf8, printable
 from triptych.tools.pairs.base import Limits
 from triptych.tools.pairs.duplicates import SHORTEST, WORDS
 from triptych.tools.pairs.filters import Consistency, Thresholds
@@ -59,6 +60,7 @@ class Settings:
     parts: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_kinds(self.kinds)
         unknown = next((name for name in self.filters if name not in FILTERS), None)
         if unknown is not None:
@@ -67,6 +69,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name}: got {value}; expected at least {least}")
+        for name in (*self.against, self.origin.source, self.origin.lang, self.origin.licence):
+            if not is_utf8(name):
+                raise InputError(f"settings: got {printable(name)}; expected a name in UTF-8")
         if not 0 < self.near <= 1:
             raise InputError(f"near: got {self.near}; expected a number above 0 and up to 1")
 
@@ -81,6 +86,7 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: For an unknown name (the nearest is named), a value of another type, or one out of range.
     """
+    check_value(changes, Mapping[str, Any], "settings: changes")
     for name, value in changes.items():
         groups: dict[str, Any] = asdict(settings)
         known = {key: old for key, old in groups.items() if not isinstance(old, dict | tuple)}

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
+from triptych.config import check_types
 from triptych.errors import DataError, EndpointError, InputError, StorageError
 from triptych.tools.synthesize.client import (
     NO_TOKENS,
@@ -124,6 +125,7 @@ class Prices:
     output: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.input < 0 or self.output < 0:
             raise InputError(f"prices: got {self.input} and {self.output}; expected 0 or more")
 
@@ -157,6 +159,7 @@ class Budget:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.money is not None and not (self.prices.input or self.prices.output):
             raise InputError(
                 "budget: got a limit in money without prices; expected the prices of a million tokens"
@@ -221,6 +224,7 @@ class Patience:
     concurrency: int = 8
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.attempts < 1 or self.concurrency < 1:
             raise InputError(
                 f"patience: got {self.attempts} attempts, {self.concurrency} at once; expected 1 or more"

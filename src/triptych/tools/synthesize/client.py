@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from triptych.config import check_types
 from triptych.errors import EndpointError, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Endpoint:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.base_url.startswith(("http://", "https://")):
             raise InputError(f"base_url: got {self.base_url!r}; expected an address such as https://host/v1")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
+from triptych.config import check_types
 from triptych.errors import InputError
 from triptych.text import size
 
@@ -53,6 +54,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 < self.min_passage <= self.max_passage:
             raise InputError(
                 f"passages: got sizes from {self.min_passage} to {self.max_passage}; expected 0 < least ≤ most"

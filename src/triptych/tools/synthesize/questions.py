@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from triptych.config import check_types
 from triptych.errors import DataError, InputError
 from triptych.text import Rank, gram_size, primary, size, units
 
@@ -154,6 +155,7 @@ class QuestionLimits:
     check_language: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 < self.min_size <= self.max_size:
             raise InputError(
                 f"questions: got sizes from {self.min_size} to {self.max_size}; expected 0 < least ≤ most"

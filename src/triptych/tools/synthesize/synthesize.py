@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from triptych.config import check_types, check_value
 from triptych.errors import DataError, InputError
 from triptych.io import json_lines
 from triptych.records import Document
@@ -54,6 +55,7 @@ class QuestionRecipe:
     depth: int = 10
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.depth < 1:
             raise InputError(f"depth: got {self.depth}; expected 1 or more")
 
@@ -149,7 +151,11 @@ class Synthesis:
 
 
 def synthesize(
-    work: Synthesis, out: Path, answers: Path, budget: Budget | None = None, progress: Progress | None = None
+    work: Synthesis,
+    out: Path | str,
+    answers: Path | str,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
 ) -> SynthesisReport:
     """Asks for what is not answered yet, checks all answers, and writes examples in the documents' order.
 
@@ -170,6 +176,7 @@ def synthesize(
         StorageError: If a file cannot be written.
         MissingExtra: If httpx or py3langid are needed and not installed.
     """
+    out, answers = _paths(work, out, answers)
     report = SynthesisReport(budget=budget or Budget())
     rank = ranker(normalize=False) if work.recipe.limits.check_language or not work.recipe.language else None
     with Answers(answers) as known:
@@ -188,7 +195,7 @@ def synthesize(
     return report
 
 
-def plan(work: Synthesis, answers: Path) -> SynthesisReport:
+def plan(work: Synthesis, answers: Path | str) -> SynthesisReport:
     """What `synthesize` would do, without asking anybody.
 
     Returns:
@@ -197,12 +204,21 @@ def plan(work: Synthesis, answers: Path) -> SynthesisReport:
     Raises:
         DataError: For documents that cannot be read.
     """
+    _, answers = _paths(work, Path(), answers)
     report = SynthesisReport()
     rank = None if work.recipe.language else ranker(normalize=False)
     with Answers(answers if answers.exists() else Path(":memory:")) as known:
         for request in _unknown(work, rank, known, report):
             report.budget.in_flight += work.endpoint.upper_bound(request.messages)
     return report
+
+
+def _paths(work: Synthesis, out: Path | str, answers: Path | str) -> tuple[Path, Path]:
+    check_value(work, Synthesis, "synthesize: work")
+    check_value(work.read, Callable[[], Iterator[Document]], "synthesize: read")
+    check_value(out, Path | str, "synthesize: out")
+    check_value(answers, Path | str, "synthesize: answers")
+    return Path(out), Path(answers)
 
 
 def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
