@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -40,49 +41,57 @@ def unknown_key(key: str, known: Collection[str], where: str) -> InputError:
 
 
 def check_value(value: Any, hint: Any, where: str) -> None:
-    """Checks that a value has a type.
+    """Checks that a value has a type and lies in its range.
 
     Args:
         value: Whole numbers are floats too, truth values are no numbers, NaN is none either.
-        hint: The type, such as ``int | None``.
+        hint: The type, such as ``int | None`` or ``Annotated[int, Ge(1)]``.
         where: Function and argument, for the message.
 
     Raises:
-        InputError: If it has another type.
+        InputError: If it has another type, or is out of range.
     """
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
         value = value.item()
-    is_nan = isinstance(value, float) and value != value
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    good = not is_nan and any(_fits(value, kind) for kind in kinds)
-    if not good:
-        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
-        raise InputError(f"{where} is {value!r:.60}; expected {expected}")
+    problems = [_problem(value, kind) for kind in _kinds(hint)]
+    if all(problems):
+        raise InputError(f"{where}: got {value!r:.60}; expected {' or '.join(map(str, problems))}")
 
 
 def check_types(settings: Any) -> None:
-    """Checks that each field of a dataclass has a value of its declared type; called from ``__post_init__``.
+    """Checks that each field of a dataclass fits its declared type and range; called from ``__post_init__``.
 
     Raises:
-        InputError: Naming the field, the value and the type.
+        InputError: Naming the field, the value and what was expected.
     """
     for name, hint in _hints(type(settings)).items():
-        check_value(getattr(settings, name), hint, f"{type(settings).__name__}: {name}")
+        check_value(getattr(settings, name), hint, f"{type(settings).__name__}.{name}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _problem(value: Any, kind: Any) -> str | None:
+    """What is expected in the place of a value that does not fit a type; None if it does."""
+    if is_dataclass(kind):
+        return None if isinstance(value, cast("type[Any]", kind)) else cast("type[Any]", kind).__name__
+    if isinstance(value, float) and value != value:
+        return "a number"
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValueError as error:
+        message: str = cast(Any, error).errors()[0]["msg"]
+        return re.sub("^Input should be (a valid )?", "", message).replace(
+            "greater than or equal to", "at least"
+        )
+    return None
 
 
 @cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    return {name: hint for name, hint in get_type_hints(cls).items() if name in {f.name for f in fields(cls)}}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if is_dataclass(kind):
-        return isinstance(value, cast("type[Any]", kind))
-    try:
-        _adapter(kind).validate_python(value, strict=True)
-    except ValueError:
-        return False
-    return True
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 @cache

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from triptych.config import check_types, check_value
 from triptych.encode.encoder import Encoder
@@ -70,8 +70,6 @@ class MiningInputs:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.engine not in get_args(EngineName):
-            raise InputError(f"engine: got {self.engine!r}; expected exact or index")
         if self.index is not None and self.engine != "index":
             raise InputError(
                 "index: got a place for it, but the engine is 'exact'; expected the engine 'index'"

@@ -6,10 +6,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+
+from annotated_types import Ge
 
 from triptych.config import check_types
-from triptych.errors import InputError
 from triptych.records import Place
 from triptych.text import digest
 
@@ -260,6 +261,7 @@ def pair_record(pair: Pair) -> dict[str, Any]:
 
 
 _T = TypeVar("_T")
+Count: TypeAlias = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,19 +281,16 @@ class Limits:
         InputError: For a limit below 1.
     """
 
-    passage_chars: int = 3000
-    document_chars: int = 30_000
-    neighbours: int = 4
-    keywords: int = 8
-    links: int = 8
-    language_pairs: int = 4
+    passage_chars: Count = 3000
+    document_chars: Count = 30_000
+    neighbours: Count = 4
+    keywords: Count = 8
+    links: Count = 8
+    language_pairs: Count = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("passage_chars", "document_chars", "neighbours", "keywords", "links", "language_pairs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Limits: got {name} {getattr(self, name)}; expected at least 1")
 
 
 def sample(

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias, cast
+from typing import Annotated, TypeAlias, cast
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from triptych.config import check_types
@@ -25,6 +26,7 @@ from triptych.tools.pairs.base import Pair
 from triptych.tools.pairs.kinds import TRANSLATED
 from triptych.tools.pairs.report import Filter
 
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 _TERMS = frozenset(("term-translation",))
 
 
@@ -47,27 +49,17 @@ class Thresholds:
         InputError: For numbers below 0, shares that are not from 0 to 1, or a ratio below 1.
     """
 
-    query_letters: int = 3
-    query_chars: int = 300
-    passage_letters: int = 50
-    sentence_letters: int = 6
-    ratio: float = 3.0
-    letters: float = 0.6
-    digits: float = 0.4
-    overlap: float = 0.8
+    query_letters: Annotated[int, Ge(0)] = 3
+    query_chars: Annotated[int, Ge(0)] = 300
+    passage_letters: Annotated[int, Ge(0)] = 50
+    sentence_letters: Annotated[int, Ge(0)] = 6
+    ratio: Annotated[float, Ge(1)] = 3.0
+    letters: Share = 0.6
+    digits: Share = 0.4
+    overlap: Share = 0.8
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("query_letters", "query_chars", "passage_letters", "sentence_letters"):
-            if getattr(self, name) < 0:
-                raise InputError(f"thresholds: got {name} {getattr(self, name)}; expected 0 or more")
-        for name in ("letters", "digits", "overlap"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"thresholds: got {name} {getattr(self, name)}; expected a share from 0 to 1"
-                )
-        if self.ratio < 1:
-            raise InputError(f"thresholds: got ratio {self.ratio}; expected at least 1")
 
 
 def long_enough(pair: Pair, limits: Thresholds) -> bool:
@@ -169,12 +161,12 @@ class Consistency:
         InputError: Unless 1 ≤ top < sample.
     """
 
-    top: int = 3
+    top: Annotated[int, Ge(1)] = 3
     sample: int = 256
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 1 <= self.top < self.sample:
+        if self.top >= self.sample:
             raise InputError(f"consistency: got top {self.top} of {self.sample}; expected 1 ≤ top < sample")
 
 

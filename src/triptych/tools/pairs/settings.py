@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
 
 from triptych.config import check_types, check_value, unknown_key
 from triptych.errors import DataError, InputError
@@ -53,11 +55,11 @@ class Settings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     origin: Origin = field(default_factory=Origin)
     against: tuple[str, ...] = ()
-    words: int = WORDS
-    recurring: int = 10
-    near: float = 0.8
+    words: Annotated[int, Ge(SHORTEST)] = WORDS
+    recurring: Annotated[int, Ge(2)] = 10
+    near: Annotated[float, Gt(0), Le(1)] = 0.8
     consistency: Consistency = field(default_factory=Consistency)
-    parts: int | None = None
+    parts: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -65,15 +67,9 @@ class Settings:
         unknown = next((name for name in self.filters if name not in FILTERS), None)
         if unknown is not None:
             raise InputError(f"filters: got {unknown!r}; expected some of {', '.join(FILTERS)}")
-        for name, least in (("words", SHORTEST), ("recurring", 2), ("parts", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: got {value}; expected at least {least}")
         for name in (*self.against, self.origin.source, self.origin.lang, self.origin.licence):
             if not is_utf8(name):
                 raise InputError(f"settings: got {printable(name)}; expected a name in UTF-8")
-        if not 0 < self.near <= 1:
-            raise InputError(f"near: got {self.near}; expected a number above 0 and up to 1")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

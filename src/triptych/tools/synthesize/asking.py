@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Annotated, Any, NamedTuple, Self, cast
+
+from annotated_types import Ge, Gt, Lt
 
 from triptych.config import check_types
 from triptych.errors import DataError, EndpointError, InputError, StorageError
@@ -121,13 +124,11 @@ class Answers:
 class Prices:
     """Prices per million tokens, in any one currency."""
 
-    input: float = 0.0
-    output: float = 0.0
+    input: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
+    output: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.input < 0 or self.output < 0:
-            raise InputError(f"prices: got {self.input} and {self.output}; expected 0 or more")
 
     def of(self, tokens: Tokens) -> float:
         """The price of tokens."""
@@ -151,8 +152,8 @@ class Budget:
     """
 
     prices: Prices = field(default_factory=Prices)
-    money: float | None = None
-    tokens: int | None = None
+    money: Annotated[float, Gt(0)] | None = None
+    tokens: Annotated[int, Gt(0)] | None = None
     spent: Tokens = NO_TOKENS
     lost: Tokens = NO_TOKENS
     in_flight: Tokens = NO_TOKENS
@@ -164,9 +165,6 @@ class Budget:
             raise InputError(
                 "budget: got a limit in money without prices; expected the prices of a million tokens"
             )
-        for name, value in (("money", self.money), ("tokens", self.tokens)):
-            if value is not None and value <= 0:
-                raise InputError(f"budget: got {name} {value}; expected more than 0")
 
     @property
     def cost(self) -> float:
@@ -217,18 +215,14 @@ class Patience:
         concurrency: Maximum number of requests in flight.
     """
 
-    attempts: int = 6
-    base: float = 1.0
-    cap: float = 60.0
-    max_asked: float = 300.0
-    concurrency: int = 8
+    attempts: Annotated[int, Ge(1)] = 6
+    base: Annotated[float, Ge(0)] = 1.0
+    cap: Annotated[float, Ge(0)] = 60.0
+    max_asked: Annotated[float, Ge(0)] = 300.0
+    concurrency: Annotated[int, Ge(1)] = 8
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.attempts < 1 or self.concurrency < 1:
-            raise InputError(
-                f"patience: got {self.attempts} attempts, {self.concurrency} at once; expected 1 or more"
-            )
 
     def wait(self, failures: int, after: float | None, rng: random.Random) -> float:
         """Seconds before the next attempt, after so many failures (from 1)."""

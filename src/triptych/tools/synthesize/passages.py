@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from annotated_types import Ge
 
 from triptych.config import check_types
 from triptych.errors import InputError
@@ -50,7 +52,7 @@ class Sampling:
     min_document: int = 2000
     min_passage: int = 300
     max_passage: int = 2000
-    per_document: int = 1
+    per_document: Annotated[int, Ge(1)] = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,8 +61,6 @@ class Sampling:
             raise InputError(
                 f"passages: got sizes from {self.min_passage} to {self.max_passage}; expected 0 < least ≤ most"
             )
-        if self.per_document < 1:
-            raise InputError(f"per_document: got {self.per_document}; expected 1 or more")
 
 
 class Span(NamedTuple):

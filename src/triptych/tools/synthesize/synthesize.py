@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Ge
 
 from triptych.config import check_types, check_value
-from triptych.errors import DataError, InputError
+from triptych.errors import DataError
 from triptych.io import json_lines
 from triptych.records import Document
 from triptych.text import Rank, fold, ranker, size
@@ -52,12 +54,10 @@ class QuestionRecipe:
     limits: QuestionLimits = field(default_factory=QuestionLimits)
     language: str | None = None
     prompts: Path | None = None
-    depth: int = 10
+    depth: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.depth < 1:
-            raise InputError(f"depth: got {self.depth}; expected 1 or more")
 
 
 class Drawn(NamedTuple):
