@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -81,10 +80,9 @@ def _problem(value: Any, kind: Any) -> str | None:
     try:
         _adapter(kind).validate_python(value, strict=True)
     except ValueError as error:
-        message: str = cast(Any, error).errors()[0]["msg"]
-        return re.sub("^Input should be (a valid )?", "", message).replace(
-            "greater than or equal to", "at least"
-        )
+        message: str = cast(Any, error).errors()[0]["msg"].removeprefix("Input should be ")
+        message = message.removeprefix("a valid ").replace("greater than or equal to", "at least")
+        return f"a number {message}" if message.startswith(("at ", "greater ", "less ")) else message
     return None
 
 

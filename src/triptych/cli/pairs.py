@@ -62,9 +62,10 @@ def pairs(
             "--language", help="Language of documents that do not say theirs; by default identified."
         ),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", help="Licence of texts that do not say theirs.")
+    license: Annotated[
+        str | None, typer.Option("--license", help="License of texts that do not say theirs.")
     ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", hidden=True)] = None,
     languages_in_paths: Annotated[
         bool,
         typer.Option("--languages-in-paths", help="guide/de/pot.md and guide/fr/pot.md are translations."),
@@ -104,7 +105,7 @@ def pairs(
         kinds=_names(kinds, KINDS),
         filters=_names(filters, FILTERS),
         limits=Limits(seed=seed),
-        origin=Origin(source or "", language or "", licence or "", languages_in_paths),
+        origin=Origin(source or "", language or "", license or licence or "", languages_in_paths),
         against=tuple(against or ()),
     )
     how = with_changes(how, o.parse_pairs(settings or [], "--set"))

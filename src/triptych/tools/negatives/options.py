@@ -62,12 +62,12 @@ class Margin:
                 name = "relative" if part.strip().endswith("%") else "absolute"
                 number = float(part.strip().removesuffix("%"))
                 values[name] = number / 100 if name == "relative" else number
+            return cls(**values)
         except ValueError:
             raise InputError(
                 f"margin: got {text!r}; expected a share of the positive's score (95%), a distance to it (0.05), "
                 "both (95%,0.05), or none"
             ) from None
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,14 +48,14 @@ class Origin:
     Attributes:
         source: Name of the collection; by default the name of the folder or file that was given.
         lang: Their language; by default it is told by the path, the file, or the text itself.
-        licence: Of the text.
+        license: Of the text.
         languages_in_paths: A folder or a next-to-last ending that is a language code says the language and is
             left out of the key: ``guide/de/pot.md`` and ``guide/fr/pot.md``, or ``pot.de.md``, are translations.
     """
 
     source: str = ""
     lang: str = ""
-    licence: str = ""
+    license: str = ""
     languages_in_paths: bool = False
 
     def __post_init__(self) -> None:
@@ -145,13 +145,13 @@ def _of_file(outline: Outline, file: MinedFile, how: Origin) -> StructuredDocume
         keywords=outline.keywords,
         description=outline.description,
         links=tuple(_inner_links(outline.links, key, how)),
-        licence=how.licence,
+        license=how.license,
         aligned=False,
     )
 
 
 def _of_record(record: Mapping[str, Any], place: Place, file: MinedFile, how: Origin) -> Minable:
-    defaults = {"source": _source(file, how), "lang": how.lang, "licence": how.licence}
+    defaults = {"source": _source(file, how), "lang": how.lang, "license": how.license}
     if "blocks" in record or "translations" in record:
         return parse(defaults | dict(record), place)
     if "translation" in record:
@@ -171,7 +171,7 @@ def _record_of_text(record: dict[str, Any], place: Place) -> dict[str, Any]:
         "links": record.get("links"),
         "aligned": False,
     }
-    named |= {name: record[name] for name in ("source", "licence") if record.get(name)}
+    named |= {name: record[name] for name in ("source", "license", "licence") if record.get(name)}
     lang = record.get("lang") or record.get("language")
     if lang:
         named["lang"] = lang
@@ -224,7 +224,7 @@ def _table(source: Source, is_csv: bool, file: MinedFile, how: Origin) -> Iterat
                 f"got {len(cells)} columns; expected {len(languages)}, as in the header", source.name, number
             )
         texts = {lang: (cell,) for lang, cell in zip(languages, cells, strict=True) if cell.strip()}
-        yield Translations(_source(file, how), str(number), "sentence", texts, how.licence)
+        yield Translations(_source(file, how), str(number), "sentence", texts, how.license)
 
 
 def _source(file: MinedFile, how: Origin) -> str:

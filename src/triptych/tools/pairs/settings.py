@@ -67,7 +67,7 @@ class Settings:
         unknown = next((name for name in self.filters if name not in FILTERS), None)
         if unknown is not None:
             raise InputError(f"filters: got {unknown!r}; expected some of {', '.join(FILTERS)}")
-        for name in (*self.against, self.origin.source, self.origin.lang, self.origin.licence):
+        for name in (*self.against, self.origin.source, self.origin.lang, self.origin.license):
             if not is_utf8(name):
                 raise InputError(f"settings: got {printable(name)}; expected a name in UTF-8")
 

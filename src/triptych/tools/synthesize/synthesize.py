@@ -334,14 +334,14 @@ def _example(each: Drawn, question: str, model: str) -> dict[str, Any]:
     document, span = each.document, each.span
     source = {"dataset": "synthetic", "model": model, "prompt": each.prompt, "document": document.id}
     source |= {"passage": [span.start, span.start + len(span.text)]}
-    licence = document.metadata.get("licence", document.metadata.get("license"))
+    license = document.metadata.get("license", document.metadata.get("licence"))
     return {
         "query": question,
         "pos": [document.content],
         "neg": [],
         "id": f"{document.id}#{span.start}",
         "lang": each.language,
-        "source": source if licence is None else {**source, "licence": licence},
+        "source": source if license is None else {**source, "license": license},
     }
 
 
