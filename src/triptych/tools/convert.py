@@ -39,7 +39,7 @@ class ConversionReport:
     """
 
     dataset: str
-    split: str
+    split: str | None
     license: str | None
     examples: int = 0
     positives: int = 0

@@ -304,8 +304,8 @@ def sample(
     """At most `most` of the items, in their order; the choice is a function of the seed and the document."""
     if len(items) <= most:
         return items
-    by_language = isinstance(owner, StructuredDocument) and what in ("keyword", "link", "neighbour")
-    lang = owner.lang if by_language else ""
+    per_language = ("keyword", "link", "neighbour")
+    lang = owner.lang if isinstance(owner, StructuredDocument) and what in per_language else ""
     drawing = random.Random("\0".join((str(limits.seed), owner.source, owner.key, lang, what)))
     return [items[number] for number in sorted(drawing.sample(range(len(items)), most))]
 

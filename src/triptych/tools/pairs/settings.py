@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,10 +111,10 @@ def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
 
 
 def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:
-    """A digest of the settings, of the names, sizes and times of all files, and of the scorer's name.
+    """A digest of the settings, of the names and contents of all files, and of the scorer's name.
 
     Raises:
-        DataError: For a file that is not there.
+        DataError: For a file that does not exist, or cannot be read.
     """
     state = blake2b(digest_size=16)
     state.update(json.dumps([settings.to_dict(), scorer], sort_keys=True).encode())
@@ -122,8 +122,12 @@ def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> 
         if not path.exists():
             raise DataError("no such file or folder", path)
         for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            stat = each.stat()
-            state.update(
-                f"{each.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
-            )
+            if not each.is_file():
+                continue
+            try:
+                with each.open("rb") as content:
+                    digest = file_digest(content, lambda: blake2b(digest_size=16)).digest()
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror or error}", each) from error
+            state.update(each.as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
     return state.hexdigest()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, cast
+from typing import Annotated, Any, NamedTuple, Self
 
 from annotated_types import Ge, Gt, Lt
 
@@ -86,11 +86,15 @@ class Answers:
             raise DataError(f"no file of answers ({error}); give another name", path) from error
 
     def get(self, key: bytes) -> Answer | None:
-        """The answer with this key, or None."""
-        row = self._base.execute(
+        """The answer with this key, or None.
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        row = self._query(
             "SELECT text, finish, refused, input_tokens, output_tokens, counted FROM answers WHERE key = ?",
-            (key,),
-        ).fetchone()
+            key,
+        )
         return None if row is None else Answer(row[0], row[1], bool(row[2]), row[3], row[4], bool(row[5]))
 
     def put(self, key: bytes, model: str, answer: Answer) -> None:
@@ -99,15 +103,21 @@ class Answers:
         Raises:
             StorageError: If it cannot be written.
         """
-        try:
-            self._base.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (key, model, *answer)
-            )
-        except sqlite3.Error as error:
-            raise StorageError(None, f"{self.path}: cannot be written: {error}") from error
+        self._query("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", key, model, *answer)
 
     def __len__(self) -> int:
-        return int(self._base.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        return int(self._query("SELECT COUNT(*) FROM answers")[0])
+
+    def _query(self, query: str, *values: object) -> Any:
+        """The first row of a query's result."""
+        try:
+            return self._base.execute(query, values).fetchone()
+        except sqlite3.OperationalError as error:
+            raise StorageError(None, f"{self.path}: cannot be written: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"damaged file of answers ({error}); restore it, or give another name", self.path
+            ) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -277,7 +287,7 @@ def ask_all(
         # The others are of workers that were cancelled by the first error, or failed with it.
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
-            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+            error = error.exceptions[0]
         raise error from None
     return asking.outcomes
 

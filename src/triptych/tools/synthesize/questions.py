@@ -72,12 +72,19 @@ def load_prompt(language: str, folder: Path | None = None) -> Prompt:
         for place in (folder, _prompts()):
             file = None if place is None else place.joinpath(f"{name}.txt")
             if file is not None and file.is_file():
-                system, line, user = file.read_text("utf-8").partition("\n---\n")
+                system, line, user = _read_prompt(file).partition("\n---\n")
                 if not line or "{passage}" not in user:
                     message = "expected instructions, a line '---', and a request with {passage}"
                     raise DataError(message, f"{name}.txt")
                 return Prompt(name, system.strip(), user.strip())
     raise DataError("no prompt at all", "prompts")
+
+
+def _read_prompt(file: Traversable) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as UTF-8 text: {error}", str(file)) from error
 
 
 def _prompts() -> Traversable:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from annotated_types import Ge
 
 from triptych.config import check_types, check_value
-from triptych.errors import DataError
+from triptych.errors import DataError, InputError
 from triptych.io import json_lines
 from triptych.records import Document
 from triptych.text import Rank, fold, ranker, size
@@ -58,6 +58,8 @@ class QuestionRecipe:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.prompts is not None and not self.prompts.is_dir():
+            raise InputError(f"prompts: got {self.prompts}; expected a folder")
 
 
 class Drawn(NamedTuple):
