@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from triptych.errors import InputError
 
@@ -35,6 +37,66 @@ def unknown_key(key: str, known: Collection[str], where: str) -> InputError:
     near = get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
     return InputError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def check_value(value: Any, hint: Any, where: str) -> None:
+    """Checks that a value has a type and lies in its range.
+
+    Args:
+        value: Whole numbers are floats too, truth values are no numbers, NaN is none either.
+        hint: The type, such as ``int | None`` or ``Annotated[int, Ge(1)]``.
+        where: Function and argument, for the message.
+
+    Raises:
+        InputError: If it has another type, or is out of range.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
+        value = value.item()
+    problems = [_problem(value, kind) for kind in _kinds(hint)]
+    if all(problems):
+        raise InputError(f"{where}: got {value!r:.60}; expected {' or '.join(map(str, problems))}")
+
+
+def check_types(settings: Any) -> None:
+    """Checks that each field of a dataclass fits its declared type and range; called from ``__post_init__``.
+
+    Raises:
+        InputError: Naming the field, the value and what was expected.
+    """
+    for name, hint in _hints(type(settings)).items():
+        check_value(getattr(settings, name), hint, f"{type(settings).__name__}.{name}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _problem(value: Any, kind: Any) -> str | None:
+    """What is expected in the place of a value that does not fit a type; None if it does."""
+    if is_dataclass(kind):
+        return None if isinstance(value, cast("type[Any]", kind)) else cast("type[Any]", kind).__name__
+    if isinstance(value, float) and value != value:
+        return "a number"
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValueError as error:
+        message: str = cast(Any, error).errors()[0]["msg"].removeprefix("Input should be ")
+        message = message.removeprefix("a valid ").replace("greater than or equal to", "at least")
+        return f"a number {message}" if message.startswith(("at ", "greater ", "less ")) else message
+    return None
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 @dataclass(frozen=True, slots=True)

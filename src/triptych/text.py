@@ -274,6 +274,11 @@ _PATH_CODES = """
 _CODE = re.compile(r"[a-z]{2,3}(?:[-_@][A-Za-z]{2,8}){0,2}")
 
 
+def is_utf8(name: object) -> bool:
+    """Whether a name (of a file) is valid Unicode, so that it can stand in records; on a disk it may be any bytes."""
+    return not any("\ud800" <= char <= "\udfff" for char in str(name))
+
+
 def is_code(name: str) -> bool:
     """Whether a name has the form of a language code, such as ``de`` or ``zh_Hant-TW``; known or not."""
     return _CODE.fullmatch(name) is not None

@@ -81,8 +81,8 @@ def test_data_check_of_a_missing_file_or_split_is_one_clear_line(run: Run, tmp_p
 
 
 def test_data_check_takes_its_threshold_from_the_option(run: Run, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"query": "q", "passage": "p", "score": 2.0}])
+    path = write(tmp_path / "a.jsonl", [{"query": q, "passage": f"p{q}", "score": 2.0} for q in "ab"])
     options = ("--no-tokens", "--no-languages", "--json")
     assert run("data", "check", path, *options).code == 0
     done = run("data", "check", path, "--positive-from", "3", *options)
-    assert (done.code, done.lines[0]["problems"]["no positive"]) == (2, 1)
+    assert (done.code, done.lines[0]["problems"]["no positive"]) == (2, 2)

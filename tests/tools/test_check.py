@@ -123,11 +123,45 @@ def test_progress_tells_how_many_examples_were_read(tmp_path: Path) -> None:
     assert seen == [64, 100]
 
 
-def test_scores_of_a_wider_scale_than_the_threshold_are_pointed_out(tmp_path: Path) -> None:
-    rows = [{"query": f"q{i}", "passage": "p", "score": score} for i, score in enumerate((1.2, 4.8))]
-    path = write(tmp_path / "a.jsonl", rows)
-    report = check(path)
-    assert "judged by up to 4.8, and from 0.5 on they count as positives" in report.hint
-    assert report.to_dict()["hint"] == report.hint
-    assert not check(path, reading=Reading(positive_from=3)).hint
-    assert not check(write(tmp_path / "b.jsonl", [{**row, "score": 0.9} for row in rows])).hint
+@pytest.mark.parametrize(
+    ("rows", "usable"),
+    [
+        ([{"query": "q", "pos": ["p"], "neg": []}], False),
+        ([{"query": "q", "pos": ["p"]}, {"query": "r", "pos": ["p"]}], False),
+        ([{"query": "q", "pos": ["p"]}, {"query": "r", "pos": ["s"]}], True),
+        ([{"query": "q", "pos": ["p", "s"]}], True),
+        ([{"query": "q", "pos": ["p"], "neg": ["n"]}], True),
+    ],
+)
+def test_data_whose_loss_can_only_be_0_are_not_usable(
+    rows: list[dict[str, Any]], usable: bool, tmp_path: Path
+) -> None:
+    report = check(write(tmp_path / "a.jsonl", rows))
+    assert report.usable == usable
+    assert report.problems["nothing to compare"] == (not usable)
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"sentence1": "q", "sentence2": "p", "score": 1.2}, True),
+        ({"query": "q", "docs": ["p", "s"], "labels": [0, 3]}, True),
+        ({"sentence1": "q", "sentence2": "p", "score": 0.9}, False),
+        ({"query": "q", "positive": "p", "negative": "n", "label": 3.5}, False),
+        ({"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [9.0], "neg_scores": [2.0]}, False),
+    ],
+)
+def test_labels_on_a_scale_above_1_are_a_remark(row: dict[str, Any], hint: bool, tmp_path: Path) -> None:
+    report = check(write(tmp_path / "a.jsonl", [row, GOOD]))
+    assert report.problems["graded labels"] == hint
+    if hint:
+        assert "from 0.5 on a passage counts as positive" in report.problems.first["graded labels"]
+    above = Reading(positive_from=2.5)
+    assert check(tmp_path / "a.jsonl", reading=above).problems["graded labels"] == 0
+
+
+def test_a_text_that_training_does_not_read_is_a_remark(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "7", "context": "the passage"}, {**GOOD, "source": "x", "id": "1"}]
+    report = check(write(tmp_path / "a.jsonl", rows))
+    assert report.problems["unread fields"] == 1
+    assert report.usable

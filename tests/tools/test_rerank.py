@@ -1,3 +1,6 @@
+import io
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +9,11 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 import checkpoints
-from triptych.errors import ModelError
+from triptych.errors import InputError, ModelError
 from triptych.tools import rerank
 from triptych.tools.rerank import CrossEncoder
 
+AUTO = {"AutoConfig": "Config", "AutoModelForSequenceClassification": "Model"}
 PAIRS = [(query, passage) for query in ("what is m3?", "hello") for passage in checkpoints.TEXTS]
 
 
@@ -60,3 +64,24 @@ def test_a_folder_that_is_no_reranker_is_an_error(tmp_path):
         CrossEncoder(tmp_path, device="cpu")
     with pytest.raises(ModelError, match="3 outputs; expected one"):
         CrossEncoder(make(tmp_path / "three", 3), device="cpu")
+
+
+def test_a_folder_s_own_code_never_runs(folder, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    (own / "evil.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass\nclass Config: pass\n"
+    )
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {name: f"evil.{kind}" for name, kind in AUTO.items()}}
+    (own / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(ModelError, match="no re-ranker can be read"):
+        CrossEncoder(own, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("arguments", [{"max_length": "5"}, {"max_length": 0}, {"max_length": 5.5}])
+def test_a_length_that_is_none_is_refused(folder, arguments):
+    with pytest.raises(InputError, match=r"max_length: got .*; expected"):
+        CrossEncoder(folder, device="cpu", **arguments)

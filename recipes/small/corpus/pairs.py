@@ -205,7 +205,7 @@ def crossed(group: Sequence[StructuredDocument], common: frozenset[int], seed: i
 
 
 def _pair(kind: str, here: StructuredDocument, there: StructuredDocument, query: str, passage: str) -> Pair:
-    return Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.licence)
+    return Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
 
 
 def sections(document: StructuredDocument) -> dict[tuple[int, str], tuple[str, str]]:

@@ -165,7 +165,7 @@ def _document(record: Mapping[str, Any]) -> StructuredDocument:
         ""
         if clean.is_english(record.get("d") or "", lang, latin, heading=True)
         else clean.tidy(record.get("d") or ""),
-        licence=LICENCES[source],
+        license=LICENCES[source],
         aligned=source not in UNALIGNED,
     )
 

@@ -220,7 +220,7 @@ def test_ready_documents_lose_what_is_no_translation(tmp_path: Path) -> None:
     ]
     assert [block.text for block in found[1].blocks] == ["Wählen Sie sie aus."]
     assert found[1].keywords == ("Tabellen,einfügen", "Tabellen")
-    assert found[1].licence == "MPL-2.0"
+    assert found[1].license == "MPL-2.0"
 
 
 def test_paragraphs_of_a_book_meet_only_if_their_sections_have_as_many(tmp_path: Path) -> None:

@@ -161,8 +161,6 @@ def _show_problems(console: Console, report: CheckReport) -> None:
 
     from triptych.tools.check import PROBLEMS, SERIOUS
 
-    if report.hint:
-        console.print(Text(report.hint, style="yellow"))
     found = [name for name in PROBLEMS if report.problems[name]]
     for name in found:
         style = "bold red" if name in SERIOUS else "yellow"

@@ -62,9 +62,10 @@ def pairs(
             "--language", help="Language of documents that do not say theirs; by default identified."
         ),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", help="Licence of texts that do not say theirs.")
+    license: Annotated[
+        str | None, typer.Option("--license", help="License of texts that do not say theirs.")
     ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", hidden=True)] = None,
     languages_in_paths: Annotated[
         bool,
         typer.Option("--languages-in-paths", help="guide/de/pot.md and guide/fr/pot.md are translations."),
@@ -93,6 +94,7 @@ def pairs(
     from triptych.cli.failures import say
     from triptych.cli.show import emit, stdout
     from triptych.io import printable
+    from triptych.text import is_utf8
     from triptych.tools.pairs.base import Limits
     from triptych.tools.pairs.kinds import KINDS
     from triptych.tools.pairs.pipeline import mine_pairs
@@ -104,7 +106,7 @@ def pairs(
         kinds=_names(kinds, KINDS),
         filters=_names(filters, FILTERS),
         limits=Limits(seed=seed),
-        origin=Origin(source or "", language or "", licence or "", languages_in_paths),
+        origin=Origin(source or "", language or "", license or licence or "", languages_in_paths),
         against=tuple(against or ()),
     )
     how = with_changes(how, o.parse_pairs(settings or [], "--set"))
@@ -121,11 +123,13 @@ def pairs(
             on_skip=skipped.append,
             progress=progress,
         )
-    if skipped:
-        say(
-            f"skipped {len(skipped)} files whose ending is not known, that are no regular files, or whose name is not "
-            f"UTF-8 ({', '.join(printable(p.name) for p in skipped[:3])})"
-        )
+    named = [path for path in skipped if is_utf8(path) and path.is_file()]
+    for what, paths in (
+        ("files whose ending is not known", named),
+        ("files whose name is not UTF-8, pipes or devices", [path for path in skipped if path not in named]),
+    ):
+        if paths:
+            say(f"skipped {len(paths)} {what} ({', '.join(printable(path.name) for path in paths[:3])})")
     picture = _picture(mined, plot)
     if as_json:
         emit({"pairs": str(mined.pairs), **summary(mined.counts)})

@@ -21,7 +21,7 @@ from triptych.collections.examples import (
 )
 from triptych.collections.files import Files, first_keys, rows
 from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
-from triptych.errors import DataError
+from triptych.errors import DataError, InputError
 from triptych.io import BOM, STDIN, open_source, read_lines, read_text
 from triptych.records import (
     JSONL,
@@ -69,7 +69,6 @@ class Reading:
         blank_negatives: "error", or "drop" for those who write ``"neg": [""]`` where there are none.
         on_error: Called with each record that cannot be used; reading goes on after it. None: it is raised.
         on_skip: Called with the place of each query that has no positive.
-        on_judged: Called with each label or score of a passage that is judged by itself.
         on_record: Called with each record of JSON Lines and Parquet of which an example can be made: for fields
             that an example does not have.
     """
@@ -80,7 +79,6 @@ class Reading:
     blank_negatives: Literal["error", "drop"] = "error"
     on_error: Callable[[DataError], None] | None = None
     on_skip: Callable[[Place], None] | None = None
-    on_judged: Callable[[float], None] | None = None
     on_record: Callable[[Place, Mapping[str, Any]], None] | None = None
 
 
@@ -137,8 +135,19 @@ def read_texts(sources: Path | str | Iterable[Path | str], *, lines: bool = Fals
 
 
 def source_paths(sources: Path | str | Iterable[Path | str]) -> list[Path]:
-    """One or several paths as a list."""
-    return [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
+    """One or several paths as a list.
+
+    Raises:
+        InputError: For anything else.
+    """
+    paths: Iterable[object] = [sources] if isinstance(sources, str | Path) else sources
+    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"sources: got {sources!r:.60}; expected a path, or several")
+    listed = list(paths)
+    for path in listed:
+        if not isinstance(path, str | Path):
+            raise InputError(f"sources: got {path!r:.60} among them; expected paths")
+    return [Path(path) for path in listed if isinstance(path, str | Path)]
 
 
 def source_files(sources: Path | str | Iterable[Path | str], split: str = "train") -> list[Path]:
@@ -210,8 +219,6 @@ def _read_rows(
             yield place, made
             continue
         for pair in made:
-            if how.on_judged:
-                how.on_judged(pair.value)
             if waiting and waiting[0].query != pair.query:
                 yield from _join_waiting(waiting, start, how)
                 waiting = []

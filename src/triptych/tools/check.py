@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from triptych.collections.examples import Example
+from triptych.collections.examples import LABEL, LIST, POSITIVE, QUERY, Example
 from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError
 from triptych.model.tokenizer import TextTokenizer
@@ -24,18 +24,24 @@ PROBLEMS = {
     "broken": "records that cannot be used",
     "no positive": "queries without any positive (left out)",
     "no negatives": "examples without negatives (fine for contrastive pre-training)",
+    "nothing to compare": "data sets without any negative and with one passage only: the loss is 0 in every step",
     "positive also negative": "examples with a passage that is both positive and negative",
     "query is positive": "examples with the query as one of its positives",
     "repeated passage": "examples with the same passage twice on the same side",
     "repeated query": "examples whose query came before",
     "repeated example": "examples that are equal to one before, scores aside",
+    "graded labels": "judged pairs with a label or score above 1 (--positive-from says which are positive)",
+    "unread fields": "records with texts that training does not read",
 }
 """Everything that is looked for, with what it means."""
-SERIOUS = ("broken", "positive also negative")
+SERIOUS = ("broken", "positive also negative", "nothing to compare")
 """Problems that spoil training."""
 _CHUNK = 64
 _EXAMPLES = 5  # places that are kept of each problem
 _WHOLE = 1 << 30
+_TEXT_FIELDS = frozenset(
+    (*QUERY, *POSITIVE, *LIST, "context", "contexts", "ground_truth", "response", "text")
+)
 
 
 @dataclass(slots=True)
@@ -74,7 +80,6 @@ class CheckReport:
         lengths: By kind of text: "query", "positive", "negative", and "longest" for the longest of each example.
         languages: By kind of text, how many texts are of which language; empty if they were not identified.
         problems: By name (see `PROBLEMS`), how many, with messages about the first few.
-        hint: What the files may be read wrongly by; "" if nothing says so.
     """
 
     examples: int = 0
@@ -85,7 +90,6 @@ class CheckReport:
     )
     languages: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     problems: Tally[str, str] = field(default_factory=lambda: Tally(per_reason=_EXAMPLES))
-    hint: str = ""
 
     @property
     def usable(self) -> bool:
@@ -103,7 +107,6 @@ class CheckReport:
             "languages": {kind: dict(counts.most_common()) for kind, counts in self.languages.items()},
             "problems": {name: self.problems[name] for name in PROBLEMS},
             "places": self.problems.examples,
-            **({"hint": self.hint} if self.hint else {}),
         }
 
 
@@ -136,6 +139,7 @@ def check(
         report.languages = {"query": Counter(), "positive": Counter()}
     repeats = _Repeats()
     how = reading or Reading()
+    no_negatives, passages = True, set[str]()
 
     def broken(error: DataError) -> None:
         report.problems.drop("broken", str(error))
@@ -147,18 +151,21 @@ def check(
         if how.on_skip:
             how.on_skip(place)
 
-    values: list[float] = []
+    def look_at(place: Place, record: Mapping[str, Any]) -> None:
+        for problem, message in _problems_of_record(record, how.positive_from):
+            report.problems.drop(problem, f"{place.id}: {message}")
+        if how.on_record:
+            how.on_record(place, record)
 
-    def judged(value: float) -> None:
-        values[:] = [max([value, *values])]
-
-    lenient = replace(how, on_error=broken, on_skip=skipped, on_judged=judged)
+    lenient = replace(how, on_error=broken, on_skip=skipped, on_record=look_at)
     for chunk in chunked(read_examples(sources, lenient), _CHUNK):
         examples = [example for _, example in chunk]
         _measure(examples, report, tokenizer, limits or PairLimits())
         for place, example in chunk:
             report.examples += 1
             report.scored += example.pos_scores is not None
+            no_negatives &= not example.neg
+            passages.update(example.pos[: 2 - len(passages)])
             for problem in [*problems_of(example), *repeats.problems_of(example)]:
                 report.problems.drop(problem, f"{place.id}: {example.query[:60]!r}")
             if identify:
@@ -166,12 +173,31 @@ def check(
                 report.languages["positive"][identify(example.pos[0])] += 1
         if progress:
             progress("reading", report.examples, None)
-    if values and values[0] > 1 and how.positive_from <= values[0] / 4:
-        report.hint = (
-            f"passages are judged by up to {values[0]:g}, and from {how.positive_from:g} on they count as positives; "
-            "is that so, or is positive_from to be raised?"
-        )
+    if report.examples and no_negatives and len(passages) < 2:
+        message = "add negatives (triptych mine-negatives), or queries with other passages"
+        report.problems.drop("nothing to compare", message)
     return report
+
+
+def _problems_of_record(record: Mapping[str, Any], positive_from: float) -> Iterator[tuple[str, str]]:
+    """What an example made of the record does not show."""
+    if "pos" not in record:
+        labels = next((record[name] for name in LABEL if record.get(name) is not None), None)
+        values: list[Any] = cast("list[Any]", labels) if isinstance(labels, list) else [labels]
+        grades = [value for value in values if isinstance(value, int | float)]
+        has_negatives = any(name.startswith("negative") for name in record)
+        if not has_negatives and positive_from <= 1 < max(grades, default=0):
+            yield "graded labels", f"{max(grades):g}; from {positive_from:g} on a passage counts as positive"
+    if unread := [name for name in record if name in _TEXT_FIELDS and not _is_read(name, record)]:
+        yield "unread fields", ", ".join(map(repr, unread))
+
+
+def _is_read(name: str, record: Mapping[str, Any]) -> bool:
+    """Whether a field with a text is the one of its kind that is read."""
+    if "pos" in record:
+        return name in QUERY and name == next(each for each in QUERY if record.get(each) is not None)
+    kinds = [each for each in (QUERY, POSITIVE, LIST) if name in each]
+    return any(name == next((each for each in kind if record.get(each) is not None), None) for kind in kinds)
 
 
 def problems_of(example: Example) -> list[str]:

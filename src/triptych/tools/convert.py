@@ -11,7 +11,9 @@ from typing import Any
 from triptych.collections.catalogue import AUTO, Dataset, dataset_of, examples
 from triptych.collections.files import Files
 from triptych.collections.joined import Item, Labelled, Options, Passage
-from triptych.errors import DataError
+from triptych.collections.training import source_paths
+from triptych.config import check_value
+from triptych.errors import DataError, InputError
 from triptych.io import json_lines
 from triptych.records import Document
 from triptych.tools.tally import Tally, shorten
@@ -37,7 +39,7 @@ class ConversionReport:
     """
 
     dataset: str
-    split: str
+    split: str | None
     license: str | None
     examples: int = 0
     positives: int = 0
@@ -69,7 +71,7 @@ class ConversionReport:
 def convert(
     name: str,
     paths: Sequence[Path | str],
-    out: Path,
+    out: Path | str,
     options: Options | None = None,
     *,
     license: str | None = None,
@@ -94,7 +96,12 @@ def convert(
         DataError: For a file that is missing or broken, or if there is no example at all; nothing is written then.
         StorageError: If `out` cannot be written.
     """
-    files = Files(paths)
+    check_value(name, str, "convert: name")
+    check_value(out, Path | str, "convert: out")
+    roots, out = source_paths(paths), Path(out)
+    if not roots:
+        raise InputError("convert: got no path; expected the files of a data set")
+    files = Files(roots)
     known, dataset = dataset_of(name, files)
     report = ConversionReport(known, (options or Options()).split, license or dataset.license)
     with json_lines(out) as write:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
+from triptych.config import check_value
 from triptych.errors import ModelError
 from triptych.model.backbone import device_of
 from triptych.types import Floats
@@ -35,11 +37,15 @@ class CrossEncoder:
     ) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        check_value(folder, str | Path, "CrossEncoder: folder")
+        check_value(max_length, Annotated[int, Ge(1)], "CrossEncoder: max_length")
         self.name = str(folder)
         self._device, self._length = device_of(device), max_length
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.name)
-            model: Any = AutoModelForSequenceClassification.from_pretrained(self.name)
+            # Never the folder's own code, for which transformers would ask standard input.
+            safe = {"trust_remote_code": False}
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.name, **safe)
+            model: Any = AutoModelForSequenceClassification.from_pretrained(self.name, **safe)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: no re-ranker can be read from this folder: {error}") from error
         if model.config.num_labels != 1:

@@ -125,11 +125,11 @@ def test_a_draw_is_even_over_the_candidates():
         (lambda: MiningOptions(block=0), "block: got 0"),
         (lambda: MiningOptions(seed=-1), "seed: got -1"),
         (lambda: MiningOptions(choose="best"), "choose: got 'best'"),
-        (lambda: SearchOptions("sparse"), "search: got 'sparse'"),
+        (lambda: SearchOptions("sparse"), "ranking: got 'sparse'"),
         (lambda: SearchOptions(candidates=0), "candidates: got 0"),
         (lambda: SearchOptions(routes=("x",)), "routes: got"),
-        (lambda: Margin(0.0), "the share 0.0"),
-        (lambda: Margin(None, -0.1), "the distance -0.1"),
+        (lambda: Margin(0.0), "relative: got 0.0"),
+        (lambda: Margin(None, -0.1), "absolute: got -0.1"),
     ],
 )
 def test_options_that_make_no_sense_are_named(make, message):

@@ -195,7 +195,7 @@ def test_all_kinds_together_are_the_kinds_one_by_one() -> None:
 
 
 def test_limits_and_kinds_that_mean_nothing_are_errors() -> None:
-    with pytest.raises(InputError, match="got neighbours 0"):
+    with pytest.raises(InputError, match="neighbours: got 0"):
         Limits(neighbours=0)
     with pytest.raises(InputError, match="got 'titles'; expected some of title-body"):
         kinds.check_kinds(["titles"])
@@ -210,12 +210,12 @@ def test_a_pair_is_a_training_example_with_its_provenance() -> None:
     made = parse_record(record, Place("x"))
     assert isinstance(made, Example)
     assert (made.query, made.pos, made.neg, made.language, made.id) == ("eins", ("one",), (), "de", pair.id)
-    assert {k: record[k] for k in ("pos_lang", "kind", "source", "key", "licence")} == {
+    assert {k: record[k] for k in ("pos_lang", "kind", "source", "key", "license")} == {
         "pos_lang": "en",
         "kind": "paragraph-translation",
         "source": "s",
         "key": "k",
-        "licence": "MIT",
+        "license": "MIT",
     }
     assert "pos_lang" not in to_record(pair._replace(passage_lang="de"))
 

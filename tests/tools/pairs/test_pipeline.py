@@ -357,3 +357,17 @@ def test_the_tally_of_a_run_says_nothing_of_workers_or_time(source: Path, tmp_pa
     report = json.loads((mined.folder / "report.json").read_text())
     assert set(report) == {"cells", "examples", "texts"}
     assert PairCounts.from_dict(report).to_dict() == report
+
+
+def test_a_run_is_told_by_the_contents_of_its_files_and_not_by_their_times(
+    source: Path, tmp_path: Path
+) -> None:
+    mined = mine_pairs(source, tmp_path / "out", SETTINGS)
+    file = source / "a.jsonl"
+    before, times = file.read_bytes(), file.stat()
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    assert mine_pairs(source, tmp_path / "out", SETTINGS).counts == mined.counts
+    file.write_bytes(before.replace(b"kitchen", b"nehctik"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    with pytest.raises(InputError, match="other files or settings"):
+        mine_pairs(source, tmp_path / "out", SETTINGS)

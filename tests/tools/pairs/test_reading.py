@@ -53,8 +53,8 @@ def test_paths_may_say_the_language(name: str, key: str, lang: str, tmp_path: Pa
     path.write_text("[b](../x/other.md) text")
     (found,) = read(tmp_path, Origin(source="s", languages_in_paths=True))
     assert (found.source, found.key, found.lang) == ("s", key, lang)
-    (plain,) = read(tmp_path, Origin(lang="xx", licence="MIT"))
-    assert (plain.key, plain.lang, plain.licence) == (name.rsplit(".", 1)[0], "xx", "MIT")
+    (plain,) = read(tmp_path, Origin(lang="xx", license="MIT"))
+    assert (plain.key, plain.lang, plain.license) == (name.rsplit(".", 1)[0], "xx", "MIT")
 
 
 def test_links_lead_to_keys_and_those_to_elsewhere_are_left_out(tmp_path: Path) -> None:

@@ -62,3 +62,11 @@ def test_only_source_key_and_blocks_are_needed() -> None:
 def test_a_mistake_is_named_with_its_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=r"f\.jsonl:3: .*" + message):
         parse(DOCUMENT | change, PLACE)
+
+
+def test_the_older_spelling_of_license_is_read() -> None:
+    document = {"source": "s", "key": "k", "blocks": []}
+    translations = {"source": "s", "key": "k", "kind": "term", "translations": {}}
+    for record in (document, translations):
+        for name in ("license", "licence"):
+            assert parse({**record, name: "MIT"}, Place("f", 1)).license == "MIT"

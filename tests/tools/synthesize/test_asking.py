@@ -536,3 +536,20 @@ def test_two_processes_may_use_one_file(answers: Path) -> None:
     base = sqlite3.connect(answers)
     assert base.execute("SELECT COUNT(*) FROM answers").fetchone() == (2,)
     base.close()
+
+
+def test_a_damaged_file_of_answers_is_named(answers: Path) -> None:
+    with Answers(answers) as known:
+        for i in range(400):
+            known.put(i.to_bytes(4, "big"), "m", Answer("x" * 300, "stop", False, 1, 1))
+    content = bytearray(answers.read_bytes())
+    content[8192:-8192] = bytes(len(content) - 16384)
+    answers.write_bytes(content)
+    with Answers(answers) as known:
+
+        def read_all() -> None:
+            for i in range(400):
+                known.get(i.to_bytes(4, "big"))
+
+        with pytest.raises(DataError, match=r"answers\.sqlite: damaged file of answers"):
+            read_all()

@@ -16,6 +16,7 @@ from triptych.tools.synthesize.questions import (
     problem_of,
     speaks,
 )
+from triptych.tools.synthesize.synthesize import QuestionRecipe
 
 RANK = ranker(normalize=False)
 PASSAGE = (
@@ -216,3 +217,11 @@ def test_own_prompts_come_before_those_of_the_package(tmp_path: Path) -> None:
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InputError, match="expected 0 < least"):
         QuestionLimits(min_size=10, max_size=9)
+
+
+def test_prompts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "de.txt").write_bytes(b"K\xfcrze\n---\n{passage}")
+    with pytest.raises(DataError, match=r"de\.txt: cannot be read as UTF-8 text"):
+        load_prompt("de", tmp_path)
+    with pytest.raises(InputError, match="expected a folder"):
+        QuestionRecipe(prompts=tmp_path / "nowhere")

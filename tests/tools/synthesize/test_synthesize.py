@@ -327,10 +327,10 @@ def test_progress_is_told_step_by_step(
     assert seen == [(step, i, None) for step in ("asking", "checking", "writing") for i in range(1, 13)]
 
 
-def test_a_licence_is_carried_over(hasty: Patience, out: Path, answers: Path) -> None:
+def test_a_license_is_carried_over(hasty: Patience, out: Path, answers: Path) -> None:
     with s.serving(good()) as model:
         synthesize(work(model, [document(0, license="CC BY 4.0")], hasty), out, answers)
-    assert lines(out)[0]["source"]["licence"] == "CC BY 4.0"
+    assert lines(out)[0]["source"]["license"] == "CC BY 4.0"
 
 
 def test_a_depth_that_makes_no_sense_is_refused() -> None:

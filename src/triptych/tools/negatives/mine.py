@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
+from triptych.config import check_types, check_value
 from triptych.encode.encoder import Encoder
 from triptych.errors import IndexMissing, InputError, StorageError
 from triptych.index.index import Index
@@ -68,8 +69,7 @@ class MiningInputs:
     positive_from: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.engine not in get_args(EngineName):
-            raise InputError(f"engine: got {self.engine!r}; expected exact or index")
+        check_types(self)
         if self.index is not None and self.engine != "index":
             raise InputError(
                 "index: got a place for it, but the engine is 'exact'; expected the engine 'index'"
@@ -112,7 +112,11 @@ def mine(
         InputError: For options that the model cannot follow, or a file `out` that was made otherwise.
         StorageError: If something cannot be written; what was finished is kept.
     """
-    options, out = options or MiningOptions(), Path(out)
+    options = options or MiningOptions()
+    check_value(inputs, MiningInputs, "mine: inputs")
+    check_value(out, Path | str, "mine: out")
+    check_value(options, MiningOptions, "mine: options")
+    out = Path(out)
     if not out.name.endswith(ENDINGS):
         raise InputError(f"{out}: expected a name that ends in one of {', '.join(ENDINGS)}")
     scoring = scoring_of(options, encoder.heads)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
+from annotated_types import Ge, Gt, Lt
+
+from triptych.config import check_types, check_value
 from triptych.errors import InputError
 from triptych.types import HEADS, Head, HeadWeights, check_heads
 
 Ranking: TypeAlias = Literal["dense", "lexical", "multi", "hybrid"]
 Choice: TypeAlias = Literal["sample", "top"]
 
-RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+Count: TypeAlias = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +35,11 @@ class Margin:
         InputError: For numbers out of these ranges.
     """
 
-    relative: float | None = 0.95
-    absolute: float | None = None
+    relative: Annotated[float, Gt(0), Lt(math.inf)] | None = 0.95
+    absolute: Annotated[float, Ge(0), Lt(math.inf)] | None = None
 
     def __post_init__(self) -> None:
-        if self.relative is not None and not 0 < self.relative < math.inf:
-            raise InputError(
-                f"margin: got the share {self.relative}; expected a number above 0, such as 0.95"
-            )
-        if self.absolute is not None and not 0 <= self.absolute < math.inf:
-            raise InputError(f"margin: got the distance {self.absolute}; expected a number ≥ 0, such as 0.05")
+        check_types(self)
 
     def limit(self, positive: float) -> float:
         """The highest score that a negative may have beside a positive of this score; inf without a limit."""
@@ -57,18 +55,19 @@ class Margin:
         Raises:
             InputError: For anything else.
         """
+        check_value(text, str, "margin")
         values: dict[str, float | None] = {"relative": None, "absolute": None}
         try:
             for part in [] if text.strip() == "none" else text.split(","):
                 name = "relative" if part.strip().endswith("%") else "absolute"
                 number = float(part.strip().removesuffix("%"))
                 values[name] = number / 100 if name == "relative" else number
+            return cls(**values)
         except ValueError:
             raise InputError(
                 f"margin: got {text!r}; expected a share of the positive's score (95%), a distance to it (0.05), "
                 "both (95%,0.05), or none"
             ) from None
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +87,12 @@ class SearchOptions:
     ranking: Ranking = "hybrid"
     weights: HeadWeights | None = None
     routes: tuple[Head, ...] | None = None
-    candidates: int = 200
-    query_length: int | None = None
-    passage_length: int | None = None
+    candidates: Count = 200
+    query_length: Count | None = None
+    passage_length: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.ranking not in RANKINGS:
-            raise InputError(f"search: got {self.ranking!r}; expected one of {', '.join(RANKINGS)}")
-        if self.candidates < 1:
-            raise InputError(f"candidates: got {self.candidates}; expected at least 1")
-        if self.routes is not None:
-            check_heads(self.routes, "routes")
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +113,9 @@ class FilterOptions:
     article: bool = True
     translation: bool = True
     rerank_margin: Margin = field(default_factory=Margin)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +140,17 @@ class MiningOptions:
     search: SearchOptions = field(default_factory=SearchOptions)
     filters: FilterOptions = field(default_factory=FilterOptions)
     ranks: tuple[int, int] = (2, 200)
-    keep: int = 15
+    keep: Count = 15
     choose: Choice = "sample"
     existing: bool = False
-    seed: int = 0
-    block: int = 512
+    seed: Annotated[int, Ge(0)] = 0
+    block: Count = 512
 
     def __post_init__(self) -> None:
+        check_types(self)
         first, last = self.ranks
         if not 1 <= first <= last:
             raise InputError(f"ranks: got {first}:{last}; expected FIRST:LAST with 1 ≤ FIRST ≤ LAST")
-        for name, value in (("keep", self.keep), ("block", self.block)):
-            if value < 1:
-                raise InputError(f"{name}: got {value}; expected at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed: got {self.seed}; expected a number ≥ 0")
-        if self.choose not in get_args(Choice):
-            raise InputError(f"choose: got {self.choose!r}; expected sample or top")
 
     @property
     def candidates(self) -> int:

@@ -132,7 +132,9 @@ class ExactSearch:
     def _search_block(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> Candidates:
         routes, heads = self._scoring.routes, self._scoring.heads
         # Token vectors are compared with all passages only where they recall.
-        whole = {head: self._all_scores(queries, head) for head in heads if head != "multi" or head in routes}
+        whole: dict[Head, Tensor] = {
+            head: self._all_scores(queries, head) for head in heads if head != "multi" or head in routes
+        }
         recalled = [
             on_torch.top_k(
                 whole[route][:, : self._searchable],
@@ -167,7 +169,7 @@ class ExactSearch:
                 cast(Ragged, queries.multi), query, rows[query, column]
             )
         return on_torch.combine(
-            scores.get("dense"), scores.get("lexical"), scores.get("multi"), tuple(self._scoring.weights)
+            scores.get("dense"), scores.get("lexical"), scores.get("multi"), self._scoring.weights
         )
 
     def _all_scores(self, queries: Encoded, head: Head) -> Tensor:
@@ -295,7 +297,9 @@ class IndexSearch:
         scores: list[Floats] = []
         for i, each in enumerate(wanted):
             some = encoded[np.array([number[row] for row in each], dtype=np.int64)]
-            single = {head: on_numpy.head_scores(queries[i], some, head) for head in weights.heads}
+            single: dict[Head, Floats] = {
+                head: on_numpy.head_scores(queries[i], some, head) for head in weights.heads
+            }
             scores.append(on_numpy.combine(single, weights)[0])
         return scores
 

@@ -6,9 +6,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
-from triptych.errors import InputError
+from annotated_types import Ge
+
+from triptych.config import check_types
 from triptych.records import Place
 from triptych.text import digest
 
@@ -58,7 +60,7 @@ class StructuredDocument:
         keywords: Index entries.
         description: A sentence or two on what it is about; ``""`` if there is none.
         links: Links to other documents.
-        licence: Of the text, where it is known; an SPDX name if possible.
+        license: Of the text, where it is known; an SPDX name if possible.
         aligned: The numbers of the blocks fit those of its translations. If not, paragraphs are only compared
             with a translation that has the same kinds of blocks in the same order.
     """
@@ -71,7 +73,7 @@ class StructuredDocument:
     keywords: tuple[str, ...] = ()
     description: str = ""
     links: tuple[Link, ...] = ()
-    licence: str = ""
+    license: str = ""
     aligned: bool = True
 
 
@@ -86,14 +88,14 @@ class Translations:
             being the translation of the n-th of the others. For ``"term"`` they are ways to say the same, the
             usual one first.
         texts: Language to texts.
-        licence: Of the text, where it is known.
+        license: Of the text, where it is known.
     """
 
     source: str
     key: str
     kind: TranslationKind
     texts: Mapping[str, tuple[str, ...]] = field(hash=False)
-    licence: str = ""
+    license: str = ""
 
 
 Minable: TypeAlias = StructuredDocument | Translations
@@ -103,9 +105,9 @@ def parse(record: Mapping[str, Any], place: Place) -> Minable:
     """Makes a document or translations of a record; a field ``translations`` tells them apart.
 
     ``{"source", "key", "lang", "title", "blocks": [[number, kind, text], …]}``, optionally with ``keywords``
-    (a list), ``description``, ``links`` (``[[text, target], …]``), ``licence`` and ``aligned``; or
+    (a list), ``description``, ``links`` (``[[text, target], …]``), ``license`` and ``aligned``; or
     ``{"source", "key", "kind": "sentence" or "term", "translations": {language: text or [text, …]}}``, optionally
-    with ``licence``. Other fields are left alone.
+    with ``license``. Other fields are left alone.
 
     Raises:
         DataError: For a missing field or one of the wrong type.
@@ -124,7 +126,7 @@ def parse(record: Mapping[str, Any], place: Place) -> Minable:
         keywords=tuple(_strings(_list(record, "keywords", place), "keywords", place)),
         description=_text(record, "description", place, needed=False),
         links=tuple(_link(value, place) for value in _list(record, "links", place)),
-        licence=_text(record, "licence", place, needed=False),
+        license=_license(record, place),
         aligned=aligned,
     )
 
@@ -134,11 +136,11 @@ def to_record(value: Minable) -> dict[str, Any]:
     if isinstance(value, Translations):
         texts = {lang: t[0] if len(t) == 1 else list(t) for lang, t in value.texts.items()}
         record: dict[str, Any] = {"source": value.source, "key": value.key, "kind": value.kind}
-        return record | {"translations": texts} | _given(licence=value.licence)
+        return record | {"translations": texts} | _given(license=value.license)
     record = {"source": value.source, "key": value.key, "lang": value.lang, "title": value.title}
     record |= _given(keywords=list(value.keywords), description=value.description)
     record |= {"blocks": [list(block) for block in value.blocks]}
-    record |= _given(links=[list(link) for link in value.links], licence=value.licence)
+    record |= _given(links=[list(link) for link in value.links], license=value.license)
     return record if value.aligned else record | {"aligned": False}
 
 
@@ -163,7 +165,7 @@ def _translations(record: Mapping[str, Any], place: Place) -> Translations:
         for lang, value in cast("dict[str, Any]", given).items()
     }
     names = _text(record, "source", place), _text(record, "key", place)
-    return Translations(*names, kind, texts, _text(record, "licence", place, needed=False))
+    return Translations(*names, kind, texts, _license(record, place))
 
 
 def _block(value: Any, place: Place) -> Block:
@@ -190,6 +192,11 @@ def _text(record: Mapping[str, Any], name: str, place: Place, *, needed: bool = 
         got = "is missing" if value is None else f"is {value!r:.40}"
         raise place.error(f"field {name!r} {got}; expected a string" + (" that is not empty" * needed))
     return value
+
+
+def _license(record: Mapping[str, Any], place: Place) -> str:
+    name = "licence" if "licence" in record and not record.get("license") else "license"  # its older spelling
+    return _text(record, name, place, needed=False)
 
 
 def _list(record: Mapping[str, Any], name: str, place: Place, *, needed: bool = False) -> list[Any]:
@@ -220,7 +227,7 @@ class Pair(NamedTuple):
         key: Name of the document there.
         lang: Language of the query; ``""`` if not known.
         passage_lang: Language of the passage.
-        licence: Of the text, where it is known.
+        license: Of the text, where it is known.
     """
 
     query: str
@@ -230,7 +237,7 @@ class Pair(NamedTuple):
     key: str
     lang: str
     passage_lang: str
-    licence: str = ""
+    license: str = ""
 
     @property
     def languages(self) -> str:
@@ -247,18 +254,19 @@ def pair_record(pair: Pair) -> dict[str, Any]:
     """A pair in the form of training data, with its provenance.
 
     ``{"query", "pos": [passage], "neg": [], "lang", "kind", "source", "key", "id"}``; where they are known and say
-    more, also ``pos_lang`` and ``licence``.
+    more, also ``pos_lang`` and ``license``.
     """
     record: dict[str, Any] = {"query": pair.query, "pos": [pair.passage], "neg": [], "lang": pair.lang}
     if pair.passage_lang != pair.lang:
         record["pos_lang"] = pair.passage_lang
     record |= {"kind": pair.kind, "source": pair.source, "key": pair.key}
-    if pair.licence:
-        record["licence"] = pair.licence
+    if pair.license:
+        record["license"] = pair.license
     return record | {"id": pair.id}
 
 
 _T = TypeVar("_T")
+Count: TypeAlias = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,18 +286,16 @@ class Limits:
         InputError: For a limit below 1.
     """
 
-    passage_chars: int = 3000
-    document_chars: int = 30_000
-    neighbours: int = 4
-    keywords: int = 8
-    links: int = 8
-    language_pairs: int = 4
+    passage_chars: Count = 3000
+    document_chars: Count = 30_000
+    neighbours: Count = 4
+    keywords: Count = 8
+    links: Count = 8
+    language_pairs: Count = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("passage_chars", "document_chars", "neighbours", "keywords", "links", "language_pairs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Limits: got {name} {getattr(self, name)}; expected at least 1")
+        check_types(self)
 
 
 def sample(
@@ -298,8 +304,8 @@ def sample(
     """At most `most` of the items, in their order; the choice is a function of the seed and the document."""
     if len(items) <= most:
         return items
-    by_language = isinstance(owner, StructuredDocument) and what in ("keyword", "link", "neighbour")
-    lang = owner.lang if by_language else ""
+    per_language = ("keyword", "link", "neighbour")
+    lang = owner.lang if isinstance(owner, StructuredDocument) and what in per_language else ""
     drawing = random.Random("\0".join((str(limits.seed), owner.source, owner.key, lang, what)))
     return [items[number] for number in sorted(drawing.sample(range(len(items)), most))]
 

@@ -256,19 +256,23 @@ def read_evaluation(paths: Iterable[Path | str]) -> Iterator[EvaluationText]:
                         )
             else:
                 for place, raw in places_of(file):
-                    yield from _texts(parsed(raw, place), False)
+                    yield from _texts(parsed(raw, place))
 
 
-def _texts(value: Any, is_query: bool) -> Iterator[EvaluationText]:
-    if isinstance(value, str):
-        yield EvaluationText(value, is_query)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            yield from _texts(each, is_query)
-    elif isinstance(value, dict):
-        for name, each in cast("dict[str, Any]", value).items():
-            if name not in _NO_TEXTS:
-                yield from _texts(each, is_query or name in _QUERIES)
+def _texts(record: Any) -> Iterator[EvaluationText]:
+    """By a list, as records are nested deeper than Python's stack."""
+    stack: list[tuple[Any, bool]] = [(record, False)]
+    while stack:
+        value, is_query = stack.pop()
+        if isinstance(value, str):
+            yield EvaluationText(value, is_query)
+        elif isinstance(value, list):
+            stack.extend((each, is_query) for each in reversed(cast("list[Any]", value)))
+        elif isinstance(value, dict):
+            fields = reversed(cast("dict[str, Any]", value).items())
+            stack.extend(
+                (each, is_query or name in _QUERIES) for name, each in fields if name not in _NO_TEXTS
+            )
 
 
 def write_evaluation(folder: Path, texts: Iterable[EvaluationText], words: int = WORDS) -> None:

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias, cast
+from typing import Annotated, TypeAlias, cast
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from triptych.config import check_types
 from triptych.encode.encoder import Encoder, TruncationWarning
 from triptych.errors import InputError
 from triptych.text import LanguageCheck, digest, fold, letters, units, word_chars
@@ -24,6 +26,7 @@ from triptych.tools.pairs.base import Pair
 from triptych.tools.pairs.kinds import TRANSLATED
 from triptych.tools.pairs.report import Filter
 
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 _TERMS = frozenset(("term-translation",))
 
 
@@ -41,16 +44,22 @@ class Thresholds:
         digits: Greatest share of digits among letters and digits, on each side.
         overlap: From which share of common words on two sides are copies of each other: words that both have,
             over the words of the longer side.
+
+    Raises:
+        InputError: For numbers below 0, shares that are not from 0 to 1, or a ratio below 1.
     """
 
-    query_letters: int = 3
-    query_chars: int = 300
-    passage_letters: int = 50
-    sentence_letters: int = 6
-    ratio: float = 3.0
-    letters: float = 0.6
-    digits: float = 0.4
-    overlap: float = 0.8
+    query_letters: Annotated[int, Ge(0)] = 3
+    query_chars: Annotated[int, Ge(0)] = 300
+    passage_letters: Annotated[int, Ge(0)] = 50
+    sentence_letters: Annotated[int, Ge(0)] = 6
+    ratio: Annotated[float, Ge(1)] = 3.0
+    letters: Share = 0.6
+    digits: Share = 0.4
+    overlap: Share = 0.8
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 def long_enough(pair: Pair, limits: Thresholds) -> bool:
@@ -152,11 +161,12 @@ class Consistency:
         InputError: Unless 1 ≤ top < sample.
     """
 
-    top: int = 3
+    top: Annotated[int, Ge(1)] = 3
     sample: int = 256
 
     def __post_init__(self) -> None:
-        if not 1 <= self.top < self.sample:
+        check_types(self)
+        if self.top >= self.sample:
             raise InputError(f"consistency: got top {self.top} of {self.sample}; expected 1 ≤ top < sample")
 
 

@@ -362,7 +362,7 @@ def _translated(
     for first, second in language_pairs(len(held), limits, held[0][0], what):
         (here, query), (there, passage) = held[first], held[second]
         if here.lang != there.lang:
-            yield Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.licence)
+            yield Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
 
 
 def _rendered(
@@ -380,7 +380,7 @@ def _of_translations(
     if translations.kind == "term":  # dictionaries number the senses of a word
         sides = unnumbered(sides[0]), unnumbered(sides[1])
     names = translations.source, translations.key
-    return Pair(*sides, kind, *names, query[0], passage[0], translations.licence)
+    return Pair(*sides, kind, *names, query[0], passage[0], translations.license)
 
 
 KINDS = (
@@ -480,4 +480,4 @@ def _pair(document: StructuredDocument, kind: str, query: str, passage: str) -> 
     query, passage = unnumbered(query.strip()) if kind != "neighbour" else query.strip(), passage.strip()
     if query and passage:
         lang = document.lang
-        yield Pair(query, passage, kind, document.source, document.key, lang, lang, document.licence)
+        yield Pair(query, passage, kind, document.source, document.key, lang, lang, document.license)

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from triptych.config import check_value
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_json
 from triptych.tools.pairs import stages
@@ -87,6 +88,9 @@ def mine_pairs(
         StorageError: If the folder cannot be written.
         WorkerError: If a worker dies.
     """
+    check_value(out, Path | str, "mine_pairs: out")
+    check_value(settings, Settings | None, "mine_pairs: settings")
+    check_value(workers, int, "mine_pairs: workers")
     settings, out = settings or Settings(), Path(out)
     if workers < 1:
         raise InputError(f"workers: got {workers}; expected at least 1")

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
+from triptych.collections.training import source_paths
+from triptych.config import check_types
 from triptych.documents import format_of, walk
 from triptych.errors import DataError
-from triptych.io import STDIN, Source, open_source, read_lines, read_text
+from triptych.io import STDIN, Source, open_source, printable, read_lines, read_text
 from triptych.records import (
     COMPRESSED,
     Fields,
@@ -23,7 +25,7 @@ from triptych.records import (
     to_document,
     tsv_rows,
 )
-from triptych.text import is_code, is_path_code
+from triptych.text import is_code, is_path_code, is_utf8
 from triptych.tools.pairs.base import Link, Minable, StructuredDocument, Translations, parse
 from triptych.tools.pairs.outline import Outline, html_outline, markdown_outline, text_outline
 
@@ -46,15 +48,18 @@ class Origin:
     Attributes:
         source: Name of the collection; by default the name of the folder or file that was given.
         lang: Their language; by default it is told by the path, the file, or the text itself.
-        licence: Of the text.
+        license: Of the text.
         languages_in_paths: A folder or a next-to-last ending that is a language code says the language and is
             left out of the key: ``guide/de/pot.md`` and ``guide/fr/pot.md``, or ``pot.de.md``, are translations.
     """
 
     source: str = ""
     lang: str = ""
-    licence: str = ""
+    license: str = ""
     languages_in_paths: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 def mined_files(
@@ -64,18 +69,21 @@ def mined_files(
 
     Args:
         sources: Files and folders.
-        on_skip: Called with each file of a folder whose ending is not known; such a file named in `sources` is
-            an error instead.
+        on_skip: Called with each file of a folder whose ending is not known, whose name is not UTF-8, or that is a
+            pipe or device; such a file named in `sources` is an error instead.
 
     Raises:
         DataError: For a path that is not there, an unknown ending, or standard input, which cannot be read anew
             when a run resumes.
     """
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    given = source_paths(sources)
     found: list[MinedFile] = []
-    for root in map(Path, given):
+    for root in given:
         if str(root) == STDIN:
             raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
+        if not is_utf8(root):
+            message = "the name is not UTF-8; expected one that can stand in records"
+            raise DataError(message, printable(root))
         if root.is_dir():
             for path in walk(root, on_skip):
                 if format_of(path) is not None:
@@ -84,6 +92,10 @@ def mined_files(
                     on_skip(path)
         elif not root.exists():
             raise DataError("no such file or folder", root)
+        elif not root.is_file():
+            raise DataError(
+                "is a pipe or device, which cannot be read twice; expected a file or folder", root
+            )
         elif format_of(root) is None:
             raise DataError(
                 "unknown ending; expected .jsonl .tsv .csv .md .html .txt (or .gz, .zst after it)", root
@@ -133,13 +145,13 @@ def _of_file(outline: Outline, file: MinedFile, how: Origin) -> StructuredDocume
         keywords=outline.keywords,
         description=outline.description,
         links=tuple(_inner_links(outline.links, key, how)),
-        licence=how.licence,
+        license=how.license,
         aligned=False,
     )
 
 
 def _of_record(record: Mapping[str, Any], place: Place, file: MinedFile, how: Origin) -> Minable:
-    defaults = {"source": _source(file, how), "lang": how.lang, "licence": how.licence}
+    defaults = {"source": _source(file, how), "lang": how.lang, "license": how.license}
     if "blocks" in record or "translations" in record:
         return parse(defaults | dict(record), place)
     if "translation" in record:
@@ -159,7 +171,7 @@ def _record_of_text(record: dict[str, Any], place: Place) -> dict[str, Any]:
         "links": record.get("links"),
         "aligned": False,
     }
-    named |= {name: record[name] for name in ("source", "licence") if record.get(name)}
+    named |= {name: record[name] for name in ("source", "license", "licence") if record.get(name)}
     lang = record.get("lang") or record.get("language")
     if lang:
         named["lang"] = lang
@@ -212,7 +224,7 @@ def _table(source: Source, is_csv: bool, file: MinedFile, how: Origin) -> Iterat
                 f"got {len(cells)} columns; expected {len(languages)}, as in the header", source.name, number
             )
         texts = {lang: (cell,) for lang, cell in zip(languages, cells, strict=True) if cell.strip()}
-        yield Translations(_source(file, how), str(number), "sentence", texts, how.licence)
+        yield Translations(_source(file, how), str(number), "sentence", texts, how.license)
 
 
 def _source(file: MinedFile, how: Origin) -> str:

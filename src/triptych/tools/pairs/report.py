@@ -254,7 +254,7 @@ def draw(counts: PairCounts, path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     # No date and no random ids: the same counts give the same file.
-    settings = {"svg.hashsalt": "triptych", "svg.fonttype": "none"}
+    settings: Any = {"svg.hashsalt": "triptych", "svg.fonttype": "none"}
     with replacing(path) as temporary, matplotlib.rc_context(settings):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from triptych.config import unknown_key
+from annotated_types import Ge, Gt, Le
+
+from triptych.config import check_types, check_value, unknown_key
 from triptych.errors import DataError, InputError
+from triptych.io import printable
+from triptych.text import is_utf8
 from triptych.tools.pairs.base import Limits
 from triptych.tools.pairs.duplicates import SHORTEST, WORDS
 from triptych.tools.pairs.filters import Consistency, Thresholds
@@ -52,23 +56,21 @@ class Settings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     origin: Origin = field(default_factory=Origin)
     against: tuple[str, ...] = ()
-    words: int = WORDS
-    recurring: int = 10
-    near: float = 0.8
+    words: Annotated[int, Ge(SHORTEST)] = WORDS
+    recurring: Annotated[int, Ge(2)] = 10
+    near: Annotated[float, Gt(0), Le(1)] = 0.8
     consistency: Consistency = field(default_factory=Consistency)
-    parts: int | None = None
+    parts: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_kinds(self.kinds)
         unknown = next((name for name in self.filters if name not in FILTERS), None)
         if unknown is not None:
             raise InputError(f"filters: got {unknown!r}; expected some of {', '.join(FILTERS)}")
-        for name, least in (("words", SHORTEST), ("recurring", 2), ("parts", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: got {value}; expected at least {least}")
-        if not 0 < self.near <= 1:
-            raise InputError(f"near: got {self.near}; expected a number above 0 and up to 1")
+        for name in (*self.against, self.origin.source, self.origin.lang, self.origin.license):
+            if not is_utf8(name):
+                raise InputError(f"settings: got {printable(name)}; expected a name in UTF-8")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -81,6 +83,7 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: For an unknown name (the nearest is named), a value of another type, or one out of range.
     """
+    check_value(changes, Mapping[str, Any], "settings: changes")
     for name, value in changes.items():
         groups: dict[str, Any] = asdict(settings)
         known = {key: old for key, old in groups.items() if not isinstance(old, dict | tuple)}
@@ -109,10 +112,10 @@ def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
 
 
 def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:
-    """A digest of the settings, of the names, sizes and times of all files, and of the scorer's name.
+    """A digest of the settings, of the names and contents of all files, and of the scorer's name.
 
     Raises:
-        DataError: For a file that is not there.
+        DataError: For a file that does not exist, or cannot be read.
     """
     state = blake2b(digest_size=16)
     state.update(json.dumps([settings.to_dict(), scorer], sort_keys=True).encode())
@@ -120,8 +123,12 @@ def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> 
         if not path.exists():
             raise DataError("no such file or folder", path)
         for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            stat = each.stat()
-            state.update(
-                f"{each.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
-            )
+            if not each.is_file():
+                continue
+            try:
+                with each.open("rb") as content:
+                    digest = file_digest(content, lambda: blake2b(digest_size=16)).digest()
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror or error}", each) from error
+            state.update(each.as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
     return state.hexdigest()

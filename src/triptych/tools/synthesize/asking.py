@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Annotated, Any, NamedTuple, Self
 
+from annotated_types import Ge, Gt, Lt
+
+from triptych.config import check_types
 from triptych.errors import DataError, EndpointError, InputError, StorageError
 from triptych.tools.synthesize.client import (
     NO_TOKENS,
@@ -82,11 +86,15 @@ class Answers:
             raise DataError(f"no file of answers ({error}); give another name", path) from error
 
     def get(self, key: bytes) -> Answer | None:
-        """The answer with this key, or None."""
-        row = self._base.execute(
+        """The answer with this key, or None.
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        row = self._query(
             "SELECT text, finish, refused, input_tokens, output_tokens, counted FROM answers WHERE key = ?",
-            (key,),
-        ).fetchone()
+            key,
+        )
         return None if row is None else Answer(row[0], row[1], bool(row[2]), row[3], row[4], bool(row[5]))
 
     def put(self, key: bytes, model: str, answer: Answer) -> None:
@@ -95,15 +103,21 @@ class Answers:
         Raises:
             StorageError: If it cannot be written.
         """
-        try:
-            self._base.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (key, model, *answer)
-            )
-        except sqlite3.Error as error:
-            raise StorageError(None, f"{self.path}: cannot be written: {error}") from error
+        self._query("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", key, model, *answer)
 
     def __len__(self) -> int:
-        return int(self._base.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        return int(self._query("SELECT COUNT(*) FROM answers")[0])
+
+    def _query(self, query: str, *values: object) -> Any:
+        """The first row of a query's result."""
+        try:
+            return self._base.execute(query, values).fetchone()
+        except sqlite3.OperationalError as error:
+            raise StorageError(None, f"{self.path}: cannot be written: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"damaged file of answers ({error}); restore it, or give another name", self.path
+            ) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -120,12 +134,11 @@ class Answers:
 class Prices:
     """Prices per million tokens, in any one currency."""
 
-    input: float = 0.0
-    output: float = 0.0
+    input: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
+    output: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.input < 0 or self.output < 0:
-            raise InputError(f"prices: got {self.input} and {self.output}; expected 0 or more")
+        check_types(self)
 
     def of(self, tokens: Tokens) -> float:
         """The price of tokens."""
@@ -149,21 +162,19 @@ class Budget:
     """
 
     prices: Prices = field(default_factory=Prices)
-    money: float | None = None
-    tokens: int | None = None
+    money: Annotated[float, Gt(0)] | None = None
+    tokens: Annotated[int, Gt(0)] | None = None
     spent: Tokens = NO_TOKENS
     lost: Tokens = NO_TOKENS
     in_flight: Tokens = NO_TOKENS
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.money is not None and not (self.prices.input or self.prices.output):
             raise InputError(
                 "budget: got a limit in money without prices; expected the prices of a million tokens"
             )
-        for name, value in (("money", self.money), ("tokens", self.tokens)):
-            if value is not None and value <= 0:
-                raise InputError(f"budget: got {name} {value}; expected more than 0")
 
     @property
     def cost(self) -> float:
@@ -214,17 +225,14 @@ class Patience:
         concurrency: Maximum number of requests in flight.
     """
 
-    attempts: int = 6
-    base: float = 1.0
-    cap: float = 60.0
-    max_asked: float = 300.0
-    concurrency: int = 8
+    attempts: Annotated[int, Ge(1)] = 6
+    base: Annotated[float, Ge(0)] = 1.0
+    cap: Annotated[float, Ge(0)] = 60.0
+    max_asked: Annotated[float, Ge(0)] = 300.0
+    concurrency: Annotated[int, Ge(1)] = 8
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.concurrency < 1:
-            raise InputError(
-                f"patience: got {self.attempts} attempts, {self.concurrency} at once; expected 1 or more"
-            )
+        check_types(self)
 
     def wait(self, failures: int, after: float | None, rng: random.Random) -> float:
         """Seconds before the next attempt, after so many failures (from 1)."""
@@ -279,7 +287,7 @@ def ask_all(
         # The others are of workers that were cancelled by the first error, or failed with it.
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
-            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+            error = error.exceptions[0]
         raise error from None
     return asking.outcomes
 

@@ -11,8 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
+from annotated_types import Gt
+
+from triptych.config import check_types
 from triptych.errors import EndpointError, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -91,19 +94,16 @@ class Endpoint:
     base_url: str = field(repr=False)  # may hold a password
     model: str
     api_key: str | None = field(default=None, repr=False)
-    timeout: float = 60.0
-    max_tokens: int = 200
+    timeout: Annotated[float, Gt(0)] = 60.0
+    max_tokens: Annotated[int, Gt(0)] = 200
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.base_url.startswith(("http://", "https://")):
             raise InputError(f"base_url: got {self.base_url!r}; expected an address such as https://host/v1")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise InputError("api_key: has characters that no header can hold; expected printable ASCII")
-        if self.timeout <= 0 or self.max_tokens <= 0:
-            raise InputError(
-                f"endpoint: got timeout {self.timeout}, max_tokens {self.max_tokens}; expected more than 0"
-            )
 
     @property
     def shown_url(self) -> str:

@@ -11,8 +11,11 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from annotated_types import Ge
+
+from triptych.config import check_types
 from triptych.errors import InputError
 from triptych.text import size
 
@@ -49,16 +52,15 @@ class Sampling:
     min_document: int = 2000
     min_passage: int = 300
     max_passage: int = 2000
-    per_document: int = 1
+    per_document: Annotated[int, Ge(1)] = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 < self.min_passage <= self.max_passage:
             raise InputError(
                 f"passages: got sizes from {self.min_passage} to {self.max_passage}; expected 0 < least ≤ most"
             )
-        if self.per_document < 1:
-            raise InputError(f"per_document: got {self.per_document}; expected 1 or more")
 
 
 class Span(NamedTuple):

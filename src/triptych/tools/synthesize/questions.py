@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from triptych.config import check_types
 from triptych.errors import DataError, InputError
 from triptych.text import Rank, gram_size, primary, size, units
 
@@ -71,12 +72,19 @@ def load_prompt(language: str, folder: Path | None = None) -> Prompt:
         for place in (folder, _prompts()):
             file = None if place is None else place.joinpath(f"{name}.txt")
             if file is not None and file.is_file():
-                system, line, user = file.read_text("utf-8").partition("\n---\n")
+                system, line, user = _read_prompt(file).partition("\n---\n")
                 if not line or "{passage}" not in user:
                     message = "expected instructions, a line '---', and a request with {passage}"
                     raise DataError(message, f"{name}.txt")
                 return Prompt(name, system.strip(), user.strip())
     raise DataError("no prompt at all", "prompts")
+
+
+def _read_prompt(file: Traversable) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as UTF-8 text: {error}", str(file)) from error
 
 
 def _prompts() -> Traversable:
@@ -154,6 +162,7 @@ class QuestionLimits:
     check_language: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 < self.min_size <= self.max_size:
             raise InputError(
                 f"questions: got sizes from {self.min_size} to {self.max_size}; expected 0 < least ≤ most"

@@ -11,13 +11,14 @@ from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.encode.encoder import Encoder
 from triptych.records import Document
 from triptych.scores.on_numpy import combine, head_scores
 from triptych.text import terms
 from triptych.train.data import chunked
-from triptych.types import HeadWeights
+from triptych.types import Encoded, Floats, HeadWeights
 
 _TIES = 50  # documents of the same score that are looked at behind the depth
 

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from annotated_types import Ge
+
+from triptych.config import check_types, check_value
 from triptych.errors import DataError, InputError
 from triptych.io import json_lines
 from triptych.records import Document
@@ -51,11 +54,12 @@ class QuestionRecipe:
     limits: QuestionLimits = field(default_factory=QuestionLimits)
     language: str | None = None
     prompts: Path | None = None
-    depth: int = 10
+    depth: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise InputError(f"depth: got {self.depth}; expected 1 or more")
+        check_types(self)
+        if self.prompts is not None and not self.prompts.is_dir():
+            raise InputError(f"prompts: got {self.prompts}; expected a folder")
 
 
 class Drawn(NamedTuple):
@@ -149,7 +153,11 @@ class Synthesis:
 
 
 def synthesize(
-    work: Synthesis, out: Path, answers: Path, budget: Budget | None = None, progress: Progress | None = None
+    work: Synthesis,
+    out: Path | str,
+    answers: Path | str,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
 ) -> SynthesisReport:
     """Asks for what is not answered yet, checks all answers, and writes examples in the documents' order.
 
@@ -170,6 +178,7 @@ def synthesize(
         StorageError: If a file cannot be written.
         MissingExtra: If httpx or py3langid are needed and not installed.
     """
+    out, answers = _paths(work, out, answers)
     report = SynthesisReport(budget=budget or Budget())
     rank = ranker(normalize=False) if work.recipe.limits.check_language or not work.recipe.language else None
     with Answers(answers) as known:
@@ -188,7 +197,7 @@ def synthesize(
     return report
 
 
-def plan(work: Synthesis, answers: Path) -> SynthesisReport:
+def plan(work: Synthesis, answers: Path | str) -> SynthesisReport:
     """What `synthesize` would do, without asking anybody.
 
     Returns:
@@ -197,12 +206,21 @@ def plan(work: Synthesis, answers: Path) -> SynthesisReport:
     Raises:
         DataError: For documents that cannot be read.
     """
+    _, answers = _paths(work, Path(), answers)
     report = SynthesisReport()
     rank = None if work.recipe.language else ranker(normalize=False)
     with Answers(answers if answers.exists() else Path(":memory:")) as known:
         for request in _unknown(work, rank, known, report):
             report.budget.in_flight += work.endpoint.upper_bound(request.messages)
     return report
+
+
+def _paths(work: Synthesis, out: Path | str, answers: Path | str) -> tuple[Path, Path]:
+    check_value(work, Synthesis, "synthesize: work")
+    check_value(work.read, Callable[[], Iterator[Document]], "synthesize: read")
+    check_value(out, Path | str, "synthesize: out")
+    check_value(answers, Path | str, "synthesize: answers")
+    return Path(out), Path(answers)
 
 
 def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
@@ -318,14 +336,14 @@ def _example(each: Drawn, question: str, model: str) -> dict[str, Any]:
     document, span = each.document, each.span
     source = {"dataset": "synthetic", "model": model, "prompt": each.prompt, "document": document.id}
     source |= {"passage": [span.start, span.start + len(span.text)]}
-    licence = document.metadata.get("licence", document.metadata.get("license"))
+    license = document.metadata.get("license", document.metadata.get("licence"))
     return {
         "query": question,
         "pos": [document.content],
         "neg": [],
         "id": f"{document.id}#{span.start}",
         "lang": each.language,
-        "source": source if licence is None else {**source, "licence": licence},
+        "source": source if license is None else {**source, "license": license},
     }
 
 
