@@ -9,7 +9,8 @@ import pytest
 from eval import made
 from triptych.collections.base import Collection, Run
 from triptych.eval.groups import grouped
-from triptych.eval.running import Options, ThroughIndex, Tools, run_system
+from triptych.eval.running import Options, Tools, run_system
+from triptych.eval.through_index import ThroughIndex
 from triptych.scores.on_numpy import Best
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from triptych.collections.base import Collection, Run, Wanted
 from triptych.collections.readers import read_collections
 from triptych.errors import DataError, InputError
-from triptych.eval.baselines import open_baseline
 from triptych.eval.groups import Group, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
@@ -30,11 +29,10 @@ from triptych.eval.results import (
     averages,
     versions,
 )
-from triptych.eval.running import Cost, Options, ThroughIndex, Tools, is_vector_model, run_system
+from triptych.eval.running import Cost, Options, Tools, is_vector_model, run_system
 from triptych.eval.scan import scoring_on
 from triptych.eval.significance import clusters_of, differences
 from triptych.eval.systems import EncoderSystem, RunFile, System
-from triptych.eval.tuning import tuned_modes, without_reported
 from triptych.types import HeadWeights, Progress
 
 if TYPE_CHECKING:
@@ -108,9 +106,12 @@ def evaluate(
         systems.append(EncoderSystem.of(encoder, modes=modes, weights=triples))
         described = encoder.describe()
         scoring = scoring_on(described["device"], described["dtype"])
-    systems += [open_baseline(name) for name in baselines]
+    if baselines:
+        from triptych.eval.baselines import open_baseline
+
+        systems += [open_baseline(name) for name in baselines]
     systems += [RunFile.read(source) for source in runs]
-    tools = Tools(scoring, ThroughIndex(), progress or TOOLS.progress)
+    tools = Tools(scoring, progress=progress or TOOLS.progress)
     return evaluate_systems(collections, systems, Options(**options), tools)
 
 
@@ -165,7 +166,11 @@ def evaluate_systems(
     metrics = {metric for one in collections for metric in _metrics(one, options)}
     options = replace(options.checked(), depth=max(options.depth, depth_of(sorted(metrics))))
     _check_systems(systems, options)
-    development, shared = without_reported(development, collections)
+    shared = 0
+    if development:
+        from triptych.eval.tuning import tuned_modes, without_reported
+
+        development, shared = without_reported(development, collections)
     groups = grouped(collections, tools.progress)
     ledger = _Ledger()
     with ExitStack() as stack:
@@ -175,12 +180,14 @@ def evaluate_systems(
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-eval-"))
             working = replace(options, cache=Path(temporary))
         prepared = grouped(development) if development else []
-        modes: dict[str, Mapping[str, HeadWeights]] = {}
+        modes: dict[str, dict[str, HeadWeights]] = {}
         for system in systems:
             if is_vector_model(system):
-                tuned, report = tuned_modes(prepared, system, working, tools, shared)
-                modes[system.name] = {**system.modes, **tuned}
-                ledger.tuned += report
+                modes[system.name] = dict(system.modes)
+                if development:
+                    tuned, report = tuned_modes(prepared, system, working, tools, shared)
+                    modes[system.name] |= tuned
+                    ledger.tuned += report
         for group in groups:
             judge = _Judge(group, working, ledger, keep)
             for system in systems:
