@@ -31,6 +31,7 @@ SYSTEMS = [
     "triptych",
     "triptych-dense",
     "triptych-int8",
+    "triptych-float32",
     "flagembedding",
     "flagembedding-bfloat16",
     "sentence-transformers",
@@ -38,6 +39,9 @@ SYSTEMS = [
     "openvino",
     "openvino-int8",
     "bge-m3-lite",
+    "onnxruntime-int8",
+    "fastembed",
+    "m3serve",
 ]
 # Batch sizes that the other libraries may choose from; ours has its token budget.
 BATCHES = (1, 4, 16, 64)
@@ -127,7 +131,11 @@ def machine() -> dict[str, Any]:
     flags = next((line for line in lines if line.startswith("flags")), "")
     features = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
     packages = ("torch", "transformers", "sentence-transformers", "FlagEmbedding", "triptych")
-    peers = [name for name in ("onnxruntime", "openvino", "nncf", "bge-m3-lite") if _installed(name)]
+    peers = [
+        name
+        for name in ("onnxruntime", "openvino", "nncf", "bge-m3-lite", "fastembed", "m3serve")
+        if _installed(name)
+    ]
     return {
         "cpu": f"{names[0] if names else platform.processor()} (family {' model '.join(family)})",
         "cores": os.cpu_count(),
@@ -165,7 +173,10 @@ def summary(
     """One line of results: medians over the rounds."""
     wall = statistics.median(run["wall"] for run in runs)
     processor = statistics.median(run["processor"] for run in runs)
-    all_heads = not system.name.startswith("sentence-transformers") and not system.name.endswith("-dense")
+    dense_alone = system.name.startswith(("sentence-transformers", "fastembed")) or system.name.endswith(
+        "-dense"
+    )
+    all_heads = not dense_alone
     flops = shape.flops(work.lengths, all_heads)
     line: dict[str, Any] = {
         "system": system.name,

@@ -1,15 +1,17 @@
-"""Libraries that are not in this project's environment, for the encoding benchmark: OpenVINO, bge-m3-lite, onnxruntime.
+"""Libraries that the encoding benchmark also compares; most are not in this project's environment.
 
 Install them into a folder of their own and put that on the path; a system whose packages are missing is left out,
 and the benchmark says so:
 
     pip install --no-deps --target build/peers openvino openvino-telemetry bge-m3-lite     # what is compared
     pip install --no-deps --target build/peers nncf ninja pydot tabulate networkx          # for OpenVINO in 8 bits
-    PYTHONPATH=build/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite
+    pip install --no-deps --target build/peers fastembed py-rust-stemmers mmh3 loguru m3serve
+    PYTHONPATH=build/peers python benchmarks/encode.py --systems triptych openvino bge-m3-lite fastembed m3serve
 
 None of them reads a checkpoint folder of random weights by itself: OpenVINO and onnxruntime get our own ONNX graph
 with all three heads; bge-m3-lite takes a graph of the backbone, but heads and tokenizer only as the published files,
-known by their digests, so its look-up is replaced and hands it the same weights and our tokenizer.
+known by their digests, so its look-up is replaced and hands it the same weights and our tokenizer. fastembed gets the
+graph of the backbone as a custom model and makes dense vectors alone; m3serve reads the folder itself.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ NEEDS = {
     "openvino-int8": ("openvino", "nncf"),
     "bge-m3-lite": ("bge_m3_lite", "onnxruntime"),
     "onnxruntime": ("onnxruntime",),
+    "onnxruntime-int8": ("onnxruntime",),
+    "fastembed": ("fastembed", "onnxruntime"),
+    "m3serve": ("m3serve",),
 }
 # Texts that choose the ranges of 8-bit activations.
 _CALIBRATION = 24
@@ -49,8 +54,12 @@ def prepare(folder: Path, names: list[str]) -> None:
 
     if any(name in NEEDS for name in names) and not (folder / "heads.onnx").exists():
         Encoder.from_pretrained(folder, device="cpu").export_onnx(folder / "heads.onnx")
-    if "bge-m3-lite" in names and not (folder / "states.onnx").exists():
+    if {"bge-m3-lite", "fastembed"} & set(names) and not (folder / "states.onnx").exists():
         _export_states(folder)
+    if "onnxruntime-int8" in names and not (folder / "heads_dynamic8.onnx").exists():
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(folder / "heads.onnx", folder / "heads_dynamic8.onnx", use_external_data_format=True)
     if "openvino-int8" in names and not (folder / "heads_int8.xml").exists():
         _quantize(folder)
 
@@ -152,15 +161,67 @@ def openvino(folder: Path, precision: str = "bf16", tokens: int = 8192, threads:
     return encode
 
 
-def onnxruntime(folder: Path, tokens: int = 8192, threads: int = 1) -> Any:
-    """Our graph of all heads by onnxruntime, float32 (its processor kernels have no bfloat16)."""
+def onnxruntime(folder: Path, precision: str = "float32", tokens: int = 8192, threads: int = 1) -> Any:
+    """Our graph of all heads by onnxruntime, in float32 or its dynamic 8 bits (its kernels have no bfloat16)."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(folder / "heads.onnx"), options, providers=["CPUExecutionProvider"])
+    name = "heads_dynamic8.onnx" if precision == "int8" else "heads.onnx"
+    session = ort.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
     encode = _batched(folder, tokens, lambda inputs: session.run(None, inputs)[0])
-    encode.settings = {"dtype": "float32", "threads": threads, "onnxruntime": ort.__version__}
+    encode.settings = {"dtype": precision, "threads": threads, "onnxruntime": ort.__version__}
+    return encode
+
+
+def fastembed(folder: Path, tokens: int = 8192, threads: int = 1) -> Any:
+    """fastembed: the dense head alone, float32; it does not sort, so it gets the texts by falling length."""
+    from importlib.metadata import version
+
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    TextEmbedding.add_custom_model(
+        model="bench/backbone",
+        pooling=PoolingType.CLS,
+        normalization=True,
+        sources=ModelSource(hf="bench/backbone"),
+        dim=1,  # it is only reported
+        model_file="states.onnx",
+    )
+    model = TextEmbedding("bench/backbone", specific_model_path=str(folder), threads=threads, cuda=False)
+
+    def encode(texts: list[str], batch: int | None = None) -> Floats:
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        vectors = np.stack(list(model.embed([texts[i] for i in order], batch_size=batch or 16)))
+        return vectors[np.argsort(order)]
+
+    encode.settings = {"dtype": "float32", "threads": threads, "fastembed": version("fastembed")}  # type: ignore[attr-defined]
+    return encode
+
+
+def m3serve(folder: Path, tokens: int = 8192, threads: int = 1) -> Any:
+    """m3serve with all three heads; on a processor it computes in float32. It sorts by length itself."""
+    import asyncio
+    from importlib.metadata import version
+
+    from m3serve import Engine
+    from m3serve.model import BGEM3Encoder
+
+    encoder = BGEM3Encoder(str(folder), device="cpu", use_fp16=False, max_length=tokens)
+    loop, engines = asyncio.new_event_loop(), dict[int, Any]()
+
+    def encode(texts: list[str], batch: int | None = None) -> Floats:
+        size = batch or 16
+        if size not in engines:
+            engines[size] = Engine(
+                max_batch_size=size, batch_delay=0.0, tokenizer_threads=1, _encoder=encoder
+            )
+            loop.run_until_complete(engines[size].start())
+        found = loop.run_until_complete(engines[size].embed(texts, return_sparse=True, return_colbert=True))
+        return np.asarray(found.dense, np.float32)
+
+    encode.settings = {"dtype": "float32", "threads": threads, "m3serve": version("m3serve")}  # type: ignore[attr-defined]
     return encode
 
 

@@ -165,6 +165,9 @@ SYSTEMS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "openvino-int8": (peers.openvino, {"precision": "int8"}),
     "bge-m3-lite": (peers.bge_m3_lite, {}),
     "onnxruntime": (peers.onnxruntime, {}),
+    "onnxruntime-int8": (peers.onnxruntime, {"precision": "int8"}),
+    "fastembed": (peers.fastembed, {}),
+    "m3serve": (peers.m3serve, {}),
     "limit": (limit, {}),
 }
 

@@ -20,6 +20,10 @@ LINES = ROOT / "benchmarks" / "results" / "encode.jsonl"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
 BEGIN, END = "<!-- from benchmarks/results/encode.jsonl -->", "<!-- end -->"
+HEADLINE, HEADLINE_END = (
+    "<!-- headline, from benchmarks/results/encode.jsonl -->",
+    "<!-- end of the headline -->",
+)
 GOALS, GOALS_END = "<!-- goals, from the same lines -->", "<!-- end of the goals -->"
 WORKLOADS = ("short", "mix", "long", "query")
 # Lines before this day whose name says what they were not: FlagEmbedding went back to float32 at each call.
@@ -132,6 +136,47 @@ def section(groups: Groups, runs: Runs) -> str:
     return "\n".join(parts)
 
 
+PAIRS = (
+    ("bfloat16 against FlagEmbedding as it runs on a processor, float32", "triptych", "flagembedding"),
+    ("the same type: bfloat16 both", "triptych", "flagembedding-bfloat16"),
+    ("the same type: float32 both", "triptych-float32", "flagembedding"),
+    ("bfloat16 both; sentence-transformers, dense alone", "triptych", "sentence-transformers"),
+)
+
+
+def headline(groups: Groups, runs: Runs) -> list[str]:
+    """Ours against others on the mix on one core, with the types of both; only what ran side by side."""
+    shapes = [(shape, group) for (where, shape), group in sorted(groups.items()) if "1 of" in where]
+    rows = [
+        "| on one core of a processor, `mix`, processor time | "
+        + " | ".join(f"`{s}`" for s, _ in shapes)
+        + " |",
+        "|---|" + "---:|" * len(shapes),
+    ]
+    for name, ours, theirs in PAIRS:
+        cells: list[str] = []
+        for shape, group in shapes:
+            line = group.get(("mix", theirs))
+            ran = (
+                [one for one in runs.get((line["run"], shape, "mix"), []) if one["system"] == ours]
+                if line
+                else []
+            )
+            if not ran:  # the newest run with both
+                both = [
+                    (mine, other)
+                    for (_, own, work), found in runs.items()
+                    if (own, work) == (shape, "mix")
+                    for mine in found
+                    for other in found
+                    if (mine["system"], other["system"]) == (ours, theirs) and "1 of" in machine(mine)
+                ]
+                line, ran = (both[-1][1], [both[-1][0]]) if both else (None, [])
+            cells.append(f"{cost(line) / cost(ran[0]):.2f} ×" if line and ran else "not measured")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
 def goals(groups: Groups, runs: Runs, passes: dict[tuple[str, str], float]) -> list[str]:
     """Goal beside figure, for each machine and shape."""
     rows = ["| goal, on | which | got | reached |", "|---|---|---:|---|"]
@@ -229,6 +274,7 @@ def main() -> None:
     old = PAGE.read_text(encoding="utf-8")
     new = _between(old, BEGIN, END, section(groups, runs))
     new = _between(new, GOALS, GOALS_END, "\n".join(goals(groups, runs, passes_alone(lines))) + "\n")
+    new = _between(new, HEADLINE, HEADLINE_END, "\n".join(headline(groups, runs)) + "\n")
     image = picture(groups)
     if check:
         current = PICTURE.read_text(encoding="utf-8") if PICTURE.exists() else ""

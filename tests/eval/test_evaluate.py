@@ -241,7 +241,6 @@ def test_what_is_left_out_is_counted_and_told() -> None:
     [
         (Options(depth=0), "depth=0"),
         (Options("paper", candidates=5), "candidates=5 with the protocol 'paper'"),
-        (Options("index"), "without an index"),
         (Options(reference="nobody"), "nobody"),
     ],
 )

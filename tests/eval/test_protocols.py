@@ -9,7 +9,8 @@ import pytest
 from eval import made
 from triptych.collections.base import Collection, Run
 from triptych.eval.groups import grouped
-from triptych.eval.running import Options, ThroughIndex, Tools, run_model
+from triptych.eval.running import Options, Tools, run_system
+from triptych.eval.through_index import ThroughIndex
 from triptych.scores.on_numpy import Best
 
 
@@ -19,7 +20,7 @@ def runs(
     toy = toy or made.Toy()
     [group] = grouped([one])
     settings = Options(rrf=False, **{"depth": 20, "block": 7, **options})  # type: ignore[arg-type]
-    return {mode: run for _, mode, run in run_model(group, toy, toy.modes, settings, tools or Tools()).runs}
+    return {mode: run for _, mode, run in run_system(group, toy, toy.modes, settings, tools or Tools())[0]}
 
 
 def same(a: Mapping[str, Run], b: Mapping[str, Run], modes: list[str] | None = None) -> None:

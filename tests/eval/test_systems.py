@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 
 import triptych
 from cli.conftest import Run, run
 from eval import made
-from triptych.collections.base import Wanted
+from triptych.collections.base import Collection, MemoryCorpus, Wanted
+from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.results import RunFolder
@@ -64,7 +66,9 @@ def test_documents_that_a_query_leaves_out_are_taken_from_runs(tmp_path: Path) -
     one = made.collection(excluded=9)
     every = [document.id for document in one.corpus]
     run = RunFile.read(write_run(tmp_path / "all.run", dict.fromkeys(one.queries, every)))
-    for query, ranked in run.of(one).items():
+    kept: list[Any] = []
+    evaluate_systems([one], [run], keep=lambda _, system, rankings, values: kept.append(rankings))
+    for query, ranked in kept[0].items():
         assert ranked.documents == tuple(name for name in every if name not in one.excluded[query])
 
 
@@ -77,6 +81,23 @@ def test_a_run_on_other_data_is_refused_by_its_name(rankings: dict, message: str
     with pytest.raises(DataError, match=message) as raised:
         evaluate_systems([made.collection()], [RunFile.read(path)])
     assert "other.run" in str(raised.value)
+
+
+def test_answers_are_judged_in_runs_too_and_unknown_documents_hold_none(tmp_path: Path) -> None:
+    corpus = MemoryCorpus.of({"a": "w1 w2", "b": "w3"})
+    metrics = ("AnswerRecall@1", "AnswerRecall@2")
+    one = Collection(
+        "mkqa",
+        "de-en",
+        corpus,
+        {"1": "x", "2": "y"},
+        {},
+        answers={"1": ("w2",), "2": ("w3",)},
+        metrics=metrics,
+    )
+    run = RunFile.read(write_run(tmp_path / "theirs.run", {"1": ["nowhere", "a"]}))
+    [subset] = evaluate_systems([one], [run]).subsets
+    assert subset.metrics["theirs"] == {"AnswerRecall@1": 0.0, "AnswerRecall@2": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -193,9 +193,10 @@ def evaluate(
     from triptych.eval.baselines import open_baseline
     from triptych.eval.evaluate import evaluate_systems
     from triptych.eval.results import RunFolder
-    from triptych.eval.running import Options, ThroughIndex, Tools
+    from triptych.eval.running import Options, Tools
     from triptych.eval.scan import scoring_on
     from triptych.eval.systems import RunFile
+    from triptych.eval.through_index import ThroughIndex
 
     for path in (json, html):
         if path is not None and not path.resolve().parent.is_dir():

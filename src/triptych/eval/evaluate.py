@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import TypeIs
 
 from triptych.collections.base import Collection, Run, Wanted
 from triptych.collections.readers import read_collections
 from triptych.errors import DataError, InputError
-from triptych.eval.baselines import open_baseline
 from triptych.eval.groups import Group, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
@@ -31,11 +29,10 @@ from triptych.eval.results import (
     averages,
     versions,
 )
-from triptych.eval.running import Cost, Options, ThroughIndex, Tools, run_model, run_ranker
+from triptych.eval.running import Cost, Options, Tools, is_vector_model, run_system
 from triptych.eval.scan import scoring_on
 from triptych.eval.significance import clusters_of, differences
-from triptych.eval.systems import EncoderSystem, RunFile, System, VectorModel, without
-from triptych.eval.tuning import tuned_modes, without_reported
+from triptych.eval.systems import EncoderSystem, RunFile, System
 from triptych.types import HeadWeights, Progress
 
 if TYPE_CHECKING:
@@ -109,9 +106,12 @@ def evaluate(
         systems.append(EncoderSystem.of(encoder, modes=modes, weights=triples))
         described = encoder.describe()
         scoring = scoring_on(described["device"], described["dtype"])
-    systems += [open_baseline(name) for name in baselines]
+    if baselines:
+        from triptych.eval.baselines import open_baseline
+
+        systems += [open_baseline(name) for name in baselines]
     systems += [RunFile.read(source) for source in runs]
-    tools = Tools(scoring, ThroughIndex(), progress or TOOLS.progress)
+    tools = Tools(scoring, progress=progress or TOOLS.progress)
     return evaluate_systems(collections, systems, Options(**options), tools)
 
 
@@ -166,7 +166,11 @@ def evaluate_systems(
     metrics = {metric for one in collections for metric in _metrics(one, options)}
     options = replace(options.checked(), depth=max(options.depth, depth_of(sorted(metrics))))
     _check_systems(systems, options)
-    development, shared = without_reported(development, collections)
+    shared = 0
+    if development:
+        from triptych.eval.tuning import tuned_modes, without_reported
+
+        development, shared = without_reported(development, collections)
     groups = grouped(collections, tools.progress)
     ledger = _Ledger()
     with ExitStack() as stack:
@@ -176,16 +180,18 @@ def evaluate_systems(
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-eval-"))
             working = replace(options, cache=Path(temporary))
         prepared = grouped(development) if development else []
-        modes: dict[str, Mapping[str, HeadWeights]] = {}
+        modes: dict[str, dict[str, HeadWeights]] = {}
         for system in systems:
             if is_vector_model(system):
-                tuned, report = tuned_modes(prepared, system, working, tools, shared)
-                modes[system.name] = {**system.modes, **tuned}
-                ledger.tuned += report
+                modes[system.name] = dict(system.modes)
+                if development:
+                    tuned, report = tuned_modes(prepared, system, working, tools, shared)
+                    modes[system.name] |= tuned
+                    ledger.tuned += report
         for group in groups:
             judge = _Judge(group, working, ledger, keep)
             for system in systems:
-                _run(group, system, modes.get(system.name, {}), working, tools, judge)
+                _run(group, system, modes.get(system.name, {}), working, tools, ledger, judge)
             judge.finish()
     _check_runs(systems, ledger)
     _charge(ledger)
@@ -215,21 +221,12 @@ def evaluate_systems(
     )
 
 
-def is_vector_model(system: System) -> TypeIs[VectorModel]:
-    """Whether the system encodes; otherwise it ranks by itself."""
-    return hasattr(system, "encode_documents")
-
-
 class _Judge:
     """Measures runs as they come; those that need the passages' texts wait for one reading of the corpus."""
 
     def __init__(self, group: Group, options: Options, ledger: _Ledger, keep: Keep | None) -> None:
         self._group, self._options, self._ledger, self._keep = group, options, ledger, keep
         self._waiting: list[tuple[Collection, str, Run]] = []
-
-    @property
-    def ledger(self) -> _Ledger:
-        return self._ledger
 
     def take(self, collection: Collection, system: str, run: Run) -> None:
         every = _metrics(collection, self._options)
@@ -255,7 +252,6 @@ class _Judge:
             values |= {name: found[k] for name, k in wanted.items()}
             if self._keep is not None:
                 self._keep(collection, system, run, values)
-        self._waiting = []
 
 
 def _run(
@@ -264,61 +260,21 @@ def _run(
     modes: Mapping[str, HeadWeights],
     options: Options,
     tools: Tools,
+    ledger: _Ledger,
     judge: _Judge,
 ) -> None:
-    ledger = judge.ledger
+    def note(collection: Collection, text: str) -> None:
+        ledger.notes.setdefault(collection.label, []).append(f"{collection.label}: {text}")
+
     ledger.contenders[system.name] = SystemFacts(system.fingerprint, dict(system.facts))
-    if isinstance(system, RunFile):
-        ledger.systems[system.name] = ModeFacts(system.name, "", None)
-        ledger.costs[system.name] = []
-        for collection in group.collections:
-            if run := _given_run(system, collection, group, options, ledger):
-                judge.take(collection, system.name, run)
-        return
-    if not is_vector_model(system):
-        ledger.systems[system.name] = ModeFacts(system.name, "", None)
-        runs, cost = run_ranker(group, system, options, tools)
-        ledger.costs.setdefault(system.name, []).append(cost)
-        for collection, run in runs:
-            judge.take(collection, system.name, run)
-        return
-    made = run_model(group, system, modes, options, tools)
-    ledger.costs.setdefault(system.name, []).append(made.cost)
-    for collection, mode, run in made.runs:
-        name = f"{system.name}/{mode}"
+    runs, cost = run_system(group, system, modes, options, tools, note)
+    ledger.costs.setdefault(system.name, []).extend([] if cost is None else [cost])
+    for collection, mode, run in runs:
+        name = f"{system.name}/{mode}" if mode else system.name
         weights = modes.get(mode)
         triple = None if weights is None else (float(weights[0]), float(weights[1]), float(weights[2]))
         ledger.systems[name] = ModeFacts(system.name, mode, triple)
         judge.take(collection, name, run)
-
-
-def _given_run(
-    system: RunFile, collection: Collection, group: Group, options: Options, ledger: _Ledger
-) -> Run | None:
-    """The part of a run file that is of a collection; None if it has none of its queries."""
-    run = system.of(collection)
-    if not run:
-        return None
-    documents = {name for ranked in run.values() for name in ranked.documents}
-    strangers = [name for name in documents if name not in group.survey.row_of]
-    if documents and len(strangers) == len(documents):
-        raise DataError(
-            f"none of the {len(documents)} documents that it lists for {collection.label} is in the corpus, for "
-            f"example {min(strangers)!r}; expected a run on this corpus (which has {group.survey.ids[0]!r})",
-            system.path,
-        )
-    notes = ledger.notes.setdefault(collection.label, [])
-    missing = len(collection.queries) - len(run)
-    if missing:
-        notes.append(
-            f"{collection.label}: {system.name} ranks nothing for {missing} of {len(collection.queries)} queries, "
-            "which count 0"
-        )
-    if strangers:
-        notes.append(
-            f"{collection.label}: {len(strangers)} of {len(documents)} documents of {system.name} are not in the corpus"
-        )
-    return {query: without(ranked, frozenset(), options.depth) for query, ranked in run.items()}
 
 
 def _check_runs(systems: Sequence[System], ledger: _Ledger) -> None:

@@ -151,7 +151,9 @@ def answer_recall(
     for row, query in enumerate(queries):
         documents = run[query].documents[: max(cutoffs)] if query in run else ()
         wanted = [part for part in map(spaced, answers[query]) if part.strip()]
-        ranks = (r for r, name in enumerate(documents, 1) if any(part in texts[name] for part in wanted))
+        ranks = (
+            r for r, name in enumerate(documents, 1) if any(part in texts.get(name, "") for part in wanted)
+        )
         first = next(ranks, None)
         for k in cutoffs:
             found[k][row] = first is not None and first <= k

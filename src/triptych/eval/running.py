@@ -1,31 +1,23 @@
-"""From a system and a group of collections to runs, one for each collection and mode.
-
-The protocol "index" is here, too: search through an index, whose recall may be approximate and its vectors smaller.
-"""
+"""From a system and a group of collections to runs, one for each collection and mode."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import TypeIs
 
 from triptych.collections.base import Collection, Ranked, Run
-from triptych.errors import InputError
+from triptych.errors import DataError, InputError
 from triptych.eval.groups import Group
-from triptych.eval.protocols import Found, Ranking, Scope, exact, paper, reciprocal_ranks
+from triptych.eval.protocols import Found, Scope, exact, paper, reciprocal_ranks
 from triptych.eval.scan import BLOCK, TokenType, Vectors, Work, encode_queries, numpy_scoring
-from triptych.eval.systems import FUSED, Ranker, Scoring, VectorModel, without
-from triptych.index.layout import Layout, LayoutOptions, Payload
-from triptych.index.search import hybrid_search, make_plan
-from triptych.index.store import EngineName, Store, create_store
-from triptych.types import HEADS, Encoded, Head, HeadWeights, Progress, Ragged
+from triptych.eval.systems import FUSED, Ranker, RunFile, Scoring, System, VectorModel, without
+from triptych.types import Encoded, Head, HeadWeights, Progress
 
 Method: TypeAlias = Callable[[Scope, Mapping[str, HeadWeights], int, Work], Found]
 """A protocol: from (what is compared, modes, depth, how) to rankings."""
@@ -82,7 +74,7 @@ class Tools:
 
     Attributes:
         scoring: How blocks are compared.
-        index: The protocol "index"; None: not available.
+        index: The protocol "index"; None: `triptych.eval.through_index.ThroughIndex` as it is by default.
         progress: See `triptych.types.Progress`.
     """
 
@@ -118,16 +110,8 @@ class Cost:
     bytes: Mapping[Head, int] = field(default_factory=dict[Head, int])
 
 
-class ModelRun(NamedTuple):
-    """A vector model's runs on a group.
-
-    Attributes:
-        runs: (collection, mode, run); made one after the other, since all of them would be large.
-        cost: Seconds and bytes.
-    """
-
-    runs: Iterator[tuple[Collection, str, Run]]
-    cost: Cost
+Runs: TypeAlias = Iterator[tuple[Collection, str, Run]]
+"""(collection, mode, run); made one after the other, since all of them would be large."""
 
 
 class _Timed:
@@ -154,46 +138,119 @@ class _Timed:
             began = time.perf_counter()
 
 
-def run_model(
-    group: Group, model: VectorModel, modes: Mapping[str, HeadWeights], options: Options, tools: Tools
-) -> ModelRun:
-    """Encodes a group's texts and ranks them in all modes.
+def run_system(
+    group: Group,
+    system: System,
+    modes: Mapping[str, HeadWeights],
+    options: Options,
+    tools: Tools,
+    note: Callable[[Collection, str], None] = lambda collection, text: None,
+) -> tuple[Runs, Cost | None]:
+    """The runs of a system on all collections of a group, and their cost; None for a run file.
 
     Args:
         group: Collections over one corpus.
-        model: What encodes.
-        modes: Names and weights.
+        system: The system.
+        modes: Names and weights of a model's modes.
         options: How.
         tools: With what.
+        note: Called with what a reader of the result should know.
     """
+    if isinstance(system, RunFile):
+        return _given_runs(group, system, options, note), None
+    if is_vector_model(system):
+        return _model_runs(group, system, modes, options, tools)
+    return _ranker_runs(group, system, options, tools)
+
+
+def is_vector_model(system: System) -> TypeIs[VectorModel]:
+    """Whether the system encodes; otherwise it ranks by itself."""
+    return hasattr(system, "encode_documents")
+
+
+def _model_runs(
+    group: Group, model: VectorModel, modes: Mapping[str, HeadWeights], options: Options, tools: Tools
+) -> tuple[Runs, Cost]:
+    """Encodes a group's texts and ranks them in all modes."""
     cost = Cost(queries=len(group.texts), documents=len(group.survey))
     scope = scope_of(group, model, options, cost)
-    depth = options.depth
+    depth, ids = options.depth, group.survey.ids
     work = tools.work(f"{model.name}: {group.label}")
     found = _method(options, tools)(scope, modes, depth, work)
     cost.rank, cost.bytes = found.seconds, found.bytes
     fused = {name: parts for name, parts in FUSED.items() if options.rrf and set(parts) <= set(modes)}
 
-    def ranking(mode: str, place: int, excluded: NDArray[np.int64]) -> Ranking:
-        if mode in fused:
-            parts = [found.rankings.of(part, place, excluded) for part in fused[mode]]
-            both = reciprocal_ranks(parts, group.survey.ranks)
-            return Ranking(both.rows[:depth], both.totals[:depth])
-        return found.rankings.of(mode, place, excluded)
+    def ranked(mode: str, collection: Collection, query: str) -> Ranked:
+        place, excluded = group.place(collection, query), group.excluded(collection, query)
+        lists = [found.rankings.of(part, place, excluded) for part in fused.get(mode, (mode,))]
+        ranking = lists[0] if mode in modes else reciprocal_ranks(lists, group.survey.ranks)
+        return Ranked(tuple(ids[int(row)] for row in ranking.rows[:depth]), ranking.totals[:depth])
 
-    def runs() -> Iterator[tuple[Collection, str, Run]]:
-        for collection in group.collections:
-            for mode in (*modes, *fused):
-                run = {
-                    query: _named(
-                        ranking(mode, group.place(collection, query), group.excluded(collection, query)),
-                        group.survey.ids,
-                    )
-                    for query in collection.queries
-                }
-                yield collection, mode, run
+    return (
+        (collection, mode, {query: ranked(mode, collection, query) for query in collection.queries})
+        for collection in group.collections
+        for mode in (*modes, *fused)
+    ), cost
 
-    return ModelRun(runs(), cost)
+
+def _ranker_runs(group: Group, ranker: Ranker, options: Options, tools: Tools) -> tuple[Runs, Cost]:
+    began = time.perf_counter()
+    stage = f"{ranker.name}: {group.label}"
+    ranked = ranker.rank(
+        group.corpus,
+        group.texts,
+        group.languages,
+        options.depth + group.spare,
+        lambda _, done, total: tools.progress(stage, done, total),
+    )
+    if len(ranked) != len(group.texts):
+        raise InputError(f"{ranker.name}: returned {len(ranked)} rankings; expected {len(group.texts)}")
+    seconds = time.perf_counter() - began
+    cost = Cost(queries=len(group.texts), documents=len(group.survey), rank={"": seconds})
+    return (
+        (
+            collection,
+            "",
+            {
+                query: without(ranked[group.place(collection, query)], collection, query, options.depth)
+                for query in collection.queries
+            },
+        )
+        for collection in group.collections
+    ), cost
+
+
+def _given_runs(
+    group: Group, system: RunFile, options: Options, note: Callable[[Collection, str], None]
+) -> Runs:
+    """The part of a run file that is of each collection, if it has any of its queries."""
+    for collection in group.collections:
+        run = {
+            query: without(system.run[query], collection, query, options.depth)
+            for query in collection.queries
+            if query in system.run
+        }
+        documents = {name for query in run for name in system.run[query].documents}
+        strangers = [name for name in documents if name not in group.survey.row_of]
+        if documents and len(strangers) == len(documents):
+            raise DataError(
+                f"none of the {len(documents)} documents that it lists for {collection.label} is in the corpus, for "
+                f"example {min(strangers)!r}; expected a run on this corpus (which has {group.survey.ids[0]!r})",
+                system.path,
+            )
+        many = len(collection.queries)
+        if run and len(run) < many:
+            note(
+                collection,
+                f"{system.name} ranks nothing for {many - len(run)} of {many} queries, which count 0",
+            )
+        if strangers:
+            note(
+                collection,
+                f"{len(strangers)} of {len(documents)} documents of {system.name} are not in the corpus",
+            )
+        if run:
+            yield collection, "", run
 
 
 def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> Scope:
@@ -206,159 +263,10 @@ def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> 
     return Scope(vectors, group.survey, queries, group.spare)
 
 
-def run_ranker(
-    group: Group, ranker: Ranker, options: Options, tools: Tools
-) -> tuple[Iterator[tuple[Collection, Run]], Cost]:
-    """Runs of a system with its own scoring, and what they cost."""
-    began = time.perf_counter()
-    stage = f"{ranker.name}: {group.label}"
-    ranked = ranker.rank(
-        group.corpus,
-        group.texts,
-        group.languages,
-        options.depth + group.spare,
-        lambda _, done, total: tools.progress(stage, done, total),
-    )
-    if len(ranked) != len(group.texts):
-        raise InputError(f"{ranker.name}: gave {len(ranked)} rankings; expected {len(group.texts)}")
-    seconds = time.perf_counter() - began
-    cost = Cost(queries=len(group.texts), documents=len(group.survey), rank={"": seconds})
-
-    def runs() -> Iterator[tuple[Collection, Run]]:
-        for collection in group.collections:
-            yield (
-                collection,
-                {
-                    query: without(
-                        ranked[group.place(collection, query)],
-                        collection.excluded.get(query, frozenset()),
-                        options.depth,
-                    )
-                    for query in collection.queries
-                },
-            )
-
-    return runs(), cost
-
-
 def _method(options: Options, tools: Tools) -> Method:
     if options.protocol == "index":
-        if tools.index is None:
-            raise InputError("evaluate: got the protocol 'index' without an index; expected Tools(index=…)")
-        return tools.index
+        from triptych.eval.through_index import ThroughIndex
+
+        return tools.index or ThroughIndex()
     chosen = paper if options.protocol == "paper" else partial(exact, candidates=options.candidates)
     return lambda scope, modes, depth, work: chosen(scope, modes, depth, work=work)
-
-
-def _named(ranking: Ranking, ids: Sequence[str]) -> Ranked:
-    return Ranked(tuple(ids[int(row)] for row in ranking.rows), ranking.totals)
-
-
-_AT_ONCE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class ThroughIndex:
-    """Builds an index of a corpus and searches it in all modes; a protocol as `triptych.eval.running` wants it.
-
-    Attributes:
-        engine: "edge" (Qdrant within the process) or "exact".
-        options: What the index stores and how.
-        candidates: Documents that each route recalls, if a ranking is not longer.
-    """
-
-    engine: EngineName = "edge"
-    options: LayoutOptions | None = None
-    candidates: int = 200
-
-    def __call__(self, scope: Scope, modes: Mapping[str, HeadWeights], depth: int, work: Work) -> Found:
-        """Ranks by search; a query's seconds are those of searches in batches, as `Index.search` does them."""
-        k = depth + scope.spare
-        rankings: dict[str, list[Ranking]] = {}
-        seconds: dict[str, float] = {}
-        with tempfile.TemporaryDirectory(prefix="triptych-eval-") as folder:
-            store, sizes = self._built(Path(folder) / "index", scope, work)
-            try:
-                for name, weights in modes.items():
-                    began = time.perf_counter()
-                    plan = make_plan(
-                        store.engine,
-                        k,
-                        weights,
-                        _routes(weights, store.engine.routes),
-                        None,
-                        candidates=max(self.candidates, k),
-                        protocol="exact",
-                    )
-                    hits = hybrid_search(store.engine, scope.queries, plan)
-                    seconds[name] = time.perf_counter() - began
-                    rankings[name] = [
-                        Ranking(
-                            np.asarray([scope.corpus.row_of[hit.id] for hit in found], dtype=np.int64),
-                            np.asarray([hit.score for hit in found], dtype=np.float32),
-                        )
-                        for found in hits
-                    ]
-            finally:
-                store.close()
-        return Found(_Searched(rankings, depth), seconds, sizes, None)
-
-    def _built(self, place: Path, scope: Scope, work: Work) -> tuple[Store, dict[Head, int]]:
-        widths: dict[Head, int] = {
-            head: _width(getattr(scope.queries, head))
-            for head in HEADS
-            if getattr(scope.queries, head) is not None
-        }
-        layout = Layout.of(widths, self.options)
-        store = create_store(str(place), self.engine, layout, ("", scope.vectors.model.fingerprint))
-        sizes: dict[Head, int] = dict.fromkeys(widths, 0)
-        try:
-            for start, block in scope.vectors.blocks(work=work):
-                for first in range(0, len(block), _AT_ONCE):
-                    part = block[first : first + _AT_ONCE]
-                    names = scope.corpus.ids[start + first : start + first + len(part)]
-                    with store.changing() as engine:
-                        engine.add(part, [Payload(id=name, text="", metadata={}) for name in names])
-                    for head in widths:
-                        sizes[head] += _bytes(layout, head, getattr(part, head))
-        except BaseException:
-            store.close()
-            raise
-        return store, sizes
-
-
-@dataclass(frozen=True, slots=True)
-class _Searched:
-    rankings: dict[str, list[Ranking]]
-    depth: int
-
-    def of(self, mode: str, query: int, excluded: NDArray[np.int64]) -> Ranking:
-        return self.rankings[mode][query].without(excluded, self.depth)
-
-
-def _routes(weights: HeadWeights, possible: tuple[Head, ...]) -> tuple[Head, ...]:
-    """By what documents are recalled: dense and lexical as far as they count, both for token vectors alone."""
-    first: tuple[Head, ...] = ("dense", "lexical")
-    used = tuple(head for head in first if getattr(weights, head))
-    return tuple(head for head in used or first if head in possible)
-
-
-def _width(part: object) -> int:
-    return part.width if isinstance(part, Ragged) else int(part.shape[1])  # type: ignore[attr-defined]
-
-
-def _bytes(layout: Layout, head: Head, part: object) -> int:
-    """What the index keeps of a block in this head, without its own structures."""
-    if isinstance(part, Ragged):
-        rows, width = part.values.shape
-        each = {
-            "float32": 4 * width,
-            "float16": 2 * width,
-            "int8": width + 4,
-            "binary": (width + 7) // 8,
-            "none": 0,
-        }
-        return rows * each[layout.multi]
-    if head == "dense":
-        return part.size * (2 if layout.dense == "float16" else 4)  # type: ignore[attr-defined]
-    return 8 * int(part.nnz)  # type: ignore[attr-defined]

@@ -180,20 +180,13 @@ class RunFile:
         name = name or plain.removesuffix(".run").removesuffix(".trec").removesuffix(".txt")
         return cls(name, digest_of([path], "run"), {"run": path.name}, run, path)
 
-    def of(self, collection: Collection) -> Run:
-        """Its rankings of the collection's queries, without documents that a query leaves out."""
-        found: dict[str, Ranked] = {}
-        for query in collection.queries:
-            if query in self.run:
-                found[query] = without(self.run[query], collection.excluded.get(query, frozenset()))
-        return found
-
 
 System: TypeAlias = VectorModel | Ranker | RunFile
 
 
-def without(ranked: Ranked, excluded: frozenset[str], depth: int | None = None) -> Ranked:
-    """The first `depth` documents (None: all) that are not excluded."""
+def without(ranked: Ranked, collection: Collection, query: str, depth: int) -> Ranked:
+    """The first `depth` documents of a ranking, without those that the query leaves out."""
+    excluded = collection.excluded.get(query, frozenset())
     kept = [i for i, name in enumerate(ranked.documents) if name not in excluded][:depth]
     return Ranked(tuple(ranked.documents[i] for i in kept), ranked.scores[kept])
 
