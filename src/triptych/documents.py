@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from triptych.errors import DataError, InputError
-from triptych.io import BOM, STDIN, Source, open_source, read_lines, read_text
+from triptych.io import BOM, STDIN, Source, has_text_name, open_source, read_lines, read_text
 from triptych.markup import Plain, plain_html, plain_markdown
 from triptych.records import (
     QUERY_FIELDS,
@@ -154,15 +154,19 @@ def _read_all(
         if str(path) == STDIN or not path.is_dir():
             yield from _read_file(path, format, fields)
             continue
-        for file in walk(path):
+        for file in walk(path, on_skip):
             if format or format_of(file):
                 yield from _read_file(file, format, fields)
             elif on_skip:
                 on_skip(file)
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, on_skip: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """All files of a folder and its folders, in the order of their names, but for those that begin with a dot.
+
+    Args:
+        folder: The folder.
+        on_skip: Called with each pipe, device, socket and broken link, and each file whose name is not UTF-8.
 
     Raises:
         DataError: For a folder that cannot be read.
@@ -174,8 +178,13 @@ def walk(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(place, name)
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if path.is_file() and has_text_name(path):
+                yield path
+            elif on_skip:
+                on_skip(path)
 
 
 def _read_file(path: Path, format: Format | None, fields: Fields) -> Iterator[tuple[Place, Document]]:

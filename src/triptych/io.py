@@ -90,6 +90,8 @@ def _umask() -> int:
     return mask
 
 
+MOST_BYTES = 1 << 28
+"""The longest line, and the longest text of a file that is one document."""
 STDIN = "-"
 BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
@@ -154,6 +156,10 @@ def open_source(path: Path | str) -> Generator[Source]:
         DataError: For a file that cannot be opened or read, or a broken archive (while reading too).
     """
     name = STDIN if str(path) == STDIN else Path(path).as_posix()
+    if not has_text_name(path):
+        raise DataError(
+            "the name of the file is not UTF-8; expected one that an id can hold, so rename it", name
+        )
     with contextlib.ExitStack() as stack:
         with _read_errors(name):
             raw = sys.stdin.buffer if name == STDIN else stack.enter_context(Path(path).open("rb"))
@@ -162,15 +168,29 @@ def open_source(path: Path | str) -> Generator[Source]:
         yield Source(name, plain, head)
 
 
+def has_text_name(path: Path | str) -> bool:
+    """Whether the name of a file is UTF-8, as ids and JSON are; others come as halves of surrogate pairs."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_lines(source: Source) -> Iterator[Line]:
     """Lines of a source, ended by LF or CR LF and nothing else; a byte order mark is dropped.
 
     Raises:
-        DataError: For bytes that are not UTF-8, with the line and the offset (after decompression).
+        DataError: For bytes that are not UTF-8, with the line and the offset (after decompression), and for a line of
+            more than `MOST_BYTES`, as an endless stream or a small archive of much emptiness may have it.
     """
     offset = 0
     with _read_errors(source.name):
-        for number, line in enumerate(source.stream, start=1):
+        for number, line in enumerate(iter(lambda: source.stream.readline(MOST_BYTES + 1), b""), start=1):
+            if len(line) > MOST_BYTES:
+                raise DataError(
+                    f"a line of more than {MOST_BYTES:,} bytes; expected shorter ones", source.name, number
+                )
             skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
             try:
                 text = line[skip:].decode("utf-8")
@@ -200,9 +220,18 @@ def read_text(source: Source) -> str:
     """The whole text of a source, its lines ended by LF.
 
     Raises:
-        DataError: As `read_lines`.
+        DataError: As `read_lines`, and for more than `MOST_BYTES` characters in all.
     """
-    return "\n".join(line.text for line in read_lines(source))
+    lines: list[str] = []
+    size = 0
+    for line in read_lines(source):
+        lines.append(line.text)
+        size += len(line.text) + 1
+        if size > MOST_BYTES:
+            raise DataError(
+                f"a text of more than {MOST_BYTES:,} characters; expected a shorter one", source.name
+            )
+    return "\n".join(lines)
 
 
 def _not_utf8(line: bytes, error: UnicodeDecodeError, offset: int, name: str, number: int) -> DataError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
 from triptych.errors import DataError
-from triptych.io import STDIN, Line, open_source, read_lines
+from triptych.io import BOM, STDIN, Line, Source, open_source, read_lines
 
 _IDS = ("id", "_id")
 DOCUMENT_IDS = (
@@ -80,6 +80,11 @@ class Fields:
 
     The defaults are those of documents; `QUERY_FIELDS` are those of queries. A name that no field has as it is counts
     in other letter case too.
+
+    Attributes:
+        id: Name of the id's field or column; of several names the first that a record has.
+        text: Name of the text's field.
+        title: Name of the title's field.
     """
 
     id: tuple[str, ...] = DOCUMENT_IDS
@@ -414,9 +419,22 @@ def places_of(path: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
         yield from _parquet(path)
         return
     with open_source(path) as source:
+        _check_lines(source, ending(path))
         for line in read_lines(source):
             if line.text.strip():
                 yield Place(source.name, line.number), line.text
+
+
+def _check_lines(source: Source, ending: str) -> None:
+    """Raises for files that are no JSON Lines, though people take them for such."""
+    head = source.head.removeprefix(BOM).lstrip()
+    found = {".csv": "a CSV table", ".tsv": "a TSV table"}.get(ending)
+    if head.startswith(b"["):
+        found = "one JSON array (`jq -c '.[]'` makes lines of it)"
+    elif re.match(rb'\{\s*[\r\n]\s*"', head):
+        found = "JSON over several lines (`jq -c .` makes one line of each object)"
+    if found:
+        raise DataError(f"is {found}; expected JSON Lines, one object a line, or Parquet", source.name)
 
 
 def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:

@@ -86,3 +86,27 @@ def test_data_check_takes_its_threshold_from_the_option(run: Run, tmp_path: Path
     assert run("data", "check", path, *options).code == 0
     done = run("data", "check", path, "--positive-from", "3", *options)
     assert (done.code, done.lines[0]["problems"]["no positive"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "query,pos\na,b\n", "is a CSV table; expected JSON Lines"),
+        ("x.tsv", "query\tpos\na\tb\n", "is a TSV table; expected JSON Lines"),
+        ("x.json", '[\n {"query": "a",\n "pos": ["b"]}\n]\n', "is one JSON array (`jq -c '.[]'`"),
+        ("x.jsonl", '\ufeff [{"query": "a", "pos": ["b"]}]', "is one JSON array"),
+        ("x.jsonl", '{\n "query": "a",\n "pos": ["b"]\n}\n', "is JSON over several lines"),
+    ],
+)
+def test_a_file_that_is_no_json_lines_is_called_what_it_is(
+    name: str, content: str, message: str, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, "utf-8")
+    checked = run("data", "check", path, "--no-tokens")
+    assert checked.code == 2
+    assert message in " ".join(checked.out.split())
+    trained = run("train", "--data", path, "-o", tmp_path / "run")
+    assert trained.code == 2
+    assert f"{path}: {message}" in trained.err
+    assert len(trained.err.splitlines()) == 1

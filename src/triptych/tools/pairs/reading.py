@@ -45,8 +45,8 @@ class Origin:
 
     Attributes:
         source: Name of the collection; by default the name of the folder or file that was given.
-        lang: Their language; by default it is told by the path, the file, or the text itself.
-        licence: Of the text.
+        lang: Language of documents that do not say theirs; by default the path, the file, or the text itself tells.
+        licence: Licence of texts that do not say theirs.
         languages_in_paths: A folder or a next-to-last ending that is a language code says the language and is
             left out of the key: ``guide/de/pot.md`` and ``guide/fr/pot.md``, or ``pot.de.md``, are translations.
     """
@@ -77,7 +77,7 @@ def mined_files(
         if str(root) == STDIN:
             raise DataError("standard input cannot be read twice; expected a file or folder", STDIN)
         if root.is_dir():
-            for path in walk(root):
+            for path in walk(root, on_skip):
                 if format_of(path) is not None:
                     found.append(MinedFile(path, root))
                 elif on_skip:
