@@ -429,7 +429,7 @@ def _check_lines(source: Source, ending: str) -> None:
     """Raises for files that are no JSON Lines, though people take them for such."""
     head = source.head.removeprefix(BOM).lstrip()
     found = {".csv": "a CSV table", ".tsv": "a TSV table"}.get(ending)
-    if head.startswith(b"["):
+    if re.match(rb"\[\s*(\{|[\r\n])", head):
         found = "one JSON array (`jq -c '.[]'` makes lines of it)"
     elif re.match(rb'\{\s*[\r\n]\s*"', head):
         found = "JSON over several lines (`jq -c .` makes one line of each object)"

@@ -191,8 +191,10 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(
     assert done.code == 1
     assert "internal error: KeyError" in done.err
     assert "--debug" in done.err
-    with pytest.raises(KeyError):
-        run("--debug", "search", made, "hello")
+    shown = run("--debug", "search", made, "hello")
+    assert shown.code == 1
+    assert "in broken" in shown.err
+    assert "KeyError: 'lost'" in shown.err
 
 
 def test_results_are_the_only_thing_on_standard_output(run: Run, made: Path) -> None:

@@ -133,7 +133,10 @@ def test_what_the_source_says_is_what_the_classes_have(name: str) -> None:
             continue
         owner: Any = annotated(function, each.path[0])
         for part in each.path[1:-1]:
-            owner = {each.name: each for each in dataclasses.fields(owner)}[part].default_factory
+            held = {each.name: each for each in dataclasses.fields(owner)}[part]
+            owner = (
+                type(held.default) if held.default_factory is dataclasses.MISSING else held.default_factory
+            )
         if not dataclasses.is_dataclass(owner):
             assert each.path[-1] in owner.__annotations__  # a TypedDict
             continue

@@ -43,7 +43,7 @@ def names(lines: list[str]) -> set[str]:
     """The options that lines begin with; their explanations may name others."""
     found: set[str] = set()
     for line in lines:
-        for word in line.removeprefix("*").split():
+        for word in line.removeprefix("*").replace(",", " ").split():
             if not OPTION.fullmatch(word):
                 break
             found.add(word)

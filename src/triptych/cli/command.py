@@ -246,8 +246,9 @@ def _expanded(
     inner = _section(ast.get_docstring(node), "Attributes")
     for each in _own_fields(node):
         name = each.target.id  # type: ignore[union-attr]
-        shown = None if each.value is None else _shown(_constant(each.value, home))
-        needed = each.value is None and not _is_typed_dict(node)
+        default = _default(each.value)
+        shown = None if default is None else _shown(_constant(default, home))
+        needed = default is None and not _is_typed_dict(node)
         yield from _expanded((*path, name), each.annotation, home, shown, needed, inner)
 
 
@@ -410,6 +411,14 @@ def _own_fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
 def _positional(function: Callable[..., Any]) -> list[str]:
     found = inspect.signature(function).parameters.values()
     return [each.name for each in found if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _default(value: ast.expr | None) -> ast.expr | None:
+    """The default that a field's text gives, perhaps within ``field(…)``."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        found = {each.arg: each.value for each in value.keywords}
+        return found.get("default", found.get("default_factory"))
+    return value
 
 
 def _constant(node: ast.expr, module: str) -> Any:

@@ -34,6 +34,7 @@ WORDS, NONE = "bm25", "none"
         "patience.base": "--backoff",
         "patience.cap": None,
         "patience.max_asked": None,
+        **dict.fromkeys(("spent", "lost", "in_flight")),
         "prices.input": "--price-in",
         "prices.output": "--price-out",
         "budget.money": "--budget",
@@ -101,7 +102,7 @@ def synthesize(
     with progress() as draw:
         totals = {"asking": planned.unanswered}
         report = synthesize(
-            work, out, kept, budget, lambda stage, done: draw(stage, done, totals.get(stage, count))
+            work, out, kept, budget, lambda stage, done, _: draw(stage, done, totals.get(stage, count))
         )
     if as_json:
         emit({"out": str(out), "answers_file": str(kept), **report.to_dict()})
