@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import typer
+from rich.text import Text
 
-from triptych.cli.app import app
+from triptych.cli.app import Data, Main, app
+from triptych.cli.command import ADVANCED
 
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 HEAD = """# The command line
@@ -29,19 +30,19 @@ _HIDDEN = {"install_completion", "show_completion", "help"}
 def document() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
-    parts = [HEAD, _prose(group), _options(group)]
-    for name, command in commands(group):
-        parts += [f"\n## triptych {name}\n\n", _usage(name, command), _prose(command), _options(command)]
+    parts = [HEAD, inspect.cleandoc(group.help), "\n", *_table(group)]
+    for name, command in commands():
+        parts += [f"\n## triptych {name}\n\n", _usage(name, command), _prose(command), *_table(command)]
     return "".join(parts)
 
 
-def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def commands() -> Iterator[tuple[str, Any]]:
     """All commands with their names; those of a group have two words."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield f"{before}{name}", command
+    for name, command in [
+        *Main.table.items(),
+        *((f"data {name}", each) for name, each in Data.table.items()),
+    ]:
+        yield name, command.build(name)
 
 
 def _usage(name: str, command: Any) -> str:
@@ -52,26 +53,32 @@ def _usage(name: str, command: Any) -> str:
 
 def _prose(command: Any) -> str:
     """The docstring; its example as a block of code."""
-    text = inspect.cleandoc(command.help or "")
-    body, found, example = text.partition("Example: ")
+    body, found, example = _plain(command.help).partition("Example: ")
     return body.strip() + "\n" + (f"\n```bash\n{example.strip()}\n```\n" if found else "")
 
 
-def _options(command: Any) -> str:
-    rows = ["\n| | | default |\n|---|---|---|\n"]
-    types = get_type_hints(inspect.unwrap(command.callback))
-    for parameter in command.params:
-        if parameter.name not in _HIDDEN:
-            names = _names(parameter, types[parameter.name])
-            rows.append(f"| {names} | {_escaped(parameter.help or '')} | {_default(parameter)} |\n")
-    return "".join(rows)
+def _table(command: Any) -> Iterator[str]:
+    """The arguments and options; those of the second panel after a line of their own."""
+    yield "\n| | | default |\n|---|---|---|\n"
+    shown = [each for each in command.params if each.name not in _HIDDEN]
+    panels = {panel: [each for each in shown if each.rich_help_panel == panel] for panel in (None, ADVANCED)}
+    for panel, parameters in panels.items():
+        if panel and parameters:
+            yield f"| *{panel}* | | |\n"
+        for each in parameters:
+            yield f"| {_names(each)} | {_escaped(_plain(each.help))} | {_default(each)} |\n"
 
 
-def _names(parameter: Any, kind: Any) -> str:
+def _plain(text: str) -> str:
+    """Help without the signs that keep the terminal from taking it for markup."""
+    return Text.from_markup(text).plain
+
+
+def _names(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_escaped(_argument(parameter))}`"
     opts = [*sorted(parameter.opts, key=len), *parameter.secondary_opts]
-    value = "" if parameter.is_flag else " " + _escaped(parameter.metavar or _kind(kind))
+    value = "" if parameter.is_flag else " " + _escaped(parameter.metavar)
     return f"`{', '.join(opts)}{value}`"
 
 
@@ -80,22 +87,14 @@ def _argument(parameter: Any) -> str:
     return (name if parameter.required else f"[{name}]") + ("..." if parameter.nargs == -1 else "")
 
 
-def _kind(kind: Any) -> str:
-    """What an option takes, from its annotation, which may be `X | None`."""
-    for part in get_args(kind) or (kind,):
-        if isinstance(part, type) and issubclass(part, Enum):
-            return "|".join(choice.value for choice in part)
-    kinds = (kind, *get_args(kind))
-    return "N" if int in kinds else "NUMBER" if float in kinds else "TEXT"
-
-
 def _default(parameter: Any) -> str:
     if parameter.required:
         return "needed"
-    if parameter.param_type_name == "argument" or parameter.default in (None, False, ()):
+    default = parameter.default
+    if default is None or default is False or parameter.is_flag:
         return ""
-    shown = f"`{getattr(parameter.default, 'value', parameter.default)}`"
-    return shown + (f", or `{parameter.envvar}`" if parameter.envvar else "")
+    shown = ", ".join(default) if isinstance(default, list) else default
+    return f"`{shown}`" + (f", or `{parameter.envvar}`" if parameter.envvar else "")
 
 
 def _escaped(text: str) -> str:

@@ -30,19 +30,16 @@ def test_the_readme_has_blocks_to_run() -> None:
 
 
 def test_the_commands_of_the_readme_exist_with_their_options() -> None:
-    import typer
+    from triptych.cli.app import Data, Main
 
-    from triptych.cli.app import app
-
-    commands: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     text = (ROOT / "README.md").read_text("utf-8")
     lines = re.findall(
         r"\btriptych ([\w-]+) (.*)", "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S))
     )
     assert {name for name, _ in lines} >= {"index", "search", "encode", "score", "info"}
     for name, rest in lines:
-        inner = getattr(commands[name], "commands", {})  # `triptych data pairs`
-        command = inner[rest.split()[0]] if inner else commands[name]
+        inner = rest.split()[0]
+        command: Any = Data.table[inner].build(inner) if name == "data" else Main.table[name].build(name)
         known = {option for parameter in command.params for option in parameter.opts}
         used = set(re.findall(r"(?<!\S)(--?[a-z][\w-]*)", rest.split(" # ")[0].split("      ")[0]))
         assert used <= known, f"triptych {name}: {used - known}"

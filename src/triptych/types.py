@@ -84,6 +84,20 @@ class HeadWeights(NamedTuple):
             )
         return cls(*weights)
 
+    @classmethod
+    def parse(cls, text: str) -> HeadWeights:
+        """Reads "1,0.3,1".
+
+        Raises:
+            InputError: For anything but three numbers ≥ 0 that are not all 0.
+        """
+        try:
+            return cls.of([float(part) for part in text.split(",")])
+        except ValueError:  # of float or, as an InputError, of the weights
+            raise InputError(
+                f"weights: got {text!r}; expected three numbers ≥ 0, such as 1,0.3,1 (dense,lexical,multi)"
+            ) from None
+
     @property
     def heads(self) -> tuple[Head, ...]:
         """The heads whose weight is not zero."""

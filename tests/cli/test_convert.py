@@ -1,11 +1,11 @@
 """`triptych data convert`."""
 
-import inspect
 import json
 from pathlib import Path
 
 from readers import samples
-from triptych.cli.convert import convert
+from triptych.cli.command import fields_of
+from triptych.cli.data import convert
 from triptych.collections.catalogue import AUTO, CONVERTIBLE
 
 from .conftest import Run
@@ -47,5 +47,5 @@ def test_data_convert_of_an_unknown_name_lists_those_that_there_are(run: Run, tm
 
 
 def test_the_help_names_every_data_set() -> None:
-    text = inspect.signature(convert, eval_str=True).parameters["name"].annotation.__metadata__[0].help
+    text = next(each.help for each in fields_of(convert.function) if each.path == ("name",))
     assert text.removesuffix(".").split(", or ") == [AUTO, ", ".join(sorted(CONVERTIBLE))]

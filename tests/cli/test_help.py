@@ -3,37 +3,29 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from triptych.cli.app import app
+from triptych.cli.app import Data, Main
 
 from .conftest import Run
 
 ROOT = Path(__file__).parents[2]
 
 
-def commands(group: Any, before: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found: list[tuple[tuple[str, ...], Any]] = []
-    for name, command in group.commands.items():
-        path = (*before, name)
-        found += commands(command, path) if hasattr(command, "commands") else [(path, command)]
-    return found
-
-
-COMMANDS = commands(typer.main.get_command(app))
+COMMANDS = {(name,): command for name, command in Main.table.items()} | {
+    ("data", name): command for name, command in Data.table.items()
+}
 
 
 def test_there_is_a_command_for_each_main_job() -> None:
-    names = {path[0] for path, _ in COMMANDS}
+    names = {path[0] for path in COMMANDS}
     assert {"demo", "encode", "index", "search", "score", "info"} <= names
 
 
-@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
 def test_help_names_and_explains_every_option(run: Run, path: tuple[str, ...]) -> None:
-    command = dict(COMMANDS)[path]
+    command = COMMANDS[path].build(path[-1])
     shown = run(*path, "--help", env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).out
     assert command.help
     assert command.help.splitlines()[0][:40] in shown

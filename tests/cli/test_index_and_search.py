@@ -263,3 +263,32 @@ def test_a_folder_with_strange_files_is_indexed_and_they_are_named(run: Run, tmp
     )
     assert done.code == 0, done.err
     assert "left out 1 files that cannot be read" in " ".join(done.err.split())
+
+
+def test_more_hits_than_candidates_raise_the_candidates(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "x.jsonl"
+    source.write_text("".join(f'{{"id": "{i}", "text": "hello world"}}\n' for i in range(300)), "utf-8")
+    place = tmp_path / "i.index"
+    assert run("index", source, "-o", place, "--engine", "exact").code == 0
+    assert len(run("search", place, "hello", "-k", 500, "--json").lines) == 300
+    assert len(run("search", place, "hello", "-k", 250, "--json").lines) == 250
+    refused = run("search", place, "hello", "-k", 250, "--candidates", 100)
+    assert refused.code == 2
+    assert "candidates" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.tsv", "qid\tquery\n7\thello\n8\tbm25\n"),
+        ("q.csv", "query,qid\nhello,7\nbm25,8\n"),
+        ("q.jsonl", '{"qid": "7", "query": "hello"}\n{"qid": "8", "text": "bm25"}\n'),
+    ],
+)
+def test_queries_keep_the_ids_of_the_field_that_is_named(
+    name: str, content: str, run: Run, made: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    done = run("search", made, "-q", tmp_path / name, "--id-field", "qid", "-k", 1, "--json")
+    assert done.code == 0, done.err
+    assert [line["query_id"] for line in done.lines] == ["7", "8"]

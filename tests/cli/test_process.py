@@ -71,9 +71,8 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path: Path, environment: d
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        f"triptych: error: {bad}:1: no field 'text' or 'contents' or 'body'; the record has no fields"
-    ]
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"triptych: error: {bad}:1: no field 'text' or ")
 
 
 def test_a_reader_that_goes_away_is_no_error_message(

@@ -43,7 +43,7 @@ def names(lines: list[str]) -> set[str]:
     """The options that lines begin with; their explanations may name others."""
     found: set[str] = set()
     for line in lines:
-        for word in line.removeprefix("*").split():
+        for word in line.removeprefix("*").replace(",", " ").split():
             if not OPTION.fullmatch(word):
                 break
             found.add(word)
@@ -68,7 +68,7 @@ def test_the_page_has_every_command_and_no_other(run: Run) -> None:
 def test_help_says_what_the_page_says(run: Run, command: str) -> None:
     text, section = shown(run, *command.split()), SECTIONS[command]
     on_page = {name for row in rows(section) for name in OPTION.findall(row[0].split("<")[0])}
-    assert names(panel(text, "Options")) == on_page
+    assert names(panel(text, "Options") + panel(text, "Advanced")) == on_page
     prose = re.sub(r"```\w*\n.*?```", "", section.partition("\n| | |")[0], flags=re.DOTALL)
     for paragraph in prose.strip().split("\n\n"):
         assert words(paragraph) in words(text)

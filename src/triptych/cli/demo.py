@@ -1,26 +1,21 @@
-"""`triptych demo`.
-
-`triptych info`.
-"""
+"""`triptych demo` and `triptych info`."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
-import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from triptych.cli import options as o
+from triptych.cli.command import command
+from triptych.cli.options import Loading
+from triptych.cli.terminal import emit, progress, stdout
 from triptych.errors import IndexExists
 
 if TYPE_CHECKING:
+    from triptych.cli.options import Model
     from triptych.encode.encoder import Encoder
     from triptych.index.index import Index
     from triptych.records import Document, Query
@@ -29,87 +24,64 @@ if TYPE_CHECKING:
 _BLOCK = 128
 
 
+@command({"dir": "FOLDER", "k": "-k --top"})
 def demo(
-    dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir", metavar="FOLDER", help="Keep the index here, to go on with; else it is removed."
-        ),
-    ] = None,
-    k: Annotated[int, typer.Option("--top", "-k", help="Hits a query.")] = 3,
-    queries: Annotated[
-        int | None, typer.Option("--queries", metavar="N", help="Show this many queries; by default all.")
-    ] = None,
-    model: o.ModelOption = "small",
-    device: o.DeviceOption = None,
-    dtype: o.DtypeOption = o.Dtype.auto,
-    as_json: o.JsonOption = False,
+    *, dir: Path | None = None, k: int = 3, queries: int | None = None, choice: Model, as_json: bool = False
 ) -> None:
     """Index a small corpus in two dozen languages, search it in several, and show what each head found.
 
     Everything that it needs is part of the package: nothing is downloaded.
+
+    Args:
+        dir: Keep the index here, to go on with; else it is removed.
+        k: Hits a query.
+        queries: Show this many queries; by default all.
     """
-    from triptych.cli.options import model_name
     from triptych.demo import load_corpus, load_queries
-    from triptych.encode.encoder import Encoder
     from triptych.index.index import Index
 
+    if dir is not None and dir.exists() and (not dir.is_dir() or any(dir.iterdir())):
+        raise IndexExists(f"--dir: {dir} is there already; expected the name of a new folder")
     corpus, asked = load_corpus(), load_queries()[:queries]
-    with _place(dir) as folder:
+    with TemporaryDirectory(prefix="triptych-demo-", ignore_cleanup_errors=True) as temporary:
         started = time.perf_counter()
-        encoder = Encoder.from_pretrained(model_name(model), device=device, dtype=dtype.value)
+        encoder = choice.load()
         loaded = time.perf_counter() - started
-        with Index.create(folder, encoder) as index:
+        with Index.create(dir or Path(temporary, "demo.index"), encoder) as index:
             indexing = _fill(index, corpus)
             started = time.perf_counter()
             found = index.search([query.text for query in asked], k) if asked else []
             searching = time.perf_counter() - started
-        times = {
-            "documents": len(corpus),
-            "queries": len(asked),
-            "load_seconds": round(loaded, 3),
-            "index_seconds": round(indexing, 3),
-            "documents_per_second": round(len(corpus) / indexing, 1),
-            "search_seconds": round(searching, 3),
-        }
-        if as_json:
-            _emit(asked, found, times)
-        else:
-            _draw(encoder, corpus, (asked, found), times, dir)
-
-
-@contextmanager
-def _place(dir: Path | None) -> Generator[Path]:
-    """A folder for the index: the given one, or one that is removed afterwards."""
-    if dir is not None:
-        if dir.exists() and (not dir.is_dir() or any(dir.iterdir())):
-            raise IndexExists(f"--dir: {dir} is there already; expected the name of a new folder")
-        yield dir
-        return
-    temporary = Path(tempfile.mkdtemp(prefix="triptych-demo-"))
-    try:
-        yield temporary / "demo.index"
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    times = {
+        "documents": len(corpus),
+        "queries": len(asked),
+        "load_seconds": round(loaded, 3),
+        "index_seconds": round(indexing, 3),
+        "documents_per_second": round(len(corpus) / indexing, 1),
+        "search_seconds": round(searching, 3),
+    }
+    if as_json:
+        _emit(asked, found, times)
+    else:
+        _draw(encoder, corpus, asked, found, times, dir)
 
 
 def _fill(index: Index, corpus: list[Document]) -> float:
     """Adds the corpus; gives the seconds it took."""
     from triptych.cli.options import metadata_of
-    from triptych.cli.show import progress
 
     started = time.perf_counter()
-    with progress("indexing the demo corpus", len(corpus), "passages") as advance:
+    with progress() as draw:
         for start in range(0, len(corpus), _BLOCK):
             part = corpus[start : start + _BLOCK]
             contents = [document.content for document in part]
             index.add([d.id for d in part], contents, [metadata_of(d) for d in part], block=_BLOCK)
-            advance(len(part))
+            draw("indexing the demo corpus", start + len(part), len(corpus))
     return time.perf_counter() - started
 
 
 def _emit(asked: list[Query], found: list[list[Hit]], times: dict[str, Any]) -> None:
-    from triptych.cli.show import emit, hit_json
+    from triptych.cli.show import hit_json
 
     for query, hits in zip(asked, found, strict=True):
         for i, hit in enumerate(hits):
@@ -120,32 +92,30 @@ def _emit(asked: list[Query], found: list[list[Hit]], times: dict[str, Any]) -> 
 def _draw(
     encoder: Encoder,
     corpus: list[Document],
-    results: tuple[list[Query], list[list[Hit]]],
+    asked: list[Query],
+    found: list[list[Hit]],
     times: dict[str, Any],
     dir: Path | None,
 ) -> None:
     from rich.text import Text
 
-    from triptych.cli import show as draw
-    from triptych.cli.show import stdout
-    from triptych.types import HEADS, HeadWeights
+    from triptych.cli import show
+    from triptych.cli.options import weights_or_default
 
-    asked, found = results
     console = stdout()
     languages = {document.metadata.get("lang") for document in corpus}
-    default = HeadWeights()
-    weights = HeadWeights(*(getattr(default, head) if head in encoder.heads else 0.0 for head in HEADS))
+    weights = weights_or_default(None, encoder.heads)
     console.print(
         Text(f"{len(corpus)} passages in {len(languages)} languages, three scores each", style="bold")
     )
-    console.print(draw.legend(weights, encoder.heads))
+    console.print(show.legend(weights))
     right = 0
     for query, hits in zip(asked, found, strict=True):
         relevant = query.metadata.get("relevant", [])
         right += bool(hits) and hits[0].id in relevant
         console.print()
-        console.print(draw.heading(query.text, _lang(query)))
-        draw.print_hits(console, hits, weights)
+        console.print(show.heading(query.text, _lang(query)))
+        show.print_hits(console, hits, weights)
     console.print()
     summary = Text(f"{right} of {len(asked)} queries have a right passage on top. ", style="bold")
     summary.append(
@@ -160,18 +130,17 @@ def _draw(
 def _next_steps(dir: Path | None) -> Any:
     from rich.text import Text
 
+    place = dir or "demo.index"
+    steps = {
+        "keep the demo's index": f"triptych demo --dir {place}",
+        "see why a passage matched": f'triptych search {place} "black holes" -k 1 --explain',
+        "search in one language": f'triptych search {place} "black holes" --filter lang=fr',
+        "index your own files": "triptych index notes/ articles.jsonl --into my.index",
+        "all commands and options": "triptych --help, triptych search --help",
+    }
     text = Text("\nWhat next:\n", style="bold")
-    kept = dir is not None
-    place = str(dir) if kept else "demo.index"
-    steps = [] if kept else [("keep the demo's index", f"triptych demo --dir {place}")]
-    steps += [
-        ("see why a passage matched", f'triptych search {place} "black holes" -k 1 --explain'),
-        ("search in one language", f'triptych search {place} "black holes" --filter lang=fr'),
-        ("index your own files", "triptych index notes/ articles.jsonl --into my.index"),
-        ("all commands and options", "triptych --help, triptych search --help"),
-    ]
-    for what, command in steps:
-        text.append(f"  {what}\n", style="not bold").append(f"    {command}\n", style="not bold cyan")
+    for what, line in list(steps.items())[dir is not None :]:
+        text.append(f"  {what}\n", style="not bold").append(f"    {line}\n", style="not bold cyan")
     return text
 
 
@@ -180,38 +149,25 @@ def _lang(query: Query) -> str | None:
     return lang if isinstance(lang, str) else None
 
 
-if TYPE_CHECKING:
-    from triptych.encode.encoder import Encoder
-
-
-def info(
-    place: Annotated[
-        str | None,
-        typer.Argument(
-            help="An index (folder or address), or a model ('small', a folder, a Hub name); none: the machine alone.",
-            metavar="INDEX|MODEL",
-        ),
-    ] = None,
-    device: o.DeviceOption = None,
-    dtype: o.DtypeOption = o.Dtype.auto,
-    as_json: o.JsonOption = False,
-) -> None:
+@command({"place": "INDEX|MODEL"})
+def info(place: str | None = None, *, loading: Loading, as_json: bool = False) -> None:
     """Show the machine, the device and arithmetic that would be used and why, and facts of an index or a model.
 
     Example: triptych info my.index
+
+    Args:
+        place: An index (folder or address), or a model ('small', a folder, a Hub name); none: the machine alone.
     """
-    facts: dict[str, Any] = {"machine": machine(), "device": arithmetic(device, dtype)}
+    facts: dict[str, Any] = {"machine": machine(), "device": arithmetic(loading)}
     if place is not None:
         if is_index(place):
             facts["index"] = _index(place)
         else:
-            facts["model"] = _model(place, device, dtype)
+            facts["model"] = _model(place, loading)
     if as_json:
-        from triptych.cli.show import emit
-
         emit(facts)
-        return
-    _draw_info(facts)
+    else:
+        _draw_info(facts)
 
 
 def machine() -> dict[str, Any]:
@@ -229,24 +185,31 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_gb": _memory(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "packages": {name: version(name) for name in packages},
     }
 
 
-def arithmetic(device: str | None, dtype: o.Dtype) -> dict[str, Any]:
+def arithmetic(loading: Loading) -> dict[str, Any]:
     """The device and the type of the backbone's arithmetic that an encoder would get, and why."""
     import torch
 
     from triptych.model import backbone as devices
 
-    chosen = devices.device_of(device)
-    kind = devices.dtype_of(dtype.value, chosen)
+    device = devices.device_of(loading.device)
+    dtype = devices.dtype_of(loading.dtype, device)
+    whole, on_cpu = dtype is torch.float32, device.type == "cpu"
+    if on_cpu:
+        found = "no bfloat16 instructions (AMX or AVX512-BF16)" if whole else "bfloat16 instructions"
+        why = f"the processor has {found}"
+    else:
+        why = "bfloat16 is not used on this device" if whole else "the device's fastest exact enough type"
+    first = "there is no GPU that torch can use" if on_cpu else "the first GPU that torch can use"
     return {
-        "device": str(chosen),
-        "device_why": _why_device(device, chosen),
-        "dtype": str(kind).removeprefix("torch."),
-        "dtype_why": _why_dtype(dtype, chosen, kind is torch.float32),
+        "device": str(device),
+        "device_why": "as asked for" if loading.device else first,
+        "dtype": str(dtype).removeprefix("torch."),
+        "dtype_why": why if loading.dtype == "auto" else "as asked for",
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
@@ -257,32 +220,6 @@ def is_index(place: str) -> bool:
     from triptych.index.storage import MANIFEST
 
     return is_address(place) or (Path(place) / MANIFEST).is_file()
-
-
-def _why_device(wanted: str | None, chosen: Any) -> str:
-    if wanted is not None:
-        return "as asked for"
-    return (
-        "there is no GPU that torch can use" if chosen.type == "cpu" else "the first GPU that torch can use"
-    )
-
-
-def _why_dtype(wanted: o.Dtype, device: Any, is_float32: bool) -> str:
-    if wanted is not o.Dtype.auto:
-        return "as asked for"
-    if device.type == "cpu":
-        found = "no bfloat16 instructions (AMX or AVX512-BF16)" if is_float32 else "bfloat16 instructions"
-        return f"the processor has {found}"
-    return (
-        "the device's fastest exact enough type" if not is_float32 else "bfloat16 is not used on this device"
-    )
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _index(place: str) -> dict[str, Any]:
@@ -297,12 +234,12 @@ def _index(place: str) -> dict[str, Any]:
     return facts
 
 
-def _model(name: str, device: str | None, dtype: o.Dtype) -> dict[str, Any]:
+def _model(name: str, loading: Loading) -> dict[str, Any]:
     from triptych.encode.encoder import Encoder
     from triptych.model import checkpoint as layouts
     from triptych.model import hub
 
-    encoder: Encoder = Encoder.from_pretrained(name, device=device, dtype=dtype.value)
+    encoder = Encoder.from_pretrained(name, device=loading.device, dtype=loading.dtype)
     folder = hub.resolve(name)
     return {
         "name": name,
@@ -319,8 +256,6 @@ def _model(name: str, device: str | None, dtype: o.Dtype) -> dict[str, Any]:
 def _draw_info(facts: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from triptych.cli.show import stdout
 
     console = stdout()
     for name, part in facts.items():

@@ -1,64 +1,40 @@
-"""`triptych encode`.
-
-`triptych score`.
-"""
+"""`triptych encode` and `triptych score`."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from triptych.cli import options as o
+from triptych.cli.command import command
+from triptych.cli.terminal import emit, progress, stdout
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.cli.options import Inputs
+    from triptych.cli.options import Form, Inputs, Model
+    from triptych.documents import Format
     from triptych.encode.encoder import Encoder
-    from triptych.types import Encoded
+    from triptych.records import Document, Query
+    from triptych.types import Encoded, Head, HeadWeights, Hit
 
 MANIFEST = "encoded.json"
 
 
+@command({"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS"})
 def encode(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(help="Files and folders to read; '-' is standard input.", metavar="INPUT"),
-    ],
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            "--into", "-o", metavar="FOLDER", help="Write blocks here; the same command again resumes."
-        ),
-    ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Write one JSON object a text to standard output instead.")
-    ] = False,
-    outputs: Annotated[
-        str | None,
-        typer.Option(
-            "--outputs", metavar="HEADS", help="Heads to compute, such as dense,lexical; by default all."
-        ),
-    ] = None,
-    as_queries: Annotated[
-        bool, typer.Option("--as-queries", help="Encode as queries: with the model's prefix for those.")
-    ] = False,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", help="Most tokens a text; by default what the model reads.")
-    ] = None,
-    block: Annotated[int, typer.Option("--block", help="Texts that are encoded and written at once.")] = 1024,
-    format: o.FormatOption = None,
-    id_field: o.IdFieldOption = None,
-    text_field: o.TextFieldOption = None,
-    title_field: o.TitleFieldOption = None,
-    model: o.ModelOption = "small",
-    device: o.DeviceOption = None,
-    dtype: o.DtypeOption = o.Dtype.auto,
-    as_json: o.JsonOption = False,
+    inputs: list[str],
+    *,
+    into: Path | None = None,
+    jsonl: bool = False,
+    outputs: tuple[Head, ...] | None = None,
+    as_queries: bool = False,
+    max_length: int | None = None,
+    block: int = 1024,
+    form: Form,
+    choice: Model,
+    as_json: bool = False,
 ) -> None:
     """Encode texts into dense vectors, lexical weights and token vectors.
 
@@ -68,32 +44,44 @@ def encode(
     and multi.
 
     Example: triptych encode corpus.jsonl --into vectors/ --outputs dense,lexical
+
+    Args:
+        inputs: Files and folders to read; '-' is standard input.
+        into: Write blocks here; the same command again resumes.
+        jsonl: Write one JSON object a text to standard output instead.
+        outputs: Heads to compute, such as dense,lexical; by default all.
+        as_queries: Encode as queries: with the model's prefix for those.
+        max_length: Most tokens a text; by default what the model reads.
+        block: Texts that are encoded and written at once.
     """
-    from triptych.cli.options import Inputs, model_name
-    from triptych.encode.encoder import Encoder
-    from triptych.records import Fields
+    from triptych.cli.options import Inputs
+    from triptych.types import check_heads
 
     if (into is None) != jsonl:
         raise InputError("encode: give either --into FOLDER or --jsonl")
     if jsonl and as_json:
         raise InputError("encode: --json reports on a folder; --jsonl is JSON already")
-    heads = o.parse_heads(outputs, "--outputs")
-    source = Inputs(inputs, format, Fields.of(id_field, text_field, title_field))
+    heads = None if outputs is None else check_heads(outputs, "--outputs")
+    source = Inputs(inputs, form)
     total = source.count()
     source.note_skipped()
-    encoder = Encoder.from_pretrained(model_name(model), device=device, dtype=dtype.value)
-    options = {
-        "outputs": heads or encoder.heads,
-        "prefix": encoder.config.query_prefix if as_queries else encoder.config.document_prefix,
-        "max_length": max_length,
-    }
+    encoder = choice.load()
+    prefix = encoder.config.query_prefix if as_queries else encoder.config.document_prefix
+    options: dict[str, Any] = {"outputs": heads or encoder.heads, "prefix": prefix, "max_length": max_length}
     started = time.perf_counter()
     if into is None:
         for ids, encoded in _blocks(encoder, source, block, total, options):
             _write_lines(ids, encoded)
         return
-    report = _write_folder(encoder, source, into, (block, total), options)
-    _report(into, report, time.perf_counter() - started, as_json)
+    report = _write_folder(encoder, source, into, block, total, options)
+    seconds = time.perf_counter() - started
+    if as_json:
+        emit({"folder": str(into), **report, "seconds": round(seconds, 3)})
+        return
+    texts, names = report["texts"], ", ".join(report["heads"])
+    stdout().print(
+        f"{into}: {texts} texts in {report['blocks']} blocks ({names}), {texts / seconds:.1f} texts/s"
+    )
 
 
 def _blocks(
@@ -105,8 +93,6 @@ def _blocks(
     folder: Path | None = None,
 ) -> Iterator[tuple[list[str], Encoded]]:
     """Ids and representations block by block; holds one block at a time."""
-    from triptych.cli.show import progress
-
     waiting: list[list[str]] = []
 
     def texts() -> Iterator[str]:
@@ -114,28 +100,24 @@ def _blocks(
             waiting.append([document.id for document in documents])
             yield from (document.content for document in documents)
 
-    with progress("encoding", total, "texts") as advance:
+    done = 0
+    with progress() as draw:
         for encoded in encoder.encode_stream(texts(), block=block, folder=folder, **options):
             ids = waiting.pop(0)
-            advance(len(ids))
+            done += len(ids)
+            draw("encoding", done, total)
             yield ids, encoded
 
 
 def _write_folder(
-    encoder: Encoder,
-    source: Inputs,
-    folder: Path,
-    sizes: tuple[int, int | None],
-    options: dict[str, Any],
+    encoder: Encoder, source: Inputs, folder: Path, block: int, total: int | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     from triptych.io import write_json
 
-    block, total = sizes
     done = blocks = 0
     for ids, _ in _blocks(encoder, source, block, total, options, folder):
         path = folder / f"{blocks:08d}.ids.json"
-        content = json.dumps(ids)
-        if not path.is_file() or json.dumps(json.loads(path.read_bytes())) != content:
+        if not path.is_file() or json.loads(path.read_bytes()) != ids:
             write_json(path, ids)
         done, blocks = done + len(ids), blocks + 1
     left = sorted(folder.glob("*.safetensors"))[blocks:] if folder.is_dir() else []
@@ -157,8 +139,6 @@ def _write_folder(
 
 
 def _write_lines(ids: list[str], encoded: Encoded) -> None:
-    from triptych.cli.show import emit
-
     for i, name in enumerate(ids):
         line: dict[str, Any] = {"id": name}
         if encoded.dense is not None:
@@ -177,79 +157,66 @@ def _rounded(values: Any) -> list[float]:
     return [float(f"{value:.7g}") for value in values.tolist()]
 
 
-def _report(folder: Path, report: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from triptych.cli.show import emit, stdout
-
-    if as_json:
-        emit({"folder": str(folder), **report, "seconds": round(seconds, 3)})
-        return
-    texts, heads = report["texts"], ", ".join(report["heads"])
-    stdout().print(
-        f"{folder}: {texts} texts in {report['blocks']} blocks ({heads}), {texts / seconds:.1f} texts/s"
-    )
-
-
-if TYPE_CHECKING:
-    from triptych.encode.encoder import Encoder
-    from triptych.records import Document, Query
-    from triptych.types import Floats, Head, HeadWeights, Hit
-
-
+@command(
+    {
+        "query": "-q TEXT",
+        "queries": "FILE",
+        "document": "-d TEXT",
+        "documents": "INPUT",
+        "weights": "-w DENSE,LEXICAL,MULTI",
+        "explain": "-x --explain",
+    }
+)
 def score(
-    query: Annotated[
-        list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="A query; repeatable.")
-    ] = None,
-    document: Annotated[
-        list[str] | None, typer.Option("--document", "-d", metavar="TEXT", help="A document; repeatable.")
-    ] = None,
-    queries: Annotated[
-        str | None,
-        typer.Option(
-            "--queries", metavar="FILE", help="Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin."
-        ),
-    ] = None,
-    documents: Annotated[
-        list[str] | None,
-        typer.Option("--documents", metavar="INPUT", help="Documents: a file, a folder or '-'; repeatable."),
-    ] = None,
-    weights: o.WeightsOption = None,
-    explain: o.ExplainOption = False,
-    full: Annotated[bool, typer.Option("--full", help="Show whole texts instead of two lines.")] = False,
-    format: o.FormatOption = None,
-    model: o.ModelOption = "small",
-    device: o.DeviceOption = None,
-    dtype: o.DtypeOption = o.Dtype.auto,
-    as_json: o.JsonOption = False,
+    *,
+    query: list[str] | None = None,
+    queries: str | None = None,
+    document: list[str] | None = None,
+    documents: list[str] | None = None,
+    weights: HeadWeights | None = None,
+    explain: bool = False,
+    full: bool = False,
+    format: Format | None = None,
+    choice: Model,
+    as_json: bool = False,
 ) -> None:
     """Score every query with every document, without an index; for re-ranking, or to look at a model.
 
     Example: triptych score -q "what is a moka pot" -d "A moka pot brews coffee." -d "Ein Topf." --explain
-    """
-    from triptych.cli.options import model_name
-    from triptych.encode.encoder import Encoder
 
-    wanted = o.parse_weights(weights)
+    Args:
+        query: A query; repeatable.
+        queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
+        document: A document; repeatable.
+        documents: Documents: a file, a folder or '-'; repeatable.
+        weights: Weights of the three scores in their sum; by default 1,0.3,1 for the heads that there are.
+        explain: Show which words matched with which weights, and which document token each query token met.
+        full: Show whole texts instead of two lines.
+        format: Format of the documents; by default by the files' endings.
+    """
+    from triptych.cli.index import show_hits
+    from triptych.cli.options import weights_or_default
+    from triptych.explain import explain as explanations
+
     asked, given = _texts(query, queries, document, documents, format)
-    encoder = Encoder.from_pretrained(model_name(model), device=device, dtype=dtype.value)
-    used = _weights(encoder, wanted)
-    ranked = rank(encoder, asked, given, used)
-    for one, hits in zip(asked, ranked, strict=True):
-        _show(encoder, one, hits, used, (explain, full, as_json))
+    encoder = choice.load()
+    used = weights_or_default(weights, encoder.heads)
+    for one, hits in zip(asked, rank(encoder, asked, given, used), strict=True):
+        explained = explanations(encoder, one.text, [hit.text for hit in hits]) if explain else []
+        show_hits(one.id, one.text, hits, explained, used, full=full, as_json=as_json)
 
 
 def rank(
-    encoder: Encoder, queries: list[Query], documents: list[Document], weights: HeadWeights
+    encoder: Encoder, queries: Sequence[Query], documents: Sequence[Document], weights: HeadWeights
 ) -> list[list[Hit]]:
     """All documents for each query, the best first, with the scores of all heads that the model has."""
     from triptych.cli.options import metadata_of
     from triptych.scores.on_numpy import combine, head_scores
     from triptych.types import Hit
 
-    sides = (
-        encoder.encode_query([query.text for query in queries]),
-        encoder.encode_document([document.content for document in documents]),
-    )
-    scores: dict[Head, Floats] = {head: head_scores(*sides, head) for head in encoder.heads}
+    asked = encoder.encode_query([query.text for query in queries])
+    given = encoder.encode_document([document.content for document in documents])
+    scores: dict[Head, Any] = {head: head_scores(asked, given, head) for head in encoder.heads}
     total = combine(scores, weights)
     ranked: list[list[Hit]] = []
     for i in range(len(queries)):
@@ -257,7 +224,7 @@ def rank(
             Hit(
                 document.id,
                 float(total[i, j]),
-                _of_pair(scores, i, j),
+                {head: float(values[i, j]) for head, values in scores.items()},
                 document.content,
                 metadata_of(document),
             )
@@ -267,20 +234,16 @@ def rank(
     return ranked
 
 
-def _of_pair(scores: Mapping[Head, Floats], i: int, j: int) -> dict[Head, float]:
-    return {head: float(values[i, j]) for head, values in scores.items()}
-
-
 def _texts(
     query: list[str] | None,
     queries: str | None,
     document: list[str] | None,
     documents: list[str] | None,
-    format: o.Format | None,
+    format: Format | None,
 ) -> tuple[list[Query], list[Document]]:
-    from triptych.cli.options import Inputs
+    from triptych.cli.options import Form, Inputs
     from triptych.documents import read_queries
-    from triptych.records import Document, Fields, Query
+    from triptych.records import Document, Query
 
     if bool(query) == (queries is not None):
         raise InputError("score: give either --query or --queries")
@@ -292,44 +255,10 @@ def _texts(
         )
     if any(not text.strip() for text in query or []):
         raise InputError("--query: got an empty text")
-    asked = (
-        list(read_queries(queries))
-        if queries is not None
-        else [Query(f"query-{i + 1}", text) for i, text in enumerate(query or [])]
-    )
+    if queries is not None:
+        asked = list(read_queries(queries))
+    else:
+        asked = [Query(f"query-{i + 1}", text) for i, text in enumerate(query or [])]
     if documents:
-        return asked, list(Inputs(documents, format, Fields()).read())
+        return asked, list(Inputs(documents, Form(format)).read())
     return asked, [Document(f"document-{i + 1}", text) for i, text in enumerate(document or [])]
-
-
-def _weights(encoder: Encoder, wanted: HeadWeights | None) -> HeadWeights:
-    """The given weights, or the default ones for the heads that the model has."""
-    from triptych.types import HEADS, HeadWeights
-
-    default = HeadWeights()
-    return wanted or HeadWeights(
-        *(getattr(default, head) if head in encoder.heads else 0.0 for head in HEADS)
-    )
-
-
-def _show(
-    encoder: Encoder, query: Query, hits: list[Hit], weights: HeadWeights, flags: tuple[bool, bool, bool]
-) -> None:
-    from triptych.cli import show as draw
-    from triptych.cli.show import emit, stdout
-    from triptych.explain import explain
-
-    explained, full, as_json = flags
-    explanations = explain(encoder, query.text, [hit.text for hit in hits]) if explained else []
-    if not as_json:
-        console = stdout()
-        console.print(draw.heading(query.text))
-        console.print(draw.legend(weights, encoder.heads))
-        draw.print_hits(console, hits, weights, explanations, lines=None if full else 2)
-        console.print()
-        return
-    for i, hit in enumerate(hits):
-        line: dict[str, Any] = {"query_id": query.id, "query": query.text, **draw.hit_json(i + 1, hit)}
-        if explanations:
-            line["explanation"] = draw.explanation_json(explanations[i])
-        emit(line)

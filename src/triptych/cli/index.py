@@ -1,111 +1,54 @@
-"""`triptych index`."""
+"""`triptych index` and `triptych search`."""
 
 from __future__ import annotations
 
 import time
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import typer
-
-from triptych.cli import options as o
-from triptych.errors import InputError
+from triptych.cli.command import command
+from triptych.cli.terminal import emit, progress, say, stdout
+from triptych.errors import IndexMissing, InputError
 
 if TYPE_CHECKING:
-    from triptych.cli.options import Inputs
+    from triptych.cli.options import Form, Inputs, Loading
+    from triptych.encode.encoder import Encoder
+    from triptych.explain import Explanation
     from triptych.index.index import Index
+    from triptych.index.layout import TokenPrecision
+    from triptych.index.search import SearchOptions
+    from triptych.index.store import EngineName
+    from triptych.types import HeadWeights, Hit
+
+CANDIDATES = 200
 
 
-class Precision(StrEnum):
-    """Forms of stored token vectors."""
-
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-    binary = "binary"
-    none = "none"
-
-
-class EngineChoice(StrEnum):
-    """Engines of an index."""
-
-    auto = "auto"
-    edge = "edge"
-    exact = "exact"
-    server = "server"
-
-
+@command(
+    {
+        "inputs": "INPUT",
+        "into": "-o INDEX",
+        "metadata": "KEY=VALUE",
+        "delete": "ID",
+        "delete_from": "FILE",
+        "model": "-m",
+    }
+)
 def index(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Files and folders to read; '-' is standard input.", metavar="INPUT"),
-    ] = None,
-    into: Annotated[
-        str,
-        typer.Option(
-            "--into", "-o", metavar="INDEX", help="Folder of the index, or a server's address; made if new."
-        ),
-    ] = ...,  # type: ignore[assignment]
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metadata", metavar="KEY=VALUE", help="Stored with every document of this run; repeatable."
-        ),
-    ] = None,
-    multi: Annotated[
-        Precision | None,
-        typer.Option(
-            "--multi", help="New index: how token vectors are stored; float16 if not given, none: left out."
-        ),
-    ] = None,
-    engine: Annotated[
-        EngineChoice | None,
-        typer.Option(
-            "--engine", help="New index: edge (in a folder), exact (NumPy, small collections) or server."
-        ),
-    ] = None,
-    delete: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--delete", metavar="ID", help="Remove this document; repeatable. Happens before adding."
-        ),
-    ] = None,
-    delete_from: Annotated[
-        Path | None,
-        typer.Option(
-            "--delete-from", metavar="FILE", help="Remove the documents with these ids, one a line."
-        ),
-    ] = None,
-    optimize: Annotated[
-        bool, typer.Option("--optimize", help="Rearrange the index for faster search in the end.")
-    ] = False,
-    block: Annotated[
-        int, typer.Option("--block", help="Documents that are encoded and made durable at once.")
-    ] = 128,
-    format: o.FormatOption = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unreadable",
-            help="Leave out files of a folder that are not UTF-8 or have a broken line, and count them.",
-        ),
-    ] = False,
-    id_field: o.IdFieldOption = None,
-    text_field: o.TextFieldOption = None,
-    title_field: o.TitleFieldOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as "
-            "BAAI/bge-m3. Old index: load its model from here instead of from where it was.",
-        ),
-    ] = None,
-    device: o.DeviceOption = None,
-    dtype: o.DtypeOption = o.Dtype.auto,
-    as_json: o.JsonOption = False,
+    inputs: list[str] | None = None,
+    *,
+    into: str,
+    metadata: list[str] | None = None,
+    multi: TokenPrecision | None = None,
+    engine: EngineName | None = None,
+    delete: list[str] | None = None,
+    delete_from: Path | None = None,
+    optimize: bool = False,
+    block: int = 128,
+    form: Form,
+    model: str | None = None,
+    loading: Loading,
+    as_json: bool = False,
 ) -> None:
     """Make an index of documents, or add to it; a document whose id is there already is replaced.
 
@@ -113,42 +56,56 @@ def index(
     Zstandard. What a run has stored when it is interrupted stays; the same command again completes it.
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
-    """
-    from triptych.cli.options import Inputs
-    from triptych.records import Fields
 
-    extra = o.parse_pairs(metadata or [], "--metadata")
+    Args:
+        inputs: Files and folders to read; '-' is standard input.
+        into: Folder of the index, or a server's address; made if new.
+        metadata: Stored with every document of this run; repeatable.
+        multi: New index: how token vectors are stored; float16 if not given, none: left out.
+        engine: New index: edge (in a folder), exact (NumPy, small collections) or server.
+        delete: Remove this document; repeatable. Happens before adding.
+        delete_from: Remove the documents with these ids, one a line.
+        optimize: Rearrange the index for faster search in the end.
+        block: Documents that are encoded and made durable at once.
+        model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
+            index: load its model from here instead of from where it was.
+    """
+    from triptych.cli.options import Inputs, parse_pairs
+
+    extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
     if not inputs and not removed and not optimize:
         raise InputError(
             "index: got nothing to do; expected files to read, --delete, --delete-from or --optimize"
         )
-    source = Inputs(list(inputs or []), format, Fields.of(id_field, text_field, title_field), skip_unreadable)
-    total = source.count() if source.paths else 0
+    source = Inputs(inputs or [], form)
+    total = source.count() if inputs else 0
     source.note_skipped()
-    with _open_or_create(into, model, (device, dtype), (multi, engine), bool(inputs)) as opened:
+    with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
-        added = _add(opened, source, extra, block, total)
+        added = _add(opened, source, extra, block, total) if inputs else 0
         if optimize:
             opened.optimize()
         opened.flush()
         seconds = time.perf_counter() - started
-        report = {"index": into, "added": added, "deleted": deleted, "documents": len(opened)}
-    _report(report, seconds, as_json)
+        documents = len(opened)
+    if as_json:
+        report = {"index": into, "added": added, "deleted": deleted, "documents": documents}
+        emit({**report, "seconds": round(seconds, 3)})
+        return
+    speed = f", {added / seconds:.1f} documents/s" if added else ""
+    done = f"{added} added or replaced, {deleted} deleted, {seconds:.1f} s{speed}"
+    stdout().print(f"{into}: {documents} documents ({done})", soft_wrap=True)
 
 
 def _add(opened: Index, source: Inputs, extra: dict[str, Any], block: int, total: int | None) -> int:
     """Adds block by block; each is durable before the next is read."""
-    from triptych.cli.failures import say
     from triptych.cli.options import metadata_of
-    from triptych.cli.show import progress
 
     added = 0
-    if not source.paths:
-        return added
     try:
-        with progress("indexing", total) as advance:
+        with progress() as draw:
             for documents in source.blocks(block):
                 opened.add(
                     [document.id for document in documents],
@@ -157,7 +114,7 @@ def _add(opened: Index, source: Inputs, extra: dict[str, Any], block: int, total
                     block=block,
                 )
                 added += len(documents)
-                advance(len(documents))
+                draw("indexing", added, total)
     except BaseException:
         say(f"stopped after {added} documents, which are kept")
         raise
@@ -167,34 +124,29 @@ def _add(opened: Index, source: Inputs, extra: dict[str, Any], block: int, total
 def _open_or_create(
     place: str,
     model: str | None,
-    device: tuple[str | None, o.Dtype],
-    chosen: tuple[Precision | None, EngineChoice | None],
+    loading: Loading,
+    multi: TokenPrecision | None,
+    engine: EngineName | None,
     may_create: bool,
 ) -> Index:
-    from triptych.cli.options import model_name
-    from triptych.encode.encoder import Encoder
-    from triptych.errors import IndexMissing
+    from triptych.cli.options import default_model
     from triptych.index.index import Index
 
-    multi, engine = chosen
     try:
         with Index.open(place) as opened:
             source, layout = opened.info()["model"]["source"], opened.info()["layout"]
     except IndexMissing:
-        if not may_create or (
-            Path(place).exists() and (not Path(place).is_dir() or any(Path(place).iterdir()))
-        ):
+        folder = Path(place)
+        if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise
-        name = model_name(model or o.default_model())
-        encoder = Encoder.from_pretrained(name, device=device[0], dtype=device[1].value)
-        options: Any = {} if multi is None else {"multi": multi.value}
-        return Index.create(place, encoder, engine=(engine or EngineChoice.auto).value, **options)
-    if multi is not None and multi.value != layout["multi"]:
+        encoder = loading.encoder(model or default_model())
+        options: Any = {} if multi is None else {"multi": multi}
+        return Index.create(place, encoder, engine=engine or "auto", **options)
+    if multi is not None and multi != layout["multi"]:
         raise InputError(
-            f"--multi: got {multi.value}; {place} stores token vectors as {layout['multi']}, which is chosen once"
+            f"--multi: got {multi}; {place} stores token vectors as {layout['multi']}, which is chosen once"
         ) from None
-    name = model_name(model or source)
-    return Index.open(place, Encoder.from_pretrained(name, device=device[0], dtype=device[1].value))
+    return Index.open(place, loading.encoder(model or source))
 
 
 def _ids_of(path: Path | None) -> list[str]:
@@ -206,17 +158,104 @@ def _ids_of(path: Path | None) -> list[str]:
         return [line.text.strip() for line in read_lines(source) if line.text.strip()]
 
 
-def _report(report: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from rich.text import Text
+@command(
+    {
+        "index": "INDEX",
+        "words": "QUERY",
+        "queries": "-q FILE",
+        "k": "-k --top",
+        "weights": "-w DENSE,LEXICAL,MULTI",
+        "routes": "-r",
+        "candidates": "-c",
+        "conditions": "-f --filter CONDITION",
+        "options.filter": None,
+        "explain": "-x --explain",
+        "model": "-m",
+    },
+    basic="queries k weights conditions explain full model as_json",
+)
+def search(
+    index: str,
+    words: list[str] | None = None,
+    *,
+    queries: str | None = None,
+    id_field: str | None = None,
+    k: int = 10,
+    conditions: list[str] | None = None,
+    options: SearchOptions,
+    explain: bool = False,
+    full: bool = False,
+    model: str | None = None,
+    loading: Loading,
+    as_json: bool = False,
+) -> None:
+    """Search an index with all three heads.
 
-    from triptych.cli.show import emit, stdout
+    The dense and the lexical head recall candidates; all heads score them exactly; the weighted sum ranks them.
 
-    if as_json:
-        emit({**report, "seconds": round(seconds, 3)})
+    Example: triptych search my.index how do I boil an egg --filter lang=en --explain
+
+    Args:
+        index: Folder of the index, or a server's address.
+        words: One query ('-': queries from standard input).
+        queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
+        id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
+        k: Hits a query.
+        conditions: On metadata: lang=fr (again with lang=de: either), year>=2020, year<2025. All must hold.
+        explain: Show which words matched with which weights, and which document token each query token met.
+        full: Show whole texts instead of two lines.
+        model: Load the index's model from here instead of from where it was.
+    """
+    from triptych.cli.options import parse_filter, queries_of, weights_or_default
+    from triptych.explain import explain as explanations
+    from triptych.records import Fields
+
+    fields = Fields()
+    named = id_field and replace(fields, id=(id_field,), text=(*fields.text, "query", "question"))
+    asked = queries_of(words or [], queries, named or None)
+    chosen = cast("SearchOptions", {"candidates": max(CANDIDATES, k), **options})
+    chosen["filter"] = parse_filter(conditions or [])
+    with _open(index, model, loading) as opened:
+        found = opened.search([query.text for query in asked], k, **chosen) if asked else []
+        widths = opened.info()["layout"]["widths"]
+        weights = weights_or_default(cast("HeadWeights | None", chosen.get("weights")), widths)
+        encoder = cast("Encoder", opened.encoder)
+        for query, hits in zip(asked, found, strict=True):
+            explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []
+            show_hits(query.id, query.text, hits, explained, weights, full=full, as_json=as_json)
+
+
+def _open(place: str, model: str | None, loading: Loading) -> Index:
+    """Opens an index with its recorded model, or that model from another place."""
+    from triptych.index.index import Index
+
+    with Index.open(place) as index:
+        source = index.info()["model"]["source"]
+    return Index.open(place, loading.encoder(model or source))
+
+
+def show_hits(
+    query_id: str,
+    query: str,
+    hits: list[Hit],
+    explained: list[Explanation],
+    weights: HeadWeights,
+    *,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """The hits of a query for people, or for machines."""
+    from triptych.cli import show
+
+    if not as_json:
+        console = stdout()
+        console.print(show.heading(query))
+        console.print(show.legend(weights))
+        show.print_hits(console, hits, weights, explained, lines=None if full else 2)
+        console.print()
         return
-    text = Text(f"{report['index']}: {report['documents']} documents")
-    text.append(
-        f" ({report['added']} added or replaced, {report['deleted']} deleted, {seconds:.1f} s", style="dim"
-    )
-    text.append(f", {report['added'] / seconds:.1f} documents/s)" if report["added"] else ")", style="dim")
-    stdout().print(text, soft_wrap=True)
+    for i, hit in enumerate(hits):
+        line = {"query_id": query_id, "query": query, **show.hit_json(i + 1, hit)}
+        if explained:
+            line["explanation"] = show.explanation_json(explained[i])
+        emit(line)

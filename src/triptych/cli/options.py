@@ -1,148 +1,99 @@
-"""Options that several commands have, and how their values are read.
-
-What the commands read: documents from files, folders and standard input, and queries.
-"""
+"""What several commands share: how a model is loaded, how documents and queries are read, what short options mean."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from triptych.cli.failures import say
-from triptych.documents import read_documents, read_queries
+from triptych.cli.terminal import say
 from triptych.errors import DataError, InputError
 from triptych.io import STDIN, printable
 from triptych.records import Document, Fields, Query
 
 if TYPE_CHECKING:
-    from triptych.types import HeadWeights
+    from triptych.documents import Format
+    from triptych.encode.encoder import Encoder
+    from triptych.model.backbone import Dtype
+    from triptych.types import Head, HeadWeights
+
+BUNDLED = "small"
 
 
-class Dtype(StrEnum):
-    """Types of the backbone's arithmetic."""
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded.
 
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+    Attributes:
+        device: cpu, cuda, cuda:N or mps; by default a GPU if there is one.
+        dtype: Arithmetic of the backbone; auto: bfloat16 where the device computes in it.
+    """
+
+    device: str | None = None
+    dtype: Dtype = "auto"
+
+    def encoder(self, name: str) -> Encoder:
+        """Loads a model."""
+        from triptych.encode.encoder import Encoder
+
+        return Encoder.from_pretrained(self.place(name), device=self.device, dtype=self.dtype)
+
+    def place(self, name: str) -> str:
+        """A folder by its whole path, since an index records it and may be opened from elsewhere."""
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.is_dir() and name != BUNDLED else name
 
 
-class Format(StrEnum):
-    """Formats of input files."""
+@dataclass(frozen=True)
+class Model:
+    """A model.
 
-    jsonl = "jsonl"
-    tsv = "tsv"
-    csv = "csv"
-    text = "text"
-    lines = "lines"
-    markdown = "markdown"
-    html = "html"
+    Attributes:
+        model: The model: 'small' (bundled), a checkpoint folder, or a Hub name such as BAAI/bge-m3.
+        loading: How it is loaded.
+    """
+
+    model: str = BUNDLED
+    loading: Loading = field(default_factory=Loading)
+
+    def load(self) -> Encoder:
+        """Loads it."""
+        return self.loading.encoder(self.model)
 
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="TRIPTYCH_MODEL",
-        help="The model: 'small' (bundled), a checkpoint folder, or a Hub name such as BAAI/bge-m3.",
-    ),
-]
-OwnModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Load the index's model from here instead of from where it was."),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:N or mps; by default a GPU if there is one.")
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        "--dtype", help="Arithmetic of the backbone; auto: bfloat16 where the device computes in it."
-    ),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Write JSON objects, one a line, and nothing else to standard output.")
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        "-w",
-        metavar="DENSE,LEXICAL,MULTI",
-        help="Weights of the three scores in their sum; by default 1,0.3,1 for the heads that there are.",
-    ),
-]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        help="Format of the input; by default by the files' endings, and for '-' JSON Lines if it begins "
-        "with '{', otherwise one text a line.",
-    ),
-]
-IdFieldOption = Annotated[
-    str | None, typer.Option("--id-field", help="Name of the id's field or column; by default id or _id.")
-]
-TextFieldOption = Annotated[
-    str | None,
-    typer.Option("--text-field", help="Name of the text's field; by default text, contents or body."),
-]
-TitleFieldOption = Annotated[
-    str | None, typer.Option("--title-field", help="Name of the title's field; by default title.")
-]
-ExplainOption = Annotated[
-    bool,
-    typer.Option(
-        "--explain",
-        "-x",
-        help="Show which words matched with which weights, and which document token each query token met.",
-    ),
-]
+@dataclass(frozen=True)
+class Form:
+    """The form of documents.
+
+    Attributes:
+        format: Format of the input; by default by the files' endings, and for '-' JSON Lines if it begins with '{',
+            otherwise one text a line.
+        fields: Names of their fields.
+        skip_unreadable: Leave out files of a folder that are not UTF-8 or have a broken line, and count them.
+    """
+
+    format: Format | None = None
+    fields: Fields = field(default_factory=Fields)
+    skip_unreadable: bool = False
 
 
 def default_model() -> str:
     """What the environment names, or the bundled model."""
-    return os.environ.get("TRIPTYCH_MODEL") or "small"
+    return os.environ.get("TRIPTYCH_MODEL") or BUNDLED
 
 
-def parse_weights(value: str | None) -> HeadWeights | None:
-    """Reads ``1,0.3,1``.
-
-    Raises:
-        InputError: For anything but three numbers ≥ 0 that are not all 0.
-    """
+def weights_or_default(
+    weights: HeadWeights | None, heads: Sequence[Head] | Mapping[Head, Any]
+) -> HeadWeights:
+    """The given weights, or the default ones for the heads that there are."""
     from triptych.types import HeadWeights
 
-    if value is None:
-        return None
-    try:
-        return HeadWeights.of([float(part) for part in value.split(",")])
-    except ValueError:  # of float or, as an InputError, of the weights
-        raise InputError(
-            f"--weights: got {value!r}; expected three numbers ≥ 0, such as 1,0.3,1 (dense,lexical,multi)"
-        ) from None
-
-
-def parse_heads(value: str | None, option: str) -> tuple[Any, ...] | None:
-    """Reads names of heads such as ``dense,lexical``.
-
-    Raises:
-        InputError: For an unknown name.
-    """
-    from triptych.types import check_heads
-
-    if value is None:
-        return None
-    return check_heads([part.strip() for part in value.split(",")], option)
+    default = HeadWeights()._asdict()
+    return weights or HeadWeights.of({head: default[head] for head in heads})
 
 
 def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:
@@ -201,41 +152,35 @@ def scalar(value: str) -> str | int | float | bool:
     return read if isinstance(read, str | int | float | bool) else value
 
 
-if TYPE_CHECKING:
-    pass
-
-
 @dataclass
 class Inputs:
     """The documents that a command was given.
 
     Attributes:
         paths: Files, folders or ``-``.
-        format: Their format; None: by their endings.
-        fields: Names of their fields.
-        skip_unreadable: Whether files of folders that cannot be read are left out.
+        form: Their format and the names of their fields.
         skipped: Files of folders that were passed over.
         unreadable: What is wrong with those that were left out.
     """
 
-    paths: list[str]
-    format: Format | None
-    fields: Fields
-    skip_unreadable: bool = False
+    paths: Sequence[str]
+    form: Form = field(default_factory=Form)
     skipped: list[Path] = field(default_factory=list[Path])
     unreadable: list[DataError] = field(default_factory=list[DataError])
 
     def read(self) -> Iterator[Document]:
         """The documents, one after the other."""
+        from triptych.documents import read_documents
+
         self.skipped.clear()
         self.unreadable.clear()
-        chosen: Any = None if self.format is None else self.format.value
+        form = self.form
         return read_documents(
             self.paths,
-            format=chosen,
-            fields=self.fields,
+            format=form.format,
+            fields=form.fields,
             on_skip=self.skipped.append,
-            on_error=self.unreadable.append if self.skip_unreadable else None,
+            on_error=self.unreadable.append if form.skip_unreadable else None,
         )
 
     def blocks(self, size: int) -> Iterator[list[Document]]:
@@ -260,13 +205,17 @@ class Inputs:
         if self.unreadable:
             shown = "; ".join(map(str, self.unreadable[:3])) + ("; …" if len(self.unreadable) > 3 else "")
             say(f"left out {len(self.unreadable)} files that cannot be read ({shown})")
-        if self.skipped:
-            names = ", ".join(printable(path.name) for path in self.skipped[:3])
-            more = ", …" if len(self.skipped) > 3 else ""
-            say(
-                f"skipped {len(self.skipped)} files whose ending is not known, that are no regular files, or "
-                f"whose name is not UTF-8 ({names}{more})"
-            )
+        note_skipped(self.skipped)
+
+
+def note_skipped(paths: Sequence[Path]) -> None:
+    """Says which files were passed over, and why."""
+    if paths:
+        names = ", ".join(printable(path.name) for path in paths[:3]) + (", …" if len(paths) > 3 else "")
+        say(
+            f"skipped {len(paths)} files whose ending is not known, that are no regular files, or whose name is not "
+            f"UTF-8 ({names})"
+        )
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -275,7 +224,7 @@ def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict
     return {**title, **document.metadata, **(extra or {})}
 
 
-def queries_of(words: Sequence[str], file: str | None) -> list[Query]:
+def queries_of(words: Sequence[str], file: str | None, fields: Fields | None = None) -> list[Query]:
     """The queries of a command: its words as one, or those of a file.
 
     Raises:
@@ -286,11 +235,7 @@ def queries_of(words: Sequence[str], file: str | None) -> list[Query]:
     if bool(words) == (file is not None):
         raise InputError("search: give either the words of one query or --queries FILE ('-': standard input)")
     if file is not None:
-        return list(read_queries(file))
+        from triptych.documents import read_queries
+
+        return list(read_queries(file, fields=fields))
     return [Query("query", " ".join(words))]
-
-
-def model_name(name: str) -> str:
-    """A folder by its whole path, since an index records it and may be opened from elsewhere."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() and name != "small" else name

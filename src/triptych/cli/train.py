@@ -1,62 +1,26 @@
-"""`triptych train` and `triptych pretrain`.
-
-`triptych merge`.
-"""
+"""`triptych train`, `triptych pretrain`, `triptych merge` and `triptych ablate`."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from triptych.cli import options as o
+from triptych.cli.command import command
+from triptych.cli.terminal import emit, progress, say, stderr, stdout
+from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.train.run import Outcome, RunCallbacks, Stage
+    from triptych.eval.ablate_plan import Plan
+    from triptych.model.checkpoint import Layout
+    from triptych.train.run import Outcome, Stage
     from triptych.train.settings import EvaluationSettings
-
-RecipeArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RECIPE]", help="A YAML file of settings; see the folder recipes.")
-]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data", "-d", metavar="PATH", help="Training data: file or folder; may be given several times."
-    ),
-]
-StartOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Where to start: 'small' (bundled, the default), a folder, or a Hub name.",
-    ),
-]
-OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoints, models.")
-]
-EvalOption = Annotated[
-    str | None,
-    typer.Option("--eval", metavar="FOLDER", help="A BEIR folder on which to evaluate during training."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A setting, such as optimizer.lr=1e-5; repeatable.",
-    ),
-]
-ResumeOption = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on from the last checkpoint in the output folder; without one, begin."),
-]
 
 QUICK: Mapping[str, Any] = {
     "freeze": ["words"],
@@ -69,16 +33,47 @@ heads are trained already. The paper's temperature and its small weight of the l
 data: on a few hundred pairs they thin the lexical weights out and lower that head."""
 
 
-def train(
-    recipe: RecipeArgument = None,
-    data: DataOption = None,
-    model: StartOption = None,
-    output: OutputOption = Path("run"),
-    evaluation: EvalOption = None,
-    settings: SetOption = None,
-    resume: ResumeOption = False,
-    as_json: o.JsonOption = False,
-) -> None:
+@dataclass(frozen=True)
+class Run:
+    """A run of training.
+
+    Attributes:
+        recipe: A YAML file of settings; see the folder recipes.
+        data: Training data: file or folder; may be given several times.
+        model: Where to start: 'small' (bundled, the default), a folder, or a Hub name.
+        output: Folder of the run: log, checkpoints, models.
+        evaluation: A BEIR folder on which to evaluate during training.
+        settings: A setting, such as optimizer.lr=1e-5; repeatable.
+        resume: Go on from the last checkpoint in the output folder; without one, begin.
+    """
+
+    recipe: Path | None = None
+    data: list[str] = field(default_factory=list[str])
+    model: str | None = None
+    output: Path = Path("run")
+    evaluation: str | None = None
+    settings: list[str] = field(default_factory=list[str])
+    resume: bool = False
+
+    def changes(self) -> list[str]:
+        """The options as settings."""
+        values = {"data.train": self.data or None, "model": self.model, "evaluation.data": self.evaluation}
+        given = [f"{name}={json.dumps(value)}" for name, value in values.items() if value is not None]
+        return given + self.settings
+
+
+RUN = {
+    "recipe": "=[RECIPE]",
+    "data": "-d PATH",
+    "model": "-m",
+    "output": "-o",
+    "evaluation": "--eval FOLDER",
+    "settings": "--set KEY=VALUE",
+}
+
+
+@command(RUN)
+def train(run: Run, *, as_json: bool = False) -> None:
     """Train a model on queries with relevant and irrelevant passages.
 
     All three representations are trained together, with the integrated score as their teacher. Needs no recipe. On
@@ -86,65 +81,43 @@ def train(
 
     Example: triptych train --data pairs.jsonl --model small -o my-model
     """
-    shortcuts = {"data": data, "model": model, "evaluation": evaluation}
-    _run("train", recipe, output, shortcuts, settings or [], resume, as_json)
+    _train("train", run, as_json)
 
 
-def pretrain(
-    recipe: RecipeArgument = None,
-    data: DataOption = None,
-    model: StartOption = None,
-    output: OutputOption = Path("run"),
-    evaluation: EvalOption = None,
-    settings: SetOption = None,
-    resume: ResumeOption = False,
-    as_json: o.JsonOption = False,
-) -> None:
+@command(RUN)
+def pretrain(run: Run, *, as_json: bool = False) -> None:
     """Pre-train an encoder on raw texts (RetroMAE).
 
     Data: JSON Lines with a field text, or .txt files. The result is a model like any other; train it on pairs next.
 
     Example: triptych pretrain --data texts.jsonl --model small -o my-encoder
     """
-    shortcuts = {"data": data, "model": model, "evaluation": evaluation}
-    _run("pretrain", recipe, output, shortcuts, settings or [], resume, as_json)
+    _train("pretrain", run, as_json)
 
 
-def _run(
-    stage: Stage,
-    path: Path | None,
-    output: Path,
-    shortcuts: Mapping[str, Any],
-    settings: list[str],
-    resume: bool,
-    as_json: bool,
-) -> None:
-    from triptych.train.run import run
+def _train(stage: Stage, options: Run, as_json: bool) -> None:
+    from triptych.train.run import RunCallbacks, run
     from triptych.train.settings import read
 
-    if path is None and resume and (output / "recipe.yaml").is_file():
+    path, output = options.recipe, options.output
+    if path is None and options.resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
-    values = read(path, _changes(shortcuts) + settings, QUICK if path is None and stage == "train" else None)
-    with stop_on_signals() as stop, _callbacks(stop, as_json) as callbacks:
-        outcome = run(stage, values, output, resume=resume, callbacks=callbacks)
+    values = read(path, options.changes(), QUICK if path is None and stage == "train" else None)
+    console = stderr()
+
+    def log(record: dict[str, Any]) -> None:
+        if as_json:
+            emit(record)
+        else:
+            console.print(_line(record), soft_wrap=True)
+
+    with stop_on_signals() as stop, progress() as draw:
+        callbacks = RunCallbacks(progress=draw, on_log=log, should_stop=lambda: bool(stop))
+        outcome = run(stage, values, output, resume=options.resume, callbacks=callbacks)
     if outcome.primary:
         _show(outcome, output, values.evaluation, as_json)
     if stop and outcome.model is None:
         raise typer.Exit(128 + stop[0])
-
-
-def _changes(shortcuts: Mapping[str, Any]) -> list[str]:
-    """The options as settings."""
-    import json
-
-    found: list[str] = []
-    if shortcuts["data"]:
-        found.append("data.train=" + json.dumps(list(shortcuts["data"])))
-    if shortcuts["model"] is not None:
-        found.append("model=" + json.dumps(shortcuts["model"]))
-    if shortcuts["evaluation"] is not None:
-        found.append("evaluation.data=" + json.dumps(shortcuts["evaluation"]))
-    return found
 
 
 @contextmanager
@@ -163,34 +136,6 @@ def stop_on_signals() -> Generator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _callbacks(stop: list[int], as_json: bool) -> Generator[RunCallbacks]:
-    """Progress on standard error; the log's lines there too, or with --json on standard output."""
-    from triptych.cli.show import emit, progress, stderr
-    from triptych.train.run import TRAINING, RunCallbacks
-
-    console = stderr()
-    if int(os.environ.get("RANK", "0")):  # of the processes of torchrun the first one alone prints
-        yield RunCallbacks(should_stop=lambda: bool(stop))
-        return
-    with progress("training", None, "steps") as advance:
-        seen = 0
-
-        def show(stage: str, done: int, _total: int | None) -> None:
-            nonlocal seen
-            if stage == TRAINING:
-                advance(done - seen)
-                seen = done
-
-        def on_log(record: dict[str, Any]) -> None:
-            if as_json:
-                emit(record)
-            else:
-                console.print(_line(record), soft_wrap=True)
-
-        yield RunCallbacks(progress=show, on_log=on_log, should_stop=lambda: bool(stop))
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -212,8 +157,6 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _show(outcome: Outcome, output: Path, evaluation: EvaluationSettings, as_json: bool) -> None:
-    from triptych.cli.show import emit, stderr, stdout
-
     left = sum(outcome.left_over.values())
     model = None if outcome.model is None else str(outcome.model)
     if as_json:
@@ -224,13 +167,11 @@ def _show(outcome: Outcome, output: Path, evaluation: EvaluationSettings, as_jso
     if outcome.evaluations:
         stdout().print(_table(outcome, evaluation))
     for sentence in _warnings(outcome, evaluation):
-        stderr().print(sentence, soft_wrap=True)
+        say(sentence)
     if left:
-        stderr().print(f"{left} rows per epoch could not be divided by the number of processes")
+        say(f"{left} rows per epoch could not be divided by the number of processes")
     if model is None:
-        stderr().print(
-            f"Stopped after step {outcome.steps} of {outcome.total}; go on with: --resume -o {output}"
-        )
+        say(f"stopped after step {outcome.steps} of {outcome.total}; go on with: --resume -o {output}")
     else:
         stdout().print(f"Load it with: Encoder.from_pretrained({model!r})", soft_wrap=True)
 
@@ -274,28 +215,14 @@ def _table(outcome: Outcome, evaluation: EvaluationSettings) -> Any:
     return table
 
 
-class Layouts(StrEnum):
-    """Layouts of a checkpoint folder."""
-
-    triptych = "triptych"
-    published = "published"
-    sentence_transformers = "sentence-transformers"
-
-
+@command({"models": "MODEL...", "output": "-o", "weight": "-w"})
 def merge(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help="Two or more: 'small', folders of any layout, Hub names."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged model.")],
-    weights: Annotated[
-        list[float] | None,
-        typer.Option("--weight", "-w", help="Of each model, in their order; by default all are equal."),
-    ] = None,
-    layout: Annotated[
-        Layouts, typer.Option("--layout", help="Layout of the merged model.")
-    ] = Layouts.triptych,
-    as_json: o.JsonOption = False,
+    models: list[str],
+    *,
+    output: Path,
+    weight: list[float] | None = None,
+    layout: Layout = "triptych",
+    as_json: bool = False,
 ) -> None:
     """Merge models of one architecture into their weighted mean.
 
@@ -303,21 +230,83 @@ def merge(
     fine-tuning made it forget.
 
     Example: triptych merge my-model/best small -w 0.7 -w 0.3 -o merged
+
+    Args:
+        models: Two or more: 'small', folders of any layout, Hub names.
+        output: Folder of the merged model.
+        weight: Of each model, in their order; by default all are equal.
+        layout: Layout of the merged model.
     """
-    from triptych.errors import InputError
     from triptych.model import checkpoint as layouts
     from triptych.model import hub
-    from triptych.train.start import merge as merged
+    from triptych.train.start import merge as merge_models
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {output} is there and not an empty folder; expected a new name")
-    checkpoint = merged(models, weights)
-    layouts.save(checkpoint, output, layout.value, start=hub.resolve(models[0]))
+    checkpoint = merge_models(models, weight)
+    layouts.save(checkpoint, output, layout, start=hub.resolve(models[0]))
     if as_json:
-        from triptych.cli.show import emit
-
         emit({"model": str(output), "fingerprint": checkpoint.fingerprint})
-        return
-    from triptych.cli.show import stdout
+    else:
+        stdout().print(f"Load it with: Encoder.from_pretrained({str(output)!r})", soft_wrap=True)
 
-    stdout().print(f"Load it with: Encoder.from_pretrained({str(output)!r})", soft_wrap=True)
+
+@command({"recipe": "RECIPE", "output": "-o FOLDER", "settings": "--set KEY=VALUE", "plan_only": "--plan"})
+def ablate(
+    recipe: Path,
+    *,
+    output: Path = Path("ablation"),
+    settings: list[str] | None = None,
+    plan_only: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Train and evaluate variants of a pipeline, and compare them with it.
+
+    Stages that variants share are trained once. The same command again completes an interrupted study. The folder
+    gets ablation.json, ablation.md and ablation.svg.
+
+    Example: triptych ablate recipes/ablate-laptop.yaml -o runs/ablation
+
+    Args:
+        recipe: A YAML file; see recipes/ablate-laptop.yaml.
+        output: Trained stages, evaluations, and the result.
+        settings: A setting, such as seeds=[0,1,2]; repeatable.
+        plan_only: Show what would be trained, what is shared, what is done, and end.
+    """
+    from triptych.cli.tables import show
+    from triptych.eval.ablate import TABLES, Watcher
+    from triptych.eval.ablate import ablate as run
+    from triptych.eval.ablate_plan import read_plan
+    from triptych.eval.ablate_tables import explanation, shown_table
+
+    plan = read_plan(recipe, settings or [])
+    if plan_only:
+        _show_plan(plan, output)
+        return
+    with stop_on_signals() as stop, progress() as draw:
+        study = run(plan, output, Watcher(say, draw, lambda: bool(stop)))
+    if study is None:
+        say(f"stopped; the same command goes on in {output}")
+        raise typer.Exit(128 + stop[0])
+    if as_json:
+        emit(study.to_json())
+        return
+    for table in study.tables:
+        show(shown_table(table, study))
+    stdout().print(f"{explanation(study)} {output / TABLES}", soft_wrap=True)
+
+
+def _show_plan(plan: Plan, output: Path) -> None:
+    from rich.table import Table
+
+    from triptych.eval.ablate import Digests, finished, folder_of
+    from triptych.eval.ablate_plan import trials_of
+
+    digests, users = Digests(), dict[str, list[str]]()
+    for trial in trials_of(plan):
+        for step, digest in zip(trial.steps, digests.steps(trial), strict=True):
+            users.setdefault(folder_of(step, digest), []).append(f"{trial.variant} ({trial.seed})")
+    table = Table("stage", "done", "variants (seeds)")
+    for name, names in users.items():
+        table.add_row(name, "yes" if finished(output / "stages" / name) else "no", ", ".join(names))
+    stdout().print(table)

@@ -87,11 +87,11 @@ class Options:
             follows that they do not answer (other paragraphs of the article, random passages); "none" leaves all
             away.
         max_negatives: Maximum number of negatives per query, sampled by `seed`; None: all.
-        titles: Whether a passage begins with its title.
+        titles: Begin a passage with its title, where it has one.
         language: Which language's files are read, where a folder has several, and what `lang` says where the data
             set does not.
         topic_fields: Fields of a TREC topic that make the query, in this order.
-        seed: Of the sample.
+        seed: Of the sample of negatives.
         subsets: Shell patterns for subsets, such as "de" or "en-*", or labels, such as "xquad/*"; none: all.
 
     Raises:

@@ -141,11 +141,11 @@ class Choice:
     """What to compare.
 
     Attributes:
-        metric: None: the primary one of each data set.
-        systems: Shell patterns of system names; none: all.
-        reference: Name of a column; None: the first result's reference.
-        figures: Whether published figures are shown.
-        test: Of significance.
+        metric: A metric such as R@100; None: the primary one of each data set.
+        systems: Only systems of these names or patterns, such as '*/all' or 'bm25*'; by default all.
+        reference: Column with which the others are compared; None: the first result's reference.
+        figures: Show figures of the M3 paper beside ours.
+        test: Paired test of significance.
     """
 
     metric: str | None = None

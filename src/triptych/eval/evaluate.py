@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.base import Collection, Run, Wanted
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.groups import Group, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages

@@ -28,15 +28,16 @@ class Options:
     """How to evaluate.
 
     Attributes:
-        protocol: See `triptych.eval.protocols`; "index" searches through an index.
+        protocol: exact: compare with the whole corpus; paper: unite lists of 1000, re-rank dense's 200; index: search
+            through an index.
         depth: Documents that a run has for each query; metrics may ask for more, and get it.
         candidates: Modes with token vectors rank only so many candidates of each first stage; None: everything.
-        metrics: Instead of those that each collection names; None: those.
+        metrics: Names of ir-measures such as nDCG@10,R@100; None: those of the data set.
         rrf: Whether reciprocal-rank fusion is evaluated beside the sums.
-        test: Of significance.
+        test: Paired test of significance over independent clusters of queries.
         reference: SYSTEM/MODE with which the others are compared; None: the first system's last mode.
-        cache: Folder of encoded texts; None: nothing is kept.
-        tokens: Form of the cached token vectors.
+        cache: Keep encoded texts here; a later run, or one that was interrupted, reads them.
+        tokens: Type of token vectors in the cache: float16 takes half the room.
         block: Documents that are encoded, kept and compared at once.
     """
 

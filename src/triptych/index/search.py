@@ -42,9 +42,10 @@ class SearchOptions(TypedDict, total=False):
     """How to search.
 
     Attributes:
-        weights: Of the scores (dense, lexical, multi); default (1, 0.3, 1) for the heads that the index has.
+        weights: Weights of the scores dense, lexical, multi in their sum; default (1, 0.3, 1) for the heads that the
+            index has.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
-        routes: By which heads documents are recalled; default dense and lexical.
+        routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
         protocol: "exact" (default): every recalled document gets its exact scores. "paper": as the published
             evaluation does it, see `triptych.index.search`.

@@ -44,7 +44,7 @@ def test_the_command_writes_negatives_and_says_what_it_dropped(place, folder, tm
         (("--ranks", "2-200"), "--ranks: got '2-200'"),
         (("--margin", "near"), "margin: got 'near'"),
         (("--weights", "1,2"), "--weights: got '1,2'"),
-        (("--routes", "sparse"), "--routes: got"),
+        (("--routes", "sparse"), "routes: got"),
         (("--query-length", "9999"), "max_length: got 9999"),
         (("--reranker", "nowhere"), "no re-ranker can be read"),
     ],

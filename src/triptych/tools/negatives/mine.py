@@ -47,8 +47,8 @@ class MiningInputs:
     """What is mined.
 
     Attributes:
-        train: Files and folders of training examples, see `triptych.collections.training.read_examples`.
-        corpus: Files, folders or BEIR folders of passages. None, without `index`: the examples' own passages.
+        train: Training examples: JSON Lines, Parquet, folders of them, BEIR folders.
+        corpus: Passages to search: files, folders or BEIR folders; without it and without `index` the examples' own.
         index: Folder or address of an index to search. One that is there is the corpus, and passages of `corpus`
             that it lacks are added to it; one that is not there is made of them and kept.
         engine: "exact": everything in memory on the encoder's device; "index": through `index` or, without one,

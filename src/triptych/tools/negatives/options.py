@@ -75,9 +75,9 @@ class SearchOptions:
     """How candidates are found and ranked.
 
     Attributes:
-        ranking: By which score: one head's, or the weighted sum of all ("hybrid").
-        weights: Of the sum; None: (1, 0.3, 1) for the heads that the model has.
-        routes: Heads that recall candidates. None: the head itself; for "multi" and "hybrid" dense and lexical,
+        ranking: The score that ranks: one head's, or the weighted sum of all (hybrid).
+        weights: Weights of the sum; None: (1, 0.3, 1) for the heads that the model has.
+        routes: Heads that recall candidates; None: the head itself, and for "multi" and "hybrid" dense and lexical,
             whose union gets its exact scores, as far as the model has them.
         candidates: Documents that each route recalls; at least the last rank that is mined.
         query_length: Maximum tokens of a query; None: what the model reads.
@@ -103,10 +103,11 @@ class FilterOptions:
     `triptych.text.fold` compares texts.
 
     Attributes:
-        margin: Distance to the positive's score.
+        margin: A negative's score is at most this share of the positive's (95%, the default), or this much below it
+            (0.05), or both (95%,0.05); none: no limit.
         article: Drop passages of an article from which a positive comes.
         translation: Drop passages with a positive's article in another language.
-        rerank_margin: Distance to the positive's score by the re-ranker.
+        rerank_margin: The margin for the re-ranker's scores, by default 95%.
     """
 
     margin: Margin = field(default_factory=Margin)
@@ -125,8 +126,8 @@ class MiningOptions:
     Attributes:
         search: How candidates are found.
         filters: Which of them are dropped.
-        ranks: First and last rank that is mined, from 1; the positives count in the ranking. The paper takes 2 to
-            200 (arXiv 2402.03216v4, section 3.1, "ANCE").
+        ranks: First and last rank that is mined, from 1; the positives count in the ranking. The paper (arXiv
+            2402.03216v4, section 3.1, "ANCE") takes 2 to 200.
         keep: Maximum negatives per query.
         choose: "sample": drawn evenly from what the filters leave; "top": the best ranked.
         existing: Keep the negatives that an example brings, and add mined ones up to `keep`.

@@ -32,9 +32,9 @@ class Settings:
     """Everything that decides which pairs come out.
 
     Attributes:
-        kinds: Which of `triptych.tools.pairs.kinds.KINDS` are made.
-        filters: Which of `FILTERS` run; ``contamination`` needs `against`, ``consistency`` a scorer, and without
-            them they have nothing to do.
+        kinds: Kinds of pairs that are made, such as title-body,neighbour; by default all.
+        filters: Filters that run, such as length,copy; by default all. Of these contamination needs `against`,
+            consistency a model, and without them they have nothing to do.
         limits: How much is taken of a document; the seed is there.
         thresholds: What the filters let pass.
         origin: What is said of documents that do not say it themselves.

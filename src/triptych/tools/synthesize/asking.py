@@ -132,7 +132,12 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices per million tokens, in any one currency."""
+    """Prices per million tokens, in any one currency.
+
+    Attributes:
+        input: Price of a million tokens of requests.
+        output: Price of a million tokens of answers.
+    """
 
     input: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     output: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
@@ -154,7 +159,7 @@ class Budget:
 
     Attributes:
         prices: Of the tokens.
-        money: Maximum cost; None: no limit.
+        money: Maximum cost, in the currency of the prices; None: no limit.
         tokens: Maximum number of tokens; None: no limit.
         spent: Tokens that the server counted (or, where it did not, their upper bounds).
         lost: Upper bounds of what answers may have cost that never arrived, or arrived broken.
@@ -219,7 +224,7 @@ class Patience:
 
     Attributes:
         attempts: Maximum attempts per request.
-        base: Seconds.
+        base: Maximum seconds of the first wait after a failure; then doubled.
         cap: Maximum seconds of a wait that the server did not ask for.
         max_asked: Maximum seconds that the server may ask to wait.
         concurrency: Maximum number of requests in flight.

@@ -80,12 +80,12 @@ class Endpoint:
     """A model and its server.
 
     Attributes:
-        base_url: Address up to and with the version, such as ``https://api.openai.com/v1``.
-        model: Name of the model.
-        api_key: Sent as a bearer token, and shown nowhere; None: nothing is sent.
+        base_url: Address of a server with OpenAI's /chat/completions, up to and with the version.
+        model: The language model, as its server calls it.
+        api_key: Its key, sent as a bearer token, and shown nowhere; None: none is sent.
         timeout: Maximum seconds from sending a request to the end of its answer.
         max_tokens: Maximum tokens of an answer.
-        parameters: Further fields of a request, such as ``temperature``.
+        parameters: Further fields of a request, such as temperature=0.7.
 
     Raises:
         InputError: For an address without ``http``, or a number that is not above 0.

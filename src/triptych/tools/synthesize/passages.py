@@ -39,11 +39,11 @@ class Sampling:
     Sizes are in letters (`triptych.text.size`): Han, kana and Hangul count as three.
 
     Attributes:
-        min_document: Shorter documents are passed over.
+        min_document: Shorter documents are passed over; in letters, of which an ideograph counts 3.
         min_passage: Least size of a passage; neighbouring paragraphs are joined up to it.
-        max_passage: Most of it; what is longer is cut at the end of a sentence.
+        max_passage: Most size of a passage; what is longer is cut at the end of a sentence.
         per_document: Passages of a document, at most.
-        seed: Of the draw.
+        seed: Of the draw of passages.
 
     Raises:
         InputError: For sizes that leave no passage.

@@ -154,7 +154,7 @@ class QuestionLimits:
     Attributes:
         min_size: Least size in letters (see `triptych.text.size`).
         max_size: Most.
-        check_language: Whether its language is identified (needs py3langid).
+        check_language: Check that a question is in the language of its document (needs py3langid).
     """
 
     min_size: int = 12

@@ -45,8 +45,8 @@ class QuestionRecipe:
     Attributes:
         sampling: How passages are drawn.
         limits: What a question may be.
-        language: Of all documents, where they do not say; None: it is identified.
-        prompts: A folder with own prompts; see `triptych.tools.synthesize.questions`.
+        language: Language of documents that do not say theirs; None: it is identified.
+        prompts: A folder with own prompts, LANGUAGE.txt; see docs/data-synthetic.md.
         depth: A document has to be among the first so many that its question finds.
     """
 

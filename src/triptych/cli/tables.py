@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from triptych.cli.show import stdout
+from triptych.cli.terminal import stdout
 
 if TYPE_CHECKING:
     from triptych.eval.tables import Cell

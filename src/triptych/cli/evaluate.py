@@ -1,0 +1,229 @@
+"""`triptych eval` and `triptych compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from triptych.cli.command import command
+from triptych.cli.options import default_model
+from triptych.cli.terminal import emit, progress, say
+from triptych.errors import InputError
+
+if TYPE_CHECKING:
+    from triptych.cli.options import Loading
+    from triptych.collections.base import Collection
+    from triptych.eval.compare import Choice
+    from triptych.eval.running import Options
+    from triptych.eval.systems import System
+    from triptych.types import HeadWeights
+
+
+@command(
+    {
+        "datasets": "DATASET",
+        "model": "-m",
+        "baseline": "-b",
+        "weights": "-w MODE=D,L,M",
+        "tune": "DATASET",
+        "candidates": "--multi-candidates",
+        "rrf": None,
+        "run": "[NAME=]FILE",
+        "runs": "FOLDER",
+        "cache": "FOLDER",
+        "options.tokens": "--cache-tokens",
+    },
+    basic="model baseline modes weights tune split protocol metrics json html cache",
+)
+def evaluate(
+    datasets: list[str],
+    *,
+    model: list[str] | None = None,
+    baseline: list[str] | None = None,
+    run: list[str] | None = None,
+    modes: tuple[str, ...] | None = None,
+    weights: list[str] | None = None,
+    tune: list[str] | None = None,
+    split: str | None = None,
+    keep_identical_ids: bool = False,
+    tune_split: str = "dev",
+    options: Options,
+    engine: Literal["edge", "exact"] = "edge",
+    json: Path | None = None,
+    runs: Path | None = None,
+    html: Path | None = None,
+    query_length: int | None = None,
+    document_length: int | None = None,
+    loading: Loading,
+) -> None:
+    """Evaluate models and baselines on retrieval data sets, in every mode, from one encoding pass.
+
+    Shows a table for each data set: modes by language, the best in bold; * marks a significant difference from the
+    reference (p < 0.05, paired over clusters of queries that share a question or passage, Holm's correction).
+
+    Example: triptych eval my-set/ --model small --baseline bm25 --cache vectors/ --json out.json --html out.html
+
+    Args:
+        datasets: A BEIR folder, or NAME:PATH[:SUBSET] for data sets in their published layout.
+        model: A model: 'small' (bundled), a checkpoint folder, or a Hub name; repeatable, and 'none' for baselines
+            alone. By default $TRIPTYCH_MODEL or 'small'.
+        baseline: What to compare with; repeatable. See docs/evaluation-data.md.
+        run: A run of another system (TREC format) to compare; repeatable.
+        modes: Some of dense,lexical,multi,dense+lexical,all; by default all that the heads allow.
+        weights: Weights of a sum, such as all=0.15,0.5,0.35 (by default 1,0.3,1); repeatable.
+        tune: Choose weights on this development set, too, and report them beside the fixed ones; repeatable.
+        split: Split to evaluate; by default each data set's usual one.
+        keep_identical_ids: Rank documents whose id is the query's; by default BEIR folders leave them out, as BEIR
+            does.
+        tune_split: Split of the sets of --tune.
+        engine: Of the protocol 'index'.
+        json: Write the results to this file.
+        runs: Write runs (TREC) and each query's metrics here.
+        html: Write a report with plots to this file.
+        query_length: Most tokens a query; by default what the model reads.
+        document_length: Most tokens a document; the same default.
+    """
+    from triptych.cli.tables import show
+    from triptych.eval.baselines import open_baseline
+    from triptych.eval.evaluate import evaluate_systems
+    from triptych.eval.report import write_report
+    from triptych.eval.results import RunFolder
+    from triptych.eval.running import Tools
+    from triptych.eval.scan import scoring_on
+    from triptych.eval.systems import RunFile
+    from triptych.eval.tables import tables_of
+    from triptych.eval.through_index import ThroughIndex
+
+    for path in (json, html):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise InputError(f"{path}: no such folder; expected one that exists")
+    collections = _collections(datasets, split, keep_identical_ids)
+    development = _collections(tune or [], tune_split, keep_identical_ids)
+    folder = RunFolder(runs) if runs is not None else None
+    if folder is not None:
+        folder.accept(collections)
+    chosen = options.checked()
+    lengths = {"query_length": query_length, "document_length": document_length}
+    systems = _models(model or [default_model()], modes, _weights(weights or []), loading, lengths)
+    systems += [open_baseline(name, loading.device) for name in baseline or []]
+    systems += [RunFile.read(source) for source in run or []]
+    with progress() as draw:
+        result = evaluate_systems(
+            collections,
+            systems,
+            chosen,
+            Tools(scoring_on(loading.device, loading.dtype), ThroughIndex(engine), draw),
+            development=development,
+            keep=folder.keep if folder else None,
+        )
+    if json is not None:
+        result.write(json)
+    if html is not None:
+        write_report(result, html)
+    for note in (note for subset in result.subsets for note in subset.notes):
+        say(note)
+    for table in tables_of(result):
+        show(table)
+
+
+def _collections(
+    datasets: Sequence[str], split: str | None, keep_identical_ids: bool = False
+) -> list[Collection]:
+    from triptych.collections.base import Wanted
+    from triptych.collections.catalogue import read_collections
+
+    found: list[Collection] = []
+    for dataset in datasets:
+        found += read_collections(dataset, Wanted((), split, say, False if keep_identical_ids else None))
+    return found
+
+
+def _weights(values: Sequence[str]) -> dict[str, HeadWeights]:
+    from triptych.types import HeadWeights
+
+    found: dict[str, HeadWeights] = {}
+    for pair in values:
+        mode, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--weights: got {pair!r}; expected MODE=D,L,M, such as all=1,0.3,1")
+        found[mode] = HeadWeights.parse(value)
+    return found
+
+
+def _models(
+    names: Sequence[str],
+    modes: tuple[str, ...] | None,
+    weights: dict[str, HeadWeights],
+    loading: Loading,
+    lengths: dict[str, Any],
+) -> list[System]:
+    from triptych.encode.encoder import Encoder
+    from triptych.eval.systems import EncoderSystem
+
+    found: list[System] = []
+    for name in () if list(names) == ["none"] else names:
+        encoder = Encoder.from_pretrained(name, device=loading.device, dtype=loading.dtype)
+        found.append(EncoderSystem.of(encoder, modes=modes, weights=weights, **lengths))
+    return found
+
+
+@command(
+    {
+        "results": "RESULT",
+        "run": "[NAME=]FILE",
+        "data": "DATASET",
+        "systems": "PATTERN...",
+        "figures": "--published/--no-published",
+    }
+)
+def compare(
+    results: list[Path] | None = None,
+    *,
+    run: list[str] | None = None,
+    data: list[str] | None = None,
+    split: str | None = None,
+    choice: Choice,
+    as_json: bool = False,
+) -> None:
+    """Put results side by side, with the published figures of BGE-M3 and its peers where the data set is the same.
+
+    The best of our systems is bold; * marks a significant difference from the reference (p < 0.05, paired over clusters
+    of queries that share a question or passage, Holm's correction), where results have the same queries and corpus.
+
+    Example: triptych compare before.json after.json --systems '*/all'
+
+    Args:
+        results: Files that `triptych eval --json` wrote.
+        run: A run of another system (TREC format) on the data sets of --data; repeatable.
+        data: Data set of --run; repeatable.
+        split: Split of --data; by default the usual one.
+    """
+    from triptych.cli.tables import show
+    from triptych.eval.compare import compare as run_comparison
+    from triptych.eval.evaluate import evaluate_systems
+    from triptych.eval.results import Evaluation
+    from triptych.eval.running import Options
+    from triptych.eval.systems import RunFile
+    from triptych.eval.tables import comparison_table
+
+    paths = results or []
+    if len(set(paths)) < len(paths):
+        raise InputError(f"compare: got {', '.join(map(str, paths))}; expected each file once")
+    if bool(run) != bool(data) or not (paths or run):
+        raise InputError("compare: expected RESULT files, or --run FILE with --data DATASET, or both")
+    labels = [path.stem for path in paths]
+    names = labels if len(set(labels)) == len(labels) else [str(path) for path in paths]
+    read = {name: Evaluation.read(path) for name, path in zip(names, paths, strict=True)}
+    if run:
+        systems = [RunFile.read(source) for source in run]
+        metrics = None if choice.metric is None else (choice.metric,)
+        read["runs"] = evaluate_systems(
+            _collections(data or [], split), systems, Options(metrics=metrics, depth=1000)
+        )
+    for comparison in run_comparison(read, choice):
+        if as_json:
+            emit(asdict(comparison))
+        else:
+            show(comparison_table(comparison))
