@@ -66,7 +66,7 @@ class HeadWeights(NamedTuple):
             check_heads(value, "weights")
             numbers: list[Any] = [value.get(head, 0.0) for head in HEADS]
         else:
-            numbers = [value]
+            numbers = []
         try:
             if not isinstance(value, Mapping | str):
                 numbers = list(value)
@@ -77,7 +77,7 @@ class HeadWeights(NamedTuple):
         if (
             len(weights) != 3
             or not all(0 <= w <= _LARGEST_WEIGHT for w in weights)
-            or not np.float32(weights).any()
+            or not np.asarray(weights, np.float32).any()
         ):
             raise InputError(
                 f"weights: got {show(value)}; expected three finite numbers ≥ 0 and ≤ {_LARGEST_WEIGHT:g}, not all 0"

@@ -534,7 +534,7 @@ class ExactEngine:
             rows = places[start : start + len(names)]
             start += len(names)
             there = np.flatnonzero(rows >= 0)  # the others were deleted since they were recalled
-            found = {head: np.zeros(len(names), np.float32) for head in heads}
+            found: dict[Head, Floats] = {head: np.zeros(len(names), np.float32) for head in heads}
             if state.rows is not None and len(there):
                 some = state.rows.take(rows[there])
                 for head in heads:
@@ -545,7 +545,7 @@ class ExactEngine:
     def fetch(self, keys: Sequence[str]) -> list[Payload | None]:
         """See `Engine.fetch`."""
         state, places = self._current(keys)
-        payloads = () if state.rows is None else state.rows.payloads
+        payloads = list[Payload]() if state.rows is None else state.rows.payloads
         # Copies, since callers may change what they get.
         return [copy.deepcopy(payloads[row]) if row >= 0 else None for row in places.tolist()]
 
@@ -599,8 +599,9 @@ class ExactEngine:
         self._apply(segment)
 
     def _set(self, state: State) -> None:
-        payloads = () if state.rows is None else state.rows.payloads
-        self._state, self._postings = state, ()
+        payloads: Sequence[Payload] = () if state.rows is None else state.rows.payloads
+        self._state = state
+        self._postings: tuple[sparse.csr_array, ...] = ()
         self._row_of = {payload["id"]: row for row, payload in enumerate(payloads)}
 
     def _apply(self, segment: Segment) -> None:
@@ -625,7 +626,7 @@ class ExactEngine:
         with self._lock:
             if state.growing is not self._state.growing:  # the documents have been renumbered since
                 return [_transpose(state, 0)]
-            parts = list(self._postings)
+            parts: list[sparse.csr_array] = list(self._postings)
             done = sum(map(_width, parts))
             if done < state.size:
                 new = _transpose(state, done)
@@ -658,7 +659,9 @@ def _allowed(state: State, where: Filter | None) -> NDArray[np.int64]:
     if where is None or state.rows is None:
         return rows
     payloads = state.rows.payloads
-    return np.asarray([row for row in rows if where.matches(payloads[row]["metadata"])], dtype=np.int64)
+    return np.asarray(
+        [row for row in rows.tolist() if where.matches(payloads[row]["metadata"])], dtype=np.int64
+    )
 
 
 def _all_scores(rows: Rows, queries: Encoded, head: Head) -> Floats:
@@ -677,6 +680,7 @@ def _best(
 ) -> Candidates:
     """The k best above `floor`, equal ones by id."""
     best = top_k(scores, k, floor=floor, with_ties=True)
-    ids = [payloads[row]["id"] for row in rows[best].tolist()]
-    order = sorted(range(len(best)), key=lambda i: (-scores[best[i]], ids[i]))[:k]
+    numbers: list[int] = rows[best].tolist()
+    ids = [payloads[row]["id"] for row in numbers]
+    order = sorted(range(len(best)), key=lambda i: (-float(scores[best[i]]), ids[i]))[:k]
     return Candidates([ids[i] for i in order], scores[best[order]])

@@ -64,8 +64,10 @@ class Between:
         found = _moment(value) if self.of_times else _number(value)
         if found is None:
             return False
-        limits = ((bound, _moment(x) if isinstance(x, datetime) else x) for bound, x in self.bounds)
-        return all(_within(found, bound, limit) for bound, limit in limits)
+        return all(
+            _within(found, bound, _moment(limit) if isinstance(limit, datetime) else limit)
+            for bound, limit in self.bounds
+        )
 
 
 @dataclass(frozen=True, slots=True)

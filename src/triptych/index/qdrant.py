@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 from scipy import sparse
@@ -151,7 +151,8 @@ def read_payload(stored: Mapping[str, Any]) -> Payload:
         ) from error
 
 
-class Dialect(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Dialect:
     """How a library writes conditions; fields are named in Qdrant's notation.
 
     Attributes:

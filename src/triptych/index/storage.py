@@ -159,7 +159,7 @@ def _read_json(path: Path) -> Any:
         raise IndexCorrupt(
             f"{path}: got something that is not JSON ({error}); restore it from a copy"
         ) from error
-    return cast(Any, value)
+    return value
 
 
 def _check_digest(path: Path, value: Mapping[str, Any]) -> None:
