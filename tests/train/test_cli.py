@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"TRIPTYCH_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+def start(place: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"TRIPTYCH_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", **more}
     command = [sys.executable, "-m", "triptych", *arguments]
     return subprocess.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -100,3 +101,28 @@ def test_wrong_usage_is_one_line_and_exit_code_2(place, tmp_path, arguments, mes
     assert (code, text) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_alone_prints(place, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    more = ("-d", "pairs.jsonl", "-o", str(tmp_path / "run"), "--eval", "dev", "--set", "steps=2")
+    processes = [
+        start(
+            place,
+            "train",
+            *SMALL,
+            *more,
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+            WORLD_SIZE="2",
+            RANK=str(rank),
+        )
+        for rank in range(2)
+    ]
+    (first, _), (second, error) = (process.communicate(timeout=300) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], error
+    assert "Load it with" in first
+    assert (second, error) == ("", "")

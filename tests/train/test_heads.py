@@ -1,6 +1,7 @@
 """No head is harmed unseen: masked answers, idle heads, and the choice of the best step."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from data_train.words import WordTokenizer
 from triptych.train import loop
+from triptych.train.checkpoint import State
 from triptych.train.collate import Collator, PairBatch
 from triptych.train.data import Datasets, PairLimits, open_pairs
 from triptych.train.objective import OBJECTIVES, Answers, Candidates, losses
@@ -171,3 +173,34 @@ def test_a_line_of_the_log_has_the_means_of_its_window_by_head_and_source(place,
             assert values["loss"] == pytest.approx(np.mean([step["loss"] for step in own]), rel=1e-5)
             assert values["lexical"] == pytest.approx(np.mean([step["lexical"] for step in own]), rel=1e-5)
         assert sum(len([s for s in steps if source in s["sources"]]) for source in line["sources"]) == 4
+
+
+def test_a_strong_fall_of_active_lexical_weights_is_warned_of_once():
+    state = State()
+    shares = [(5, 0.72), (9, 0.5), (10, 0.6), (15, 0.53), (20, 0.5)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step, share in shares:
+            state.step = step
+            loop._watch_lexical({"step": step, "lexical_active": share}, state)
+    assert [str(each.message).split(" of the")[0] for each in caught] == ["step 15: 53.00%"]
+    assert issubclass(caught[0].category, loop.LexicalCollapse)
+
+
+@pytest.mark.parametrize(
+    ("lowered", "best", "words"),
+    [
+        ({}, 9, None),
+        ({9: ("lexical",)}, 0, "(lexical 0.8000 → 0.7000); kept instead: the model that training began with"),
+        ({9: ("lexical",)}, 4, "kept instead: the model of step 4"),
+        ({9: ("lexical",)}, 9, "it was kept nevertheless"),
+    ],
+)
+def test_a_run_that_lowers_a_head_says_so_and_which_model_it_keeps(lowered, best, words):
+    from triptych.cli.train import _warnings
+
+    evaluations = {step: {"lexical": value} for step, value in ((0, 0.8), (4, 0.85), (9, 0.7))}
+    outcome = Outcome(9, 9, evaluations, lowered, best, None, {})
+    said = list(_warnings(outcome, Recipe().evaluation))
+    assert len(said) == (words is not None)
+    assert words is None or words in said[0]

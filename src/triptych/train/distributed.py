@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import accumulate
 from typing import Any, Literal, cast
 
@@ -295,7 +296,11 @@ class Replica:
             # when they are needed.
             fully_shard(module, reshard_after_forward=False)
         elif size() > 1:
-            self.call = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+            # Buffers are constants here; the name of the option changed with the versions of torch.
+            names = signature(DistributedDataParallel.__init__).parameters
+            buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+            options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
+            self.call = DistributedDataParallel(module, **options)
 
     @contextmanager
     def synchronized(self, last: bool) -> Generator[None]:
