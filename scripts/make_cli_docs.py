@@ -61,6 +61,8 @@ def _options(command: Any) -> str:
     rows = ["\n| | | default |\n|---|---|---|\n"]
     types = get_type_hints(inspect.unwrap(command.callback))
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         if parameter.name not in _HIDDEN:
             names = _names(parameter, types[parameter.name])
             rows.append(f"| {names} | {_escaped(parameter.help or '')} | {_default(parameter)} |\n")

@@ -12,7 +12,7 @@ import triptych
 from cli.conftest import Run, run
 from eval import made
 from triptych.collections.base import Wanted
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.results import RunFolder

@@ -74,7 +74,9 @@ def convert(
         str | None,
         typer.Option("--license", help="What 'source' says, instead of what the publisher states."),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", hidden=True)] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", hidden=True, help="Old name of --license.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of --max-negatives.")] = 0,
     as_json: o.JsonOption = False,
 ) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypeIs
 
 from triptych.collections.base import Collection, Run, Wanted
-from triptych.collections.readers import read_collections
+from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.baselines import open_baseline
 from triptych.eval.groups import Group, grouped

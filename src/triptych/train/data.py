@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from triptych.collections.examples import Example, Scores
 from triptych.collections.beir import is_beir
+from triptych.collections.examples import Example, Scores
 from triptych.collections.training import Reading, read_examples, read_records, read_texts, source_files
 from triptych.errors import DataError, InputError, StorageError
 from triptych.io import sync_folder, write_json
