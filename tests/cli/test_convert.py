@@ -49,3 +49,12 @@ def test_data_convert_of_an_unknown_name_lists_those_that_there_are(run: Run, tm
 def test_the_help_names_every_data_set() -> None:
     text = next(each.help for each in fields_of(convert.function) if each.path == ("name",))
     assert text.removesuffix(".").split(", or ") == [AUTO, ", ".join(sorted(CONVERTIBLE))]
+
+
+def test_the_old_name_of_the_license_option_still_works(run: Run, tmp_path: Path) -> None:
+    samples.put(tmp_path / "b", samples.BEIR)
+    out = tmp_path / "b.jsonl"
+    done = run(
+        "data", "convert", "beir", tmp_path / "b", "-o", out, "--split", "test", "--licence", "CC0", "--json"
+    )
+    assert done.lines[0]["license"] == "CC0"

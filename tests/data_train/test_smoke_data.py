@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[1] / "assets" / "qa-small"
 def test_the_training_part_has_hundreds_of_clean_examples_in_balanced_languages() -> None:
     report = check(FOLDER / "train.jsonl.zst")
     assert report.examples == 420
-    assert not report.problems
+    assert not report.problems.counts
     examples = [example for _, example in read_examples(FOLDER / "train.jsonl.zst")]
     assert {len(example.neg) for example in examples} == {7}
     assert Counter(example.language for example in examples) == Counter(

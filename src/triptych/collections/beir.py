@@ -5,7 +5,7 @@ A folder with ``sets.json`` holds many sets over one corpus, as scripts/make_eva
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ def load_beir(folder: Path | str, split: str = "test") -> BeirSet:
     return BeirSet(corpus, {id_: queries[id_] for id_ in qrels}, qrels)
 
 
-def _unique(texts: Iterator[Text]) -> Iterator[Text]:
+def _unique(texts: Iterable[Text]) -> Iterator[Text]:
     seen: set[str] = set()
     for text in texts:
         if text.id in seen:
