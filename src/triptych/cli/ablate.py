@@ -10,7 +10,7 @@ import typer
 from triptych.cli import options as o
 
 if TYPE_CHECKING:
-    from triptych.eval.ablate_plan import Plan
+    from triptych.eval.ablate_plan import AblationPlan
     from triptych.eval.ablate_tables import Study
 
 
@@ -62,7 +62,7 @@ def ablate(
         _show(study, output)
 
 
-def _show_plan(plan: Plan, output: Path) -> None:
+def _show_plan(plan: AblationPlan, output: Path) -> None:
     from rich.table import Table
 
     from triptych.cli.show import stdout
@@ -83,8 +83,8 @@ def _show(study: Study, output: Path) -> None:
     from triptych.cli.eval_tables import show
     from triptych.cli.show import stdout
     from triptych.eval.ablate import TABLES
-    from triptych.eval.ablate_tables import explanation, shown_table
+    from triptych.eval.ablate_tables import explanation, table_of
 
     for table in study.tables:
-        show(shown_table(table, study))
+        show(table_of(table, study))
     stdout().print(f"{explanation(study)} {output / TABLES}", soft_wrap=True, markup=False)

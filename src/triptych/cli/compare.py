@@ -70,7 +70,7 @@ def compare(
     from triptych.eval.compare import compare as run_comparison
     from triptych.eval.evaluate import evaluate_systems
     from triptych.eval.results import Evaluation
-    from triptych.eval.running import Options
+    from triptych.eval.running import EvalOptions
     from triptych.eval.systems import RunFile
     from triptych.eval.tables import comparison_table
 
@@ -87,7 +87,7 @@ def compare(
         read["runs"] = evaluate_systems(
             read_sets(data or [], split),
             [RunFile.read(source) for source in run],
-            Options(metrics=metrics, depth=1000),
+            EvalOptions(metrics=metrics, depth=1000),
         )
     choice = Choice(metric, tuple(systems or ()), reference, published, test.value)
     for comparison in run_comparison(read, choice):

@@ -193,7 +193,7 @@ def evaluate(
     from triptych.eval.baselines import open_baseline
     from triptych.eval.evaluate import evaluate_systems
     from triptych.eval.results import RunFolder
-    from triptych.eval.running import Options, Tools
+    from triptych.eval.running import EvalOptions, Tools
     from triptych.eval.scan import scoring_on
     from triptych.eval.systems import RunFile
     from triptych.eval.through_index import ThroughIndex
@@ -206,7 +206,7 @@ def evaluate(
     folder = RunFolder(runs) if runs is not None else None
     if folder is not None:
         folder.accept(collections)
-    options = Options(
+    options = EvalOptions(
         protocol.value,
         depth,
         multi_candidates,

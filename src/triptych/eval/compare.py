@@ -144,7 +144,7 @@ class Choice:
         metric: None: the primary one of each data set.
         systems: Shell patterns of system names; none: all.
         reference: Name of a column; None: the first result's reference.
-        figures: Whether published figures are shown.
+        figures: Whether published figures are included.
         test: Of significance.
     """
 
@@ -200,8 +200,8 @@ def _compared(
     columns: list[Column] = []
     for name, subsets in members.items():
         values = [100 * subset.metrics[system][metric] for subset, system in subsets]
-        shown: list[float | None] = [*([_mean(values)] if len(shared) > 1 else []), *values]
-        columns.append(Column(name, shown, [stars.get((row, name), False) for row in rows]))
+        cells: list[float | None] = [*([_mean(values)] if len(shared) > 1 else []), *values]
+        columns.append(Column(name, cells, [stars.get((row, name), False) for row in rows]))
     columns += _published(dataset, split, metric, shared) if choice.figures else []
     return Comparison(
         dataset, split, metric, [row or "all" for row in rows], reference, columns, _notes(having, shared)
@@ -289,9 +289,9 @@ def _published(dataset: str, split: str, metric: str, shared: Sequence[str]) -> 
     for name, figures in table.systems.items():
         values = [figures.subsets.get(subset) for subset in shared]
         mean = figures.over(shared, table.covers(shared))
-        shown = [mean, *values] if len(shared) > 1 else [values[0] if values[0] is not None else mean]
-        if any(value is not None for value in shown):
-            columns.append(Column(name, shown, [False] * len(shown), table.source))
+        cells = [mean, *values] if len(shared) > 1 else [values[0] if values[0] is not None else mean]
+        if any(value is not None for value in cells):
+            columns.append(Column(name, cells, [False] * len(cells), table.source))
     return columns
 
 
