@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from triptych.collections.catalogue import read_collections
 
 import triptych
 from cli.conftest import Run, run
