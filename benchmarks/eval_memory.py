@@ -24,7 +24,7 @@ from scipy import sparse
 
 from triptych.collections.base import Collection, Document, FileCorpus
 from triptych.eval.evaluate import evaluate_systems
-from triptych.eval.running import Options
+from triptych.eval.running import EvalOptions
 from triptych.eval.systems import MODES
 from triptych.types import Encoded, Ragged
 
@@ -70,7 +70,7 @@ def measure(documents: int) -> dict[str, float]:
     queries = {f"q{i}": f"query {i}" for i in range(QUERIES)}
     one = Collection("made", "", corpus, queries, {query: {"doc-1": 1} for query in queries})
     began = time.perf_counter()
-    evaluate_systems([one], [Made()], Options(block=BLOCK))
+    evaluate_systems([one], [Made()], EvalOptions(block=BLOCK))
     vectors = documents * (4 * WIDTH * (1 + TOKENS) + 8 * TERMS)
     return {
         "documents": documents,

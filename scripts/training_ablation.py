@@ -29,9 +29,9 @@ from scipy import special
 from triptych.eval.ablate_plan import BASE
 from triptych.eval.ablate_tables import (
     SCHEMA,
-    Cell,
     Study,
-    Table,
+    VariantCell,
+    VariantTable,
     correct,
     draw,
     markdown,
@@ -100,10 +100,12 @@ def sets_of(queries: Sequence[str]) -> dict[str, list[int]]:
     return rows
 
 
-def table(runs: Mapping[str, Mapping[int, Evaluated]], base: str, name: str, rows: Sequence[int]) -> Table:
+def table(
+    runs: Mapping[str, Mapping[int, Evaluated]], base: str, name: str, rows: Sequence[int]
+) -> VariantTable:
     """One development set: every run against the base."""
     names = {run: BASE if run == base else run for run in runs}
-    cells: dict[str, dict[str, Cell]] = {own: {} for own in names.values()}
+    cells: dict[str, dict[str, VariantCell]] = {own: {} for own in names.values()}
     queries = [runs[base][0]["queries"][row] for row in rows]
     p_values: dict[tuple[str, str], float | None] = {}
     for head in HEADS:
@@ -113,15 +115,15 @@ def table(runs: Mapping[str, Mapping[int, Evaluated]], base: str, name: str, row
             if all(head in one for one in seeds.values())
         }
         for own, each in values.items():
-            cells[own][head] = Cell(float(each.mean()), each.mean(1).tolist())
+            cells[own][head] = VariantCell(float(each.mean()), each.mean(1).tolist())
         if BASE in values:
             found = seeds_and_queries(values, BASE, queries)
             p_values |= {(own, head): p for own, p in found.items()}
     correct(cells, p_values)
-    return Table(name, METRIC, len(rows), list(HEADS), cells)
+    return VariantTable(name, METRIC, len(rows), list(HEADS), cells)
 
 
-def with_seeds(one: Table) -> None:
+def with_seeds(one: VariantTable) -> None:
     """Replaces p-values over queries alone by those with the variance over seeds."""
     p_values: dict[tuple[str, str], float | None] = {}
     for head in one.modes:

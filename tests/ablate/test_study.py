@@ -20,7 +20,7 @@ from triptych.eval.ablate import MARK, Watcher, ablate
 from triptych.eval.ablate_plan import read_plan
 from triptych.eval.ablate_tables import Study
 from triptych.eval.evaluate import evaluate_systems
-from triptych.eval.running import Options
+from triptych.eval.running import EvalOptions
 from triptych.eval.systems import EncoderSystem
 
 from .made import make, plan, write
@@ -77,7 +77,9 @@ def test_the_numbers_are_the_evaluations_own(place, done):
         name = next(n for n, users in done[0].stages.items() if n.startswith("three") and variant in users)
         model = place / "whole" / "stages" / name / marks[name]["model"]
         contender = EncoderSystem.of(Encoder.from_pretrained(model, device="cpu", dtype="float32"), "x")
-        result = evaluate_systems(read_collections(place / "dev", Wanted((), "dev")), [contender], Options())
+        result = evaluate_systems(
+            read_collections(place / "dev", Wanted((), "dev")), [contender], EvalOptions()
+        )
         for mode in ("dense", "lexical", "multi", "all"):
             expected = result.averages["dev"][f"x/{mode}"][table.metric]
             assert table.rows[variant][mode].mean == pytest.approx(expected, abs=1e-5)

@@ -16,7 +16,7 @@ from triptych.eval.evaluate import evaluate_systems as evaluate
 from triptych.eval.groups import survey, usable
 from triptych.eval.report import render
 from triptych.eval.results import SCHEMA, Evaluation, RunFolder
-from triptych.eval.running import Options, Tools
+from triptych.eval.running import EvalOptions, Tools
 from triptych.types import HeadWeights
 
 
@@ -31,14 +31,14 @@ def several(subsets: int = 3, **options: object) -> list[Collection]:
 
 @pytest.fixture(scope="module")
 def result() -> Evaluation:
-    return evaluate(several(), [made.Toy(), made.WordCount()], Options(block=16))
+    return evaluate(several(), [made.Toy(), made.WordCount()], EvalOptions(block=16))
 
 
 def test_a_shared_corpus_is_encoded_once_and_a_shared_query_compared_once() -> None:
     toy = made.Toy()
     first = made.collection(subset="en-de")
     second = replace(first, subset="en-fr", excluded={"q0-1": frozenset({"d3"})})
-    evaluate([first, second], [toy], Options(block=16))
+    evaluate([first, second], [toy], EvalOptions(block=16))
     assert toy.encoded == 60
     assert toy.asked == len(set(first.queries.values()))
 
@@ -47,7 +47,7 @@ def test_metrics_are_those_of_plain_loops_for_every_system() -> None:
     import ir_measures
 
     toy, subsets = made.Toy(), several()
-    found = evaluate(subsets, [toy], Options(block=16, rrf=False))
+    found = evaluate(subsets, [toy], EvalOptions(block=16, rrf=False))
     for one, subset in zip(subsets, found.subsets, strict=True):
         scores = made.scores(toy, one)
         for mode, weights in toy.modes.items():
@@ -174,7 +174,7 @@ def test_runs_are_written_in_trecs_format_and_metrics_as_parquet(tmp_path: Path)
     import pyarrow.parquet as pq
 
     one = made.collection()
-    found = evaluate([one], [made.Toy()], Options(block=16, depth=30), keep=RunFolder(tmp_path).keep)
+    found = evaluate([one], [made.Toy()], EvalOptions(block=16, depth=30), keep=RunFolder(tmp_path).keep)
     path = tmp_path / "made" / "all" / "toy.dense+lexical.rrf.run"
     lines = [line.split() for line in path.read_text().splitlines()]
     assert {len(line) for line in lines} == {6}
@@ -239,12 +239,12 @@ def test_what_is_left_out_is_counted_and_told() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(depth=0), "depth=0"),
-        (Options("paper", candidates=5), "candidates=5 with the protocol 'paper'"),
-        (Options(reference="nobody"), "nobody"),
+        (EvalOptions(depth=0), "depth=0"),
+        (EvalOptions("paper", candidates=5), "candidates=5 with the protocol 'paper'"),
+        (EvalOptions(reference="nobody"), "nobody"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: Options, message: str) -> None:
+def test_options_that_do_not_go_together_are_refused(options: EvalOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate([made.collection()], [made.Toy()], options, Tools())
 
@@ -256,7 +256,7 @@ def test_contenders_and_collections_need_names_of_their_own() -> None:
         evaluate([made.collection(), made.collection(seed=1)], [made.Toy()])
     sparse = made.Toy(modes={"lexical": HeadWeights(0, 1, 0)})
     with pytest.raises(InputError, match="no dense vectors"):
-        evaluate([made.collection()], [sparse], Options("paper"))
+        evaluate([made.collection()], [sparse], EvalOptions("paper"))
 
 
 def test_the_page_shows_every_system_and_has_no_part_outside_itself(result: Evaluation) -> None:
@@ -289,7 +289,7 @@ def test_results_side_by_side_have_their_own_columns_and_stars_where_queries_are
     result: Evaluation,
 ) -> None:
     better = made.Toy(name="toy")
-    one = evaluate(several(), [better], Options(block=16))
+    one = evaluate(several(), [better], EvalOptions(block=16))
     [found] = compare({"a": result, "b": one}, Choice(systems=("toy/*", "words")))
     assert found.rows == [MEAN, "aa", "bx", "cx"]
     assert found.reference == "a: toy/all"

@@ -9,7 +9,7 @@ import pytest
 from eval import made
 from triptych.collections.base import Collection, Run
 from triptych.eval.groups import grouped
-from triptych.eval.running import Options, Tools, run_system
+from triptych.eval.running import EvalOptions, Tools, run_system
 from triptych.eval.through_index import ThroughIndex
 from triptych.scores.on_numpy import Best
 
@@ -19,7 +19,7 @@ def runs(
 ) -> dict[str, Run]:
     toy = toy or made.Toy()
     [group] = grouped([one])
-    settings = Options(rrf=False, **{"depth": 20, "block": 7, **options})  # type: ignore[arg-type]
+    settings = EvalOptions(rrf=False, **{"depth": 20, "block": 7, **options})  # type: ignore[arg-type]
     return {mode: run for _, mode, run in run_system(group, toy, toy.modes, settings, tools or Tools())[0]}
 
 

@@ -17,7 +17,7 @@ from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
 from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.results import RunFolder
-from triptych.eval.running import Options
+from triptych.eval.running import EvalOptions
 from triptych.eval.systems import RunFile
 
 __all__ = ["run"]
@@ -35,7 +35,9 @@ def write_run(path: Path, rankings: dict[str, list[str]]) -> Path:
 
 def test_a_run_that_we_wrote_scores_as_the_system_that_made_it(tmp_path: Path) -> None:
     one = made.collection(excluded=5)
-    first = evaluate_systems([one], [made.Toy()], Options(block=16, rrf=False), keep=RunFolder(tmp_path).keep)
+    first = evaluate_systems(
+        [one], [made.Toy()], EvalOptions(block=16, rrf=False), keep=RunFolder(tmp_path).keep
+    )
     path = tmp_path / "made" / "all" / "toy.all.run"
     second = evaluate_systems([one], [RunFile.read(path), RunFile.read(f"again={path}")])
     assert list(second.systems) == ["toy.all", "again"]

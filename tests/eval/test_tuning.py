@@ -7,7 +7,7 @@ from eval import made
 from triptych.errors import InputError
 from triptych.eval.evaluate import evaluate_systems as evaluate
 from triptych.eval.protocols import Pool
-from triptych.eval.running import Options
+from triptych.eval.running import EvalOptions
 from triptych.eval.tuning import Development, tune, without_reported
 from triptych.scores.on_numpy import ndcg
 from triptych.types import HEADS, HeadWeights
@@ -75,7 +75,7 @@ def test_tuning_is_at_least_as_good_as_the_usual_weights_and_uses_only_its_heads
 
 def test_tuned_modes_are_reported_beside_the_fixed_ones_with_where_they_come_from() -> None:
     dev = made.collection(80, 20, seed=9, name="dev", split="dev", words=(8,))
-    result = evaluate([made.collection()], [made.Toy()], Options(block=16), development=[dev])
+    result = evaluate([made.collection()], [made.Toy()], EvalOptions(block=16), development=[dev])
     told = {one.system: one for one in result.tuned}
     assert set(told) == {"toy/dense+lexical tuned", "toy/all tuned"} <= set(result.systems)
     for name, one in told.items():

@@ -8,7 +8,7 @@ import pytest
 from eval import made
 from triptych.errors import DataError
 from triptych.eval.evaluate import evaluate_systems
-from triptych.eval.running import Options
+from triptych.eval.running import EvalOptions
 from triptych.eval.scan import read_block, write_block
 from triptych.types import HEADS, Encoded
 
@@ -62,7 +62,7 @@ def test_a_block_that_is_cut_off_is_an_error(encoded: Encoded, cut: int, tmp_pat
 
 @pytest.mark.parametrize("pattern", ["*/000001.safetensors", "queries-*.safetensors"])
 def test_an_evaluation_stops_at_damaged_vectors(pattern: str, tmp_path: Path) -> None:
-    one, options = made.collection(), Options(block=16, cache=tmp_path)
+    one, options = made.collection(), EvalOptions(block=16, cache=tmp_path)
     whole = evaluate_systems([one], [made.Toy()], options)
     [path] = tmp_path.glob(pattern)
     content = bytearray(path.read_bytes())

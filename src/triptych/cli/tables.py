@@ -11,8 +11,8 @@ from rich.text import Text
 from triptych.cli.terminal import stdout
 
 if TYPE_CHECKING:
-    from triptych.eval.tables import Cell
     from triptych.eval.tables import Table as Values
+    from triptych.eval.tables import TableCell
 
 _CELL = 6
 
@@ -26,7 +26,9 @@ def show(values: Values) -> None:
         for i, head in enumerate(values.heads)
     ]
     names = max((len(row.name) for row in values.rows), default=0) + 2
-    for table in [_wide(values)] if names + sum(widths) <= console.width else _turned(values, console.width):
+    for table in (
+        [_wide(values)] if names + sum(widths) <= console.width else _transposed(values, console.width)
+    ):
         console.print(table)
     for note in values.notes:
         console.print(Text(note, style="dim"))
@@ -43,7 +45,7 @@ def _wide(values: Values) -> Table:
     return table
 
 
-def _turned(values: Values, width: int) -> Iterator[Table]:
+def _transposed(values: Values, width: int) -> Iterator[Table]:
     room = width - max(map(len, values.heads), default=0) - 2
     part: list[int] = []
     used = 0
@@ -76,6 +78,6 @@ def _heading(name: str) -> str:
     return name.replace(": ", ":\n").replace("/", "/\n").replace("+", "+\n").replace(" ", "\n")
 
 
-def _text(cell: Cell) -> Text:
+def _text(cell: TableCell) -> Text:
     style = "dim" if cell.text == "–" else "bold" if cell.best else ""
     return Text(cell.text, style=style).append("*" if cell.star else " ", style="dim")

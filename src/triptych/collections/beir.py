@@ -1,6 +1,6 @@
 """BEIR folders: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, plain or compressed.
 
-A folder with ``sets.json`` holds many sets over one corpus, as scripts/make_eval_sets.py writes them.
+A folder with ``sets.json`` holds many sets over one corpus, as recipes/small/make_eval_sets.py writes them.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from triptych.collections.catalogue import read_collections
 from triptych.collections.training import source_files
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
-from triptych.eval.ablate_plan import Plan, Step, Trial, trials_of
+from triptych.eval.ablate_plan import AblationPlan, StageRun, Trial, trials_of
 from triptych.eval.ablate_tables import SCHEMA, Study, draw, markdown, tables_of
 from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.results import Evaluation
-from triptych.eval.running import Options, Tools
+from triptych.eval.running import EvalOptions, Tools
 from triptych.eval.scan import scoring_on
 from triptych.eval.systems import MODES, EncoderSystem
 from triptych.io import write_atomically, write_json
@@ -81,7 +81,7 @@ class Digests:
             found.append(before)
         return found
 
-    def _step(self, step: Step, before: str) -> str:
+    def _step(self, step: StageRun, before: str) -> str:
         values = step.recipe.model_dump(mode="json")
         for part, names in _INDIFFERENT.items():
             for name in names:
@@ -133,7 +133,7 @@ def train(trial: Trial, digests: Sequence[str], folder: Path, watcher: Watcher) 
     return model
 
 
-def folder_of(step: Step, digest: str) -> str:
+def folder_of(step: StageRun, digest: str) -> str:
     """The name of a stage's folder."""
     return "".join(letter if letter.isalnum() else "-" for letter in step.name) + f"-{digest}"
 
@@ -158,7 +158,7 @@ def finished(place: Path) -> Path | None:
     return model
 
 
-def _run(step: Step, model: Path, place: Path, watcher: Watcher) -> Path | None:
+def _run(step: StageRun, model: Path, place: Path, watcher: Watcher) -> Path | None:
     recipe = step.recipe.model_copy(update={"model": str(model)})
     callbacks = RunCallbacks(
         progress=lambda stage, done, total: watcher.progress(f"{step.name}: {stage}", done, total),
@@ -179,7 +179,7 @@ def _of_folder(folder: Path) -> str:
 RESULT, TABLES, PLOT = "ablation.json", "ablation.md", "ablation.svg"
 
 
-def ablate(plan: Plan, folder: Path, watcher: Watcher | None = None) -> Study | None:
+def ablate(plan: AblationPlan, folder: Path, watcher: Watcher | None = None) -> Study | None:
     """Trains and evaluates every variant with every seed, and compares them with the base.
 
     Stages that several variants share are trained once; what is there from an earlier, interrupted run is used.
@@ -224,7 +224,7 @@ def ablate(plan: Plan, folder: Path, watcher: Watcher | None = None) -> Study | 
     return study
 
 
-def read_sets(plan: Plan) -> list[Collection]:
+def read_sets(plan: AblationPlan) -> list[Collection]:
     """The collections of a plan.
 
     Raises:
@@ -244,7 +244,7 @@ def read_sets(plan: Plan) -> list[Collection]:
 
 
 def _evaluated(
-    trial: Trial, model: Path, plan: Plan, collections: Sequence[Collection], watch: Watcher
+    trial: Trial, model: Path, plan: AblationPlan, collections: Sequence[Collection], watch: Watcher
 ) -> Evaluation:
     """One trained model on all sets, in the modes whose heads its last stage trains."""
     judging = plan.evaluation
@@ -263,12 +263,14 @@ def _evaluated(
         query_length=judging.query_length,
         document_length=judging.document_length,
     )
-    options = Options(candidates=judging.candidates, metrics=judging.metrics, rrf=False, test=judging.test)
+    options = EvalOptions(
+        candidates=judging.candidates, metrics=judging.metrics, rrf=False, test=judging.test
+    )
     tools = Tools(scoring_on(plan.device, plan.dtype), progress=watch.progress)
     return evaluate_systems(collections, [system], options, tools)
 
 
-def _key(trial: Trial, model: str, plan: Plan, collections: Sequence[Collection]) -> str:
+def _key(trial: Trial, model: str, plan: AblationPlan, collections: Sequence[Collection]) -> str:
     """A digest of all that determines an evaluation."""
     judging = plan.evaluation.model_dump(mode="json", exclude={"sets"})
     sets = [

@@ -103,7 +103,7 @@ class Judging(Settings):
     test: Literal["t", "randomisation"] = "t"
 
 
-class Plan(Settings):
+class AblationPlan(Settings):
     """An ablation study.
 
     Attributes:
@@ -126,7 +126,7 @@ class Plan(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageRun:
     """A stage as it is run: its recipe's model stands for what comes before it."""
 
     name: str
@@ -149,7 +149,7 @@ class Trial:
     variant: str
     seed: int
     model: str
-    steps: tuple[Step, ...]
+    steps: tuple[StageRun, ...]
     inference: Mapping[str, Any]
 
     @property
@@ -159,7 +159,7 @@ class Trial:
         return trained[-1] if trained else HEADS
 
 
-def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:
+def read_plan(path: Path, changes: Sequence[str] = ()) -> AblationPlan:
     """Reads a plan from YAML.
 
     Args:
@@ -171,12 +171,12 @@ def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:
         InputError: For an unknown key, or a value that does not fit.
     """
     values = settings_of(path, changes)
-    plan = validate(Plan, values, f"{path} and --set" if changes else str(path))
+    plan = validate(AblationPlan, values, f"{path} and --set" if changes else str(path))
     _check(plan, str(path))
     return plan
 
 
-def trials_of(plan: Plan) -> list[Trial]:
+def trials_of(plan: AblationPlan) -> list[Trial]:
     """Every variant with every seed, the base first; all recipes are read and checked.
 
     Raises:
@@ -187,8 +187,8 @@ def trials_of(plan: Plan) -> list[Trial]:
     return [_trial(plan, variant, seed) for variant in variants for seed in plan.seeds]
 
 
-def _trial(plan: Plan, variant: Variant, seed: int) -> Trial:
-    steps: list[Step] = []
+def _trial(plan: AblationPlan, variant: Variant, seed: int) -> Trial:
+    steps: list[StageRun] = []
     for stage in plan.stages:
         if stage.name in variant.without:
             continue
@@ -198,11 +198,11 @@ def _trial(plan: Plan, variant: Variant, seed: int) -> Trial:
         compute = {} if plan.device is None else {"device": plan.device}
         values = overlay({"compute": compute}, values) | {"seed": seed}
         recipe = validate(Recipe, values, f"{variant.name}: {stage.name}")
-        steps.append(Step(stage.name, stage.command, recipe))
+        steps.append(StageRun(stage.name, stage.command, recipe))
     return Trial(variant.name, seed, variant.model or plan.model, tuple(steps), variant.inference)
 
 
-def _check(plan: Plan, where: str) -> None:
+def _check(plan: AblationPlan, where: str) -> None:
     """What the types do not say."""
     stages = [stage.name for stage in plan.stages]
     names = [BASE, *(variant.name for variant in plan.variants)]

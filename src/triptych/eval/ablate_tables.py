@@ -15,9 +15,7 @@ from triptych.eval.ablate_plan import BASE
 from triptych.eval.plots import COLOURS
 from triptych.eval.results import Evaluation
 from triptych.eval.significance import LEVEL, Test, Values, cluster_means, clusters_in, holm, randomisation
-from triptych.eval.tables import Cell as Shown
-from triptych.eval.tables import Row
-from triptych.eval.tables import Table as ShownTable
+from triptych.eval.tables import Table, TableCell, TableRow
 from triptych.eval.tables import markdown as to_markdown
 from triptych.io import replacing
 
@@ -25,7 +23,7 @@ SCHEMA = "triptych.ablate/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class VariantCell:
     """A variant in one mode.
 
     Attributes:
@@ -55,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class VariantTable:
     """One data set.
 
     Attributes:
@@ -70,7 +68,7 @@ class Table:
     metric: str
     queries: int
     modes: list[str]
-    rows: dict[str, dict[str, Cell]]
+    rows: dict[str, dict[str, VariantCell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class Study:
 
     schema: str
     seeds: list[int]
-    tables: list[Table]
+    tables: list[VariantTable]
     stages: dict[str, list[str]]
     evaluations: dict[str, list[str]]
     test: Test
@@ -98,7 +96,9 @@ class Study:
         return asdict(self)
 
 
-def tables_of(results: Mapping[str, Sequence[Evaluation]], modes: Sequence[str], test: Test) -> list[Table]:
+def tables_of(
+    results: Mapping[str, Sequence[Evaluation]], modes: Sequence[str], test: Test
+) -> list[VariantTable]:
     """Tables of evaluations.
 
     Args:
@@ -109,14 +109,14 @@ def tables_of(results: Mapping[str, Sequence[Evaluation]], modes: Sequence[str],
     return [_table(results, dataset, modes, test) for dataset in results[BASE][0].datasets]
 
 
-def shown_table(table: Table, study: Study) -> ShownTable:
+def table_of(table: VariantTable, study: Study) -> Table:
     """A table for people: values × 100, a star where a variant differs from the base."""
     rows = [
-        Row(variant, [_shown(cells.get(mode), len(study.seeds)) for mode in table.modes])
+        TableRow(variant, [_cell(cells.get(mode), len(study.seeds)) for mode in table.modes])
         for variant, cells in table.rows.items()
     ]
     title = f"{table.dataset}: {table.metric} × 100, {table.queries} queries"
-    return ShownTable(title, list(table.modes), rows)
+    return Table(title, list(table.modes), rows)
 
 
 def explanation(study: Study) -> str:
@@ -134,18 +134,18 @@ def explanation(study: Study) -> str:
 
 def markdown(study: Study, plot: str | None = None) -> str:
     """The tables as Markdown."""
-    parts = ["# Ablations\n", *(to_markdown(shown_table(table, study)) for table in study.tables)]
+    parts = ["# Ablations\n", *(to_markdown(table_of(table, study)) for table in study.tables)]
     parts.append(explanation(study).replace("*", "\\*") + "\n")
     if plot is not None:
         parts.append(f"![Difference of each variant from the base]({plot})\n")
     return "\n".join(parts)
 
 
-def _shown(cell: Cell | None, seeds: int) -> Shown:
+def _cell(cell: VariantCell | None, seeds: int) -> TableCell:
     if cell is None:
-        return Shown("–")
+        return TableCell("–")
     spread = f" ± {100 * cell.deviation:.1f}" if min(seeds, len(cell.seeds)) > 1 else ""
-    return Shown(f"{100 * cell.mean:.1f}{spread}", star=cell.significant)
+    return TableCell(f"{100 * cell.mean:.1f}{spread}", star=cell.significant)
 
 
 def seeds_and_queries(
@@ -201,7 +201,9 @@ def welch(difference: float, variances: Sequence[tuple[float, int]]) -> float:
     return float(2 * special.stdtr(degrees, -abs(difference) / whole**0.5))
 
 
-def correct(rows: dict[str, dict[str, Cell]], p_values: Mapping[tuple[str, str], float | None]) -> None:
+def correct(
+    rows: dict[str, dict[str, VariantCell]], p_values: Mapping[tuple[str, str], float | None]
+) -> None:
     """Writes differences, p-values and Holm's correction for all of them into a table's cells.
 
     Args:
@@ -213,16 +215,18 @@ def correct(rows: dict[str, dict[str, Cell]], p_values: Mapping[tuple[str, str],
     for (variant, mode), p in p_values.items():
         cell = rows[variant][mode]
         difference = cell.mean - rows[BASE][mode].mean
-        rows[variant][mode] = Cell(cell.mean, cell.seeds, difference, p, corrected.get((variant, mode)))
+        rows[variant][mode] = VariantCell(
+            cell.mean, cell.seeds, difference, p, corrected.get((variant, mode))
+        )
 
 
 def _table(
     results: Mapping[str, Sequence[Evaluation]], dataset: str, modes: Sequence[str], test: Test
-) -> Table:
+) -> VariantTable:
     first = results[BASE][0].of(dataset)
     metric = first[0].primary
     clusters = clusters_in(first)
-    rows: dict[str, dict[str, Cell]] = {variant: {} for variant in results}
+    rows: dict[str, dict[str, VariantCell]] = {variant: {} for variant in results}
     p_values: dict[tuple[str, str], float | None] = {}
     for mode in modes:
         runs: dict[str, Values] = {}
@@ -232,7 +236,7 @@ def _table(
                 continue
             pairs = [(evaluation, str(name)) for evaluation, name in zip(evaluations, names, strict=True)]
             means = [evaluation.averages[dataset][name][metric] for evaluation, name in pairs]
-            rows[variant][mode] = Cell(float(np.mean(means)), means)
+            rows[variant][mode] = VariantCell(float(np.mean(means)), means)
             runs[variant] = np.stack(
                 [
                     np.concatenate(
@@ -245,7 +249,7 @@ def _table(
             found = seeds_and_queries(runs, BASE, clusters, test)
             p_values |= {(variant, mode): p for variant, p in found.items()}
     correct(rows, p_values)
-    return Table(dataset, metric, sum(subset.queries for subset in first), list(modes), rows)
+    return VariantTable(dataset, metric, sum(subset.queries for subset in first), list(modes), rows)
 
 
 def _system(evaluation: Evaluation, mode: str) -> str | None:
@@ -255,7 +259,7 @@ def _system(evaluation: Evaluation, mode: str) -> str | None:
 _STYLE: dict[str, Any] = {"svg.hashsalt": "triptych", "svg.fonttype": "none", "font.size": 9}
 
 
-def draw(tables: Sequence[Table], path: Path) -> None:
+def draw(tables: Sequence[VariantTable], path: Path) -> None:
     """Writes an SVG: a panel for each data set, a row for each variant, a point for each mode.
 
     Raises:
@@ -282,7 +286,7 @@ def draw(tables: Sequence[Table], path: Path) -> None:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def _panel(axes: Any, table: Table, variants: Sequence[str]) -> None:
+def _panel(axes: Any, table: VariantTable, variants: Sequence[str]) -> None:
     axes.axvline(0, color="#888888", lw=1)
     for number, mode in enumerate(table.modes):
         shift = 0.5 * ((number + 0.5) / len(table.modes) - 0.5)

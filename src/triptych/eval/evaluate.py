@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from triptych.collections.base import Collection, Run, Wanted
 from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
-from triptych.eval.groups import Group, grouped
+from triptych.eval.groups import CorpusGroup, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
     SCHEMA,
@@ -29,7 +29,7 @@ from triptych.eval.results import (
     averages,
     versions,
 )
-from triptych.eval.running import Cost, Options, Tools, is_vector_model, run_system
+from triptych.eval.running import Cost, EvalOptions, Tools, is_vector_model, run_system
 from triptych.eval.scan import scoring_on
 from triptych.eval.significance import clusters_of, differences
 from triptych.eval.systems import EncoderSystem, RunFile, System
@@ -44,7 +44,7 @@ Values: TypeAlias = dict[str, NDArray[np.float64]]
 Keep: TypeAlias = Callable[[Collection, str, Run, Values], None]
 """Called with (collection, system, run, its metrics) for every run, so that they can be written to files."""
 
-PLAIN = Options()
+PLAIN = EvalOptions()
 TOOLS = Tools()
 
 
@@ -71,7 +71,7 @@ def evaluate(
         runs: ``[NAME=]FILE``: runs of other systems in TREC's format.
         split: None: the usual one of each data set.
         progress: See `triptych.types.Progress`.
-        **options: Of `triptych.eval.running.Options`, such as ``protocol="paper"``, ``metrics=("nDCG@10",)``,
+        **options: Of `triptych.eval.running.EvalOptions`, such as ``protocol="paper"``, ``metrics=("nDCG@10",)``,
             ``candidates=200``, ``cache=Path("vectors")``.
 
     Returns:
@@ -92,9 +92,9 @@ def evaluate(
     collections: list[Collection] = []
     for one in given:
         collections += [one] if isinstance(one, Collection) else read_collections(one, Wanted((), split))
-    unknown = [name for name in options if name not in Options.__dataclass_fields__]
+    unknown = [name for name in options if name not in EvalOptions.__dataclass_fields__]
     if unknown:
-        known = ", ".join(Options.__dataclass_fields__)
+        known = ", ".join(EvalOptions.__dataclass_fields__)
         raise InputError(f"evaluate: got the option {unknown[0]!r}; expected some of {known}")
     systems: list[System] = []
     scoring = TOOLS.scoring
@@ -112,7 +112,7 @@ def evaluate(
         systems += [open_baseline(name) for name in baselines]
     systems += [RunFile.read(source) for source in runs]
     tools = Tools(scoring, progress=progress or TOOLS.progress)
-    return evaluate_systems(collections, systems, Options(**options), tools)
+    return evaluate_systems(collections, systems, EvalOptions(**options), tools)
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class _Ledger:
 def evaluate_systems(
     collections: Sequence[Collection],
     systems: Sequence[System],
-    options: Options = PLAIN,
+    options: EvalOptions = PLAIN,
     tools: Tools = TOOLS,
     *,
     development: Sequence[Collection] = (),
@@ -168,7 +168,7 @@ def evaluate_systems(
     _check_systems(systems, options)
     shared = 0
     if development:
-        from triptych.eval.tuning import tuned_modes, without_reported
+        from triptych.eval.tuning import without_reported
 
         development, shared = without_reported(development, collections)
     groups = grouped(collections, tools.progress)
@@ -185,6 +185,8 @@ def evaluate_systems(
             if is_vector_model(system):
                 modes[system.name] = dict(system.modes)
                 if development:
+                    from triptych.eval.tuning import tuned_modes
+
                     tuned, report = tuned_modes(prepared, system, working, tools, shared)
                     modes[system.name] |= tuned
                     ledger.tuned += report
@@ -204,13 +206,13 @@ def evaluate_systems(
     place = {(one.name, one.subset, one.split): number for number, one in enumerate(collections)}
     subsets.sort(key=lambda one: place[one.dataset, one.subset, one.split])
     reference = options.reference or _reference(systems)
-    told: dict[str, Any] = asdict(options) | {"reference": reference}
-    del told["cache"]
+    settings: dict[str, Any] = asdict(options) | {"reference": reference}
+    del settings["cache"]
     return Evaluation(
         SCHEMA,
         datetime.now(UTC).isoformat(timespec="seconds"),
         versions(),
-        told,
+        settings,
         ledger.contenders,
         ledger.systems,
         subsets,
@@ -224,7 +226,7 @@ def evaluate_systems(
 class _Judge:
     """Measures runs as they come; those that need the passages' texts wait for one reading of the corpus."""
 
-    def __init__(self, group: Group, options: Options, ledger: _Ledger, keep: Keep | None) -> None:
+    def __init__(self, group: CorpusGroup, options: EvalOptions, ledger: _Ledger, keep: Keep | None) -> None:
         self._group, self._options, self._ledger, self._keep = group, options, ledger, keep
         self._waiting: list[tuple[Collection, str, Run]] = []
 
@@ -255,10 +257,10 @@ class _Judge:
 
 
 def _run(
-    group: Group,
+    group: CorpusGroup,
     system: System,
     modes: Mapping[str, HeadWeights],
-    options: Options,
+    options: EvalOptions,
     tools: Tools,
     ledger: _Ledger,
     judge: _Judge,
@@ -310,7 +312,9 @@ def _charge(ledger: _Ledger) -> None:
         )
 
 
-def _subset(group: Group, number: int, clusters: list[str], options: Options, ledger: _Ledger) -> Subset:
+def _subset(
+    group: CorpusGroup, number: int, clusters: list[str], options: EvalOptions, ledger: _Ledger
+) -> Subset:
     collection, notes = group.collections[number], group.notes[number]
     names = _metrics(collection, options)
     primary = names[0]
@@ -341,16 +345,16 @@ def _subset(group: Group, number: int, clusters: list[str], options: Options, le
     )
 
 
-def _longest(group: Group, documents: Sequence[str]) -> int:
+def _longest(group: CorpusGroup, documents: Sequence[str]) -> int:
     rows = [group.survey.row_of[name] for name in documents if name in group.survey.row_of]
     return int(group.survey.characters[rows].max()) if rows else -1
 
 
-def _metrics(collection: Collection, options: Options) -> tuple[str, ...]:
+def _metrics(collection: Collection, options: EvalOptions) -> tuple[str, ...]:
     return check_metrics(options.metrics or collection.metrics, f"{collection.label}: metrics")
 
 
-def _check_systems(systems: Sequence[System], options: Options) -> None:
+def _check_systems(systems: Sequence[System], options: EvalOptions) -> None:
     names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
         raise InputError(f"evaluate: got the systems {names}; expected one or more, of different names")

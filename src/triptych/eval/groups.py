@@ -123,7 +123,7 @@ def usable(collection: Collection, corpus: Survey) -> tuple[Collection, list[str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class CorpusGroup:
     """Collections over one corpus.
 
     Attributes:
@@ -166,7 +166,7 @@ def language_of(collection: Collection) -> str:
     return collection.subset.partition("-")[0]
 
 
-def grouped(collections: Sequence[Collection], progress: Progress | None = None) -> list[Group]:
+def grouped(collections: Sequence[Collection], progress: Progress | None = None) -> list[CorpusGroup]:
     """Reads each corpus once and checks all collections over it.
 
     Raises:
@@ -185,7 +185,7 @@ def grouped(collections: Sequence[Collection], progress: Progress | None = None)
     return [_group(members, progress) for members in by_corpus.values()]
 
 
-def _group(collections: list[Collection], progress: Progress | None) -> Group:
+def _group(collections: list[Collection], progress: Progress | None) -> CorpusGroup:
     corpus = collections[0].corpus
     found = survey(corpus, collections[0].label, progress)
     cleaned = [usable(collection, found) for collection in collections]
@@ -194,7 +194,7 @@ def _group(collections: list[Collection], progress: Progress | None) -> Group:
         for text in collection.queries.values():
             place.setdefault((text, language_of(collection)), len(place))
     kept = [collection for collection, _ in cleaned]
-    return Group(
+    return CorpusGroup(
         corpus,
         found,
         kept,

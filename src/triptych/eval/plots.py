@@ -139,7 +139,7 @@ def _pairs(result: Evaluation, subsets: Sequence[Subset]) -> str:
     with _drawing() as draw:
         figure, axes = draw(1.6 + 0.52 * len(columns), 1.4 + 0.36 * len(rows))
         axes.grid(visible=False)
-        shown = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=max(0.0, float(np.nanmin(field)) - 5))
+        image = axes.imshow(field, cmap="YlGnBu", aspect="auto", vmin=max(0.0, float(np.nanmin(field)) - 5))
         middle = (float(np.nanmin(field)) + float(np.nanmax(field))) / 2
         for (row, column), value in np.ndenumerate(field):
             if np.isfinite(value):
@@ -150,7 +150,7 @@ def _pairs(result: Evaluation, subsets: Sequence[Subset]) -> str:
         axes.set_xlabel("language of the document")
         axes.set_ylabel("language of the query")
         axes.set_title(f"{best}: {metric} × 100", fontsize=10)
-        figure.colorbar(shown, ax=axes, fraction=0.03)
+        figure.colorbar(image, ax=axes, fraction=0.03)
         return _svg(figure)
 
 

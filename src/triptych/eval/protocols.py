@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.eval.groups import Survey
-from triptych.eval.scan import PLAIN, Scanned, Vectors, Wanted, Work, rescore, scan, weighted
+from triptych.eval.scan import PLAIN, ListSpec, Scanned, Vectors, Work, rescore, scan, weighted
 from triptych.eval.systems import heads_of
 from triptych.scores.on_numpy import Best
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
@@ -152,13 +152,13 @@ def exact(
     late = candidates is not None and "multi" in heads and heads != ("multi",)
     now: tuple[Head, ...] = tuple(head for head in heads if head != "multi") if late else heads
     wanted = {
-        name: Wanted(weights, depth + scope.spare)
+        name: ListSpec(weights, depth + scope.spare)
         for name, weights in modes.items()
         if not (late and weights.multi)
     }
     if late:
         wanted |= {
-            name: Wanted(weights, cast(int, candidates) + scope.spare)
+            name: ListSpec(weights, cast(int, candidates) + scope.spare)
             for name, weights in _POOLS.items()
             if set(weights.heads) <= set(now)
         }
@@ -195,7 +195,7 @@ def paper(
     now: tuple[Head, ...] = tuple(
         head for head in HEADS if head == "dense" or (head == "lexical" and "lexical" in heads)
     )
-    wanted = {name: Wanted(_PAPER[name], listed + scope.spare) for name in now}
+    wanted = {name: ListSpec(_PAPER[name], listed + scope.spare) for name in now}
     scanned = scan(scope.vectors, scope.corpus, scope.queries, wanted, now, work)
     pool, seconds = None, 0.0
     if "multi" in heads:

@@ -13,7 +13,7 @@ from typing_extensions import TypeIs
 
 from triptych.collections.base import Collection, Ranked, Run
 from triptych.errors import DataError, InputError
-from triptych.eval.groups import Group
+from triptych.eval.groups import CorpusGroup
 from triptych.eval.protocols import Found, Scope, exact, paper, reciprocal_ranks
 from triptych.eval.scan import BLOCK, TokenType, Vectors, Work, encode_queries, numpy_scoring
 from triptych.eval.systems import FUSED, Ranker, RunFile, Scoring, System, VectorModel, without
@@ -24,7 +24,7 @@ Method: TypeAlias = Callable[[Scope, Mapping[str, HeadWeights], int, Work], Foun
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class EvalOptions:
     """How to evaluate.
 
     Attributes:
@@ -52,7 +52,7 @@ class Options:
     tokens: TokenType = "float32"
     block: int = BLOCK
 
-    def checked(self) -> Options:
+    def checked(self) -> EvalOptions:
         """These options.
 
         Raises:
@@ -140,10 +140,10 @@ class _Timed:
 
 
 def run_system(
-    group: Group,
+    group: CorpusGroup,
     system: System,
     modes: Mapping[str, HeadWeights],
-    options: Options,
+    options: EvalOptions,
     tools: Tools,
     note: Callable[[Collection, str], None] = lambda collection, text: None,
 ) -> tuple[Runs, Cost | None]:
@@ -170,7 +170,11 @@ def is_vector_model(system: System) -> TypeIs[VectorModel]:
 
 
 def _model_runs(
-    group: Group, model: VectorModel, modes: Mapping[str, HeadWeights], options: Options, tools: Tools
+    group: CorpusGroup,
+    model: VectorModel,
+    modes: Mapping[str, HeadWeights],
+    options: EvalOptions,
+    tools: Tools,
 ) -> tuple[Runs, Cost]:
     """Encodes a group's texts and ranks them in all modes."""
     cost = Cost(queries=len(group.texts), documents=len(group.survey))
@@ -194,7 +198,7 @@ def _model_runs(
     ), cost
 
 
-def _ranker_runs(group: Group, ranker: Ranker, options: Options, tools: Tools) -> tuple[Runs, Cost]:
+def _ranker_runs(group: CorpusGroup, ranker: Ranker, options: EvalOptions, tools: Tools) -> tuple[Runs, Cost]:
     began = time.perf_counter()
     stage = f"{ranker.name}: {group.label}"
     ranked = ranker.rank(
@@ -222,7 +226,7 @@ def _ranker_runs(group: Group, ranker: Ranker, options: Options, tools: Tools) -
 
 
 def _given_runs(
-    group: Group, system: RunFile, options: Options, note: Callable[[Collection, str], None]
+    group: CorpusGroup, system: RunFile, options: EvalOptions, note: Callable[[Collection, str], None]
 ) -> Runs:
     """The part of a run file that is of each collection, if it has any of its queries."""
     for collection in group.collections:
@@ -254,7 +258,7 @@ def _given_runs(
             yield collection, "", run
 
 
-def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> Scope:
+def scope_of(group: CorpusGroup, model: VectorModel, options: EvalOptions, cost: Cost) -> Scope:
     """The documents (not encoded yet) and the queries (encoded) of a group."""
     timed: Any = _Timed(model, cost)
     queries = encode_queries(timed, group.texts, options.cache)
@@ -264,7 +268,7 @@ def scope_of(group: Group, model: VectorModel, options: Options, cost: Cost) -> 
     return Scope(vectors, group.survey, queries, group.spare)
 
 
-def _method(options: Options, tools: Tools) -> Method:
+def _method(options: EvalOptions, tools: Tools) -> Method:
     if options.protocol == "index":
         from triptych.eval.through_index import ThroughIndex
 

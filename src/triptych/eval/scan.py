@@ -233,7 +233,7 @@ def _key(facts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-class Wanted(NamedTuple):
+class ListSpec(NamedTuple):
     """A list to keep: the k best documents by a weighted sum."""
 
     weights: HeadWeights
@@ -261,7 +261,7 @@ def scan(
     vectors: Vectors,
     corpus: Survey,
     queries: Encoded,
-    wanted: Mapping[str, Wanted],
+    wanted: Mapping[str, ListSpec],
     heads: Sequence[Head],
     work: Work = PLAIN,
 ) -> Scanned:

@@ -17,11 +17,11 @@ MANY = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A cell.
 
     Attributes:
-        text: What is shown.
+        text: Its text.
         best: Whether it is the best of its column.
         star: Whether it differs significantly from the reference.
     """
@@ -32,11 +32,11 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A line: its name, its cells, and whether it is a published figure."""
 
     name: str
-    cells: list[Cell]
+    cells: list[TableCell]
     published: bool = False
 
 
@@ -53,7 +53,7 @@ class Table:
 
     title: str
     heads: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -113,7 +113,7 @@ def metrics_table(result: Evaluation, dataset: str) -> Table:
 
 def tuned_table(result: Evaluation) -> Table:
     """Weights that were chosen on development sets, and nDCG@10 there."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in result.tuned:
         scores = [f"{100 * value:.1f}" for value in (one.ndcg, one.fixed_ndcg)]
         texts = [
@@ -122,7 +122,7 @@ def tuned_table(result: Evaluation) -> Table:
             f"{one.queries:,}",
             ", ".join(one.development),
         ]
-        rows.append(Row(one.system, [Cell(text) for text in texts]))
+        rows.append(TableRow(one.system, [TableCell(text) for text in texts]))
     heads = ["dense", "lexical", "multi", "tuned", "fixed", "queries", "on"]
     return Table("weights chosen on development sets (nDCG@10 × 100 there)", heads, rows)
 
@@ -133,7 +133,7 @@ def costs_table(result: Evaluation) -> Table:
     def number(value: float | None, factor: float) -> str:
         return "–" if value is None else f"{value * factor:.3g}"
 
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for name, one in result.systems.items():
         encode = result.contenders[one.contender].encode_seconds_per_query
         weights = ", ".join(f"{weight:g}" for weight in one.weights) if one.weights else "–"
@@ -142,7 +142,7 @@ def costs_table(result: Evaluation) -> Table:
             number(encode, 1000),
             number(one.bytes_per_document, 1 / 1024),
         ]
-        rows.append(Row(name, [Cell(text) for text in (weights, *numbers)]))
+        rows.append(TableRow(name, [TableCell(text) for text in (weights, *numbers)]))
     return Table(
         "systems", ["dense, lexical, multi", "ms per query: rank", "encode", "KiB per document"], rows
     )
@@ -150,13 +150,13 @@ def costs_table(result: Evaluation) -> Table:
 
 def tests_table(result: Evaluation, dataset: str) -> Table:
     """The tests over all queries of a data set, pair by pair."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in result.significance:
         if (one.dataset, one.subset) == (dataset, TOGETHER):
             numbers = [f"{100 * one.difference:+.1f}", f"{one.p:.2g}", f"{one.p_holm:.2g}"]
-            cells = [Cell(text) for text in numbers]
-            cells[-1] = Cell(numbers[-1], best=one.p_holm < LEVEL)
-            rows.append(Row(f"{one.a} − {one.b}", cells))
+            cells = [TableCell(text) for text in numbers]
+            cells[-1] = TableCell(numbers[-1], best=one.p_holm < LEVEL)
+            rows.append(TableRow(f"{one.a} − {one.b}", cells))
     return Table("differences over all queries", ["difference × 100", "p", "p, corrected"], rows)
 
 
@@ -167,8 +167,8 @@ def comparison_table(one: Comparison) -> Table:
     values = {column.name: [_share(value) for value in column.values] for column in ours}
     rows = _percents(values, {column.name: column.significant for column in ours})
     for column in theirs:
-        cells = [Cell("–" if value is None else f"{value:.1f}") for value in column.values]
-        rows.append(Row(column.name, cells, published=True))
+        cells = [TableCell("–" if value is None else f"{value:.1f}") for value in column.values]
+        rows.append(TableRow(column.name, cells, published=True))
     reference = f"; * differs from {one.reference}" if one.reference else ""
     sources = [f"published figures: {source}" for source in dict.fromkeys(column.source for column in theirs)]
     title = f"{one.dataset}, {one.split}, {one.metric} × 100{reference}"
@@ -216,9 +216,9 @@ def _columns(subsets: Sequence[Subset]) -> dict[str, list[Subset]]:
 
 def _percents(
     values: Mapping[str, Sequence[float | None]], stars: Mapping[str, Sequence[bool]] | None = None
-) -> list[Row]:
-    """Shares in per cent; the best of each column is marked, as far as is shown."""
-    shown = {
+) -> list[TableRow]:
+    """Shares in per cent; the best of each column is marked, as far as the digits show."""
+    shares = {
         name: ["–" if value is None else f"{100 * value:.1f}" for value in row]
         for name, row in values.items()
     }
@@ -227,14 +227,14 @@ def _percents(
         for column in zip(*values.values(), strict=True)
     ]
     return [
-        Row(
+        TableRow(
             name,
             [
-                Cell(text, len(values) > 1 and text == highest[i], bool(stars and stars[name][i]))
+                TableCell(text, len(values) > 1 and text == highest[i], bool(stars and stars[name][i]))
                 for i, text in enumerate(texts)
             ],
         )
-        for name, texts in shown.items()
+        for name, texts in shares.items()
     ]
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from triptych.collections.base import Collection
 from triptych.errors import InputError
-from triptych.eval.groups import Group
+from triptych.eval.groups import CorpusGroup
 from triptych.eval.protocols import Pool, exact, pool_of
 from triptych.eval.results import Tuned
-from triptych.eval.running import Cost, Options, Tools, scope_of
+from triptych.eval.running import Cost, EvalOptions, Tools, scope_of
 from triptych.eval.systems import TUNED, VectorModel
 from triptych.scores.on_numpy import ndcg
 from triptych.types import HEADS, Floats, Head, HeadWeights
@@ -117,9 +117,9 @@ def _around(weights: HeadWeights) -> Iterator[HeadWeights]:
 
 
 def tuned_modes(
-    development: Sequence[Group],
+    development: Sequence[CorpusGroup],
     model: VectorModel,
-    options: Options,
+    options: EvalOptions,
     tools: Tools,
     left_out: int = 0,
 ) -> tuple[dict[str, HeadWeights], list[Tuned]]:
@@ -159,7 +159,7 @@ def tuned_modes(
     return modes, report
 
 
-def _judged(group: Group) -> list[Judged]:
+def _judged(group: CorpusGroup) -> list[Judged]:
     judged: list[Judged] = []
     for collection in group.collections:
         for query in collection.queries:

@@ -1,6 +1,6 @@
 """Makes test sets with pooled candidates from the folder of ready-made text.
 
-    python scripts/make_eval_sets.py READY_FOLDER OUT [--questions 100]
+    python recipes/small/make_eval_sets.py READY_FOLDER OUT [--questions 100]
 
 READY_FOLDER holds qa-eval.jsonl.zst, qa-train.jsonl.zst and docs.jsonl.zst. OUT gets three folders, each with one
 corpus that all its sets search (`eval_folder` says how they look, docs/evaluation-data.md what is in them):
