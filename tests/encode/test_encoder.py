@@ -154,7 +154,12 @@ def test_prefixes_are_put_before_queries_and_documents_but_not_before_plain_text
 def test_the_tokens_of_a_prefix_are_in_no_lexical_vector_and_all_else_stays(
     any_folder: Path, pooling: str
 ) -> None:
-    settings = {"query_prefix": "query: ", "document_prefix": "passage of ", "pooling": pooling, "mcls_every": 3}
+    settings = {
+        "query_prefix": "query: ",
+        "document_prefix": "passage of ",
+        "pooling": pooling,
+        "mcls_every": 3,
+    }
     masked, counted = load(any_folder, **settings), load(any_folder, **settings, prefix_in_lexical=True)
     every = 3 if pooling == "mcls" else None
     texts = [*TEXTS, "query passage of query", "日本"]

@@ -330,7 +330,9 @@ def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -
         batch.group,
         teacher=place(batch.teacher_scores),
         keys=place(batch.keys),
-        answers=None if batch.answers is None else Answers(*(to_device(each, device) for each in batch.answers)),
+        answers=None
+        if batch.answers is None
+        else Answers(*(to_device(each, device) for each in batch.answers)),
         bidirectional=objective.bidirectional,
     )
     found = losses(objective, candidates, step)
