@@ -271,6 +271,7 @@ def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], l
 def forward_alone(bench: Bench, work: Workload, ways: dict[str, Way], limit: float) -> None:
     """The pass itself on batches that are on the device: what of the limit the kernels reach."""
     from triptych.encode.batching import batches
+
     from triptych.model.packed import Packed
 
     for name, (encode, _) in ways.items():

@@ -76,7 +76,7 @@ def encoder_in(model: str, dtype: str) -> Encoder:
     if dtype != "fp8":
         return Encoder.from_pretrained(model, device="cpu", dtype=dtype)  # type: ignore[arg-type]
     encoder = Encoder.from_pretrained(model, device="cpu", dtype="bfloat16")
-    inner = encoder.model  # gives the weights back
+    inner = encoder.release_model()
     inner.engine = Engine(inner.backbone, Fp8Rounding())
     return encoder
 

@@ -43,6 +43,9 @@ def test_weights_are_accepted_as_weights_triple_mapping_or_nothing() -> None:
         "abc",
         3,
         ("a", 1, 1),
+        (1e308, 1e308, 1e308),
+        (10**400, 1, 1),
+        object(),
     ],
 )
 def test_weights_that_are_not_three_finite_numbers_are_an_error(value: object) -> None:

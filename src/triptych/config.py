@@ -118,6 +118,8 @@ class M3Config:
         multi_dim: Width D' of the multi-vector head; None: the model has no such head.
         multi_first: Whether the first position ([CLS]) has a token vector. The published model: no.
         multi_last: Whether the last position ([EOS]) has one. The published model: yes.
+        prefix_in_lexical: Whether the tokens of a prefix ("query: ") have lexical weights. They say nothing of the
+            text, and every document would match every query in them.
     """
 
     pooling: Pooling = "cls"
@@ -130,6 +132,7 @@ class M3Config:
     multi_dim: int | None = 1024
     multi_first: bool = False
     multi_last: bool = True
+    prefix_in_lexical: bool = False
 
     def __post_init__(self) -> None:
         checks = {

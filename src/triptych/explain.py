@@ -15,8 +15,8 @@ from scipy import sparse
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
-from triptych.model.packed import Packed, positions
-from triptych.model.tokenizer import Ids, TextTokenizer
+from triptych.model.packed import Ids, Packed, positions
+from triptych.model.tokenizer import TextTokenizer
 from triptych.types import Encoded, Head, Ragged
 
 Kind = Literal["text", "prefix", "special"]

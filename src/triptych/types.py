@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -38,6 +39,96 @@ def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
     if unknown or not given:
         raise InputError(f"{where}: got {show(list(given))}; expected one or more of {', '.join(HEADS)}")
     return tuple(head for head in HEADS if head in given)
+
+
+def check_int(value: object, where: str, least: int = 1, most: int | None = None) -> int:
+    """Returns a whole number in a range as an int.
+
+    Args:
+        value: A Python or NumPy integer.
+        where: Name of the caller's argument, for the message.
+        least: The smallest that is allowed.
+        most: The largest; None: there is no limit.
+
+    Raises:
+        InputError: For anything else.
+    """
+    span = f"an integer ≥ {least}" if most is None else f"an integer from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{where}: got {show(value)}; expected {span}")
+    if value < least or (most is not None and value > most):
+        raise InputError(f"{where}: got {show(value)}; expected {span}")
+    return int(value)
+
+
+def check_str(value: object, where: str) -> str:
+    """Returns a string.
+
+    Raises:
+        InputError: For anything else.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"{where}: got {show(value)}; expected a string")
+    return value
+
+
+def check_path(value: object, where: str) -> Path:
+    """Returns a path.
+
+    Raises:
+        InputError: For anything but a string or a path.
+    """
+    if not isinstance(value, str | Path) or not str(value):
+        raise InputError(f"{where}: got {show(value)}; expected a path")
+    return Path(value)
+
+
+def check_callable(value: object, where: str) -> None:
+    """Checks that an optional callback can be called.
+
+    Raises:
+        InputError: If it is neither None nor callable.
+    """
+    if value is not None and not callable(value):
+        raise InputError(f"{where}: got {show(value)}; expected a function or None")
+
+
+def check_iterable(texts: object, where: str = "texts") -> Iterable[Any]:
+    """Returns what can be walked as a sequence of texts; one string is a list of one.
+
+    Raises:
+        InputError: For what has no order or whose iteration does not give its texts: a mapping (its keys), a table
+            (its column names), a set, bytes, an array that is not one-dimensional; and for what is not iterable.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    kind, hint = type(texts).__name__, ""
+    if isinstance(texts, Mapping):
+        hint = "; its values are list(mapping.values())"
+    elif hasattr(texts, "columns"):
+        hint = "; take one of its columns"
+    elif isinstance(texts, Set | bytes | bytearray | memoryview) or not isinstance(texts, Iterable):
+        hint = f": {show(texts)}" if not isinstance(texts, Iterable) else ""
+    elif getattr(texts, "ndim", 1) != 1:
+        kind = f"{kind} with {getattr(texts, 'ndim')} dimensions"  # noqa: B009
+    elif hasattr(texts, "to_pylist"):  # pyarrow, whose scalars are no strings
+        return cast(Any, texts).to_pylist()
+    else:
+        return cast("Iterable[Any]", texts)
+    raise InputError(f"{where}: got {kind}{hint}; expected a string or an ordered iterable of strings")
+
+
+def check_texts(texts: object, where: str = "texts") -> list[str]:
+    """Returns texts as a list; see `check_iterable`.
+
+    Raises:
+        InputError: As `check_iterable`, and for an item that is not a string.
+    """
+    listed = list(check_iterable(texts, where))
+    for i, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"{where}[{i}]: got {type(text).__name__}; expected a string")
+    return listed
 
 
 _LARGEST_WEIGHT = 1e30

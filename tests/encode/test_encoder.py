@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import twin
 from checkpoints import POSITIONS, TEXTS, WIDTH, WORDS
 from triptych import Encoder, HeadWeights
-from triptych.encode.batching import batches
 from triptych.encode.encoder import TruncationWarning
 from triptych.errors import InputError
+from triptych.model.packed import Packed, batches, positions
 from triptych.types import HEADS
 
 # A text alone and in a batch meets other shapes in the same products, so that sums are rounded otherwise.
@@ -139,7 +140,8 @@ def test_only_the_heads_asked_for_are_computed(
 
 
 def test_prefixes_are_put_before_queries_and_documents_but_not_before_plain_texts(folder: Path) -> None:
-    plain, prefixed = load(folder), load(folder, query_prefix="query ", document_prefix="passage ")
+    prefixes = {"query_prefix": "query ", "document_prefix": "passage "}
+    plain, prefixed = load(folder), load(folder, **prefixes, prefix_in_lexical=True)
     twin.assert_same(prefixed.encode(TEXTS), plain.encode(TEXTS))
     twin.assert_same(prefixed.encode_query(TEXTS), plain.encode(["query " + text for text in TEXTS]))
     twin.assert_same(prefixed.encode_document(TEXTS), plain.encode(["passage " + text for text in TEXTS]))
@@ -148,12 +150,76 @@ def test_prefixes_are_put_before_queries_and_documents_but_not_before_plain_text
     np.testing.assert_allclose(prefixed.score("a model", ["the world"]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean", "mcls"])
+def test_the_tokens_of_a_prefix_are_in_no_lexical_vector_and_all_else_stays(
+    any_folder: Path, pooling: str
+) -> None:
+    settings = {
+        "query_prefix": "query: ",
+        "document_prefix": "passage of ",
+        "pooling": pooling,
+        "mcls_every": 3,
+    }
+    masked, counted = load(any_folder, **settings), load(any_folder, **settings, prefix_in_lexical=True)
+    every = 3 if pooling == "mcls" else None
+    texts = [*TEXTS, "query passage of query", "日本"]
+    for encode, prefix in (("encode_query", "query: "), ("encode_document", "passage of ")):
+        got, whole = getattr(masked, encode)(texts), getattr(counted, encode)(texts)
+        np.testing.assert_array_equal(got.dense, whole.dense)
+        np.testing.assert_array_equal(got.multi.values, whole.multi.values)
+        ids = counted.tokenizer.encode(texts, prefix=prefix, max_length=64, mcls_every=every).ids
+        batch = Packed.of(ids)
+        with torch.inference_mode():
+            weights = counted._model(batch, ("lexical",)).lexical.numpy()
+        for i, text in enumerate(ids):
+            # Walk over the characters' spans: what ends within the prefix is no word of the text.
+            spans = counted.tokenizer._backend.encode(prefix + texts[i], add_special_tokens=False).offsets
+            ends = iter(end for _, end in spans)
+            expected: dict[int, float] = {}
+            for at, token in enumerate(text.tolist()[1:-1], start=1):
+                if token == counted.tokenizer.special.cls or next(ends) <= len(prefix):
+                    continue
+                weight = float(weights[int(batch.offsets[i]) + at])
+                if weight > 0:
+                    expected[token] = max(expected.get(token, 0.0), weight)
+            row = got.lexical[[i]]
+            found = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
+            assert found == pytest.approx(expected, abs=ROUNDING), texts[i]
+
+
+def test_a_blank_text_has_no_lexical_weights_whatever_its_prefix(folder: Path) -> None:
+    encoder = load(folder, query_prefix="query: ")
+    assert encoder.encode_query([""]).lexical.nnz == 0
+    assert encoder.encode([""], prefix="what is ").lexical.nnz == 0
+    # Cut within the prefix: "query", ":" and two special tokens fit.
+    with pytest.warns(TruncationWarning):
+        assert (
+            encoder.encode(["bge m3"], prefix="what is the text of the world ", max_length=5).lexical.nnz == 0
+        )
+
+
+def test_a_batch_of_unknown_origin_has_the_models_own_prefixes_found_by_their_tokens(folder: Path) -> None:
+    """As in training, where the texts come with their prefixes from a cache."""
+    encoder = load(folder, query_prefix="query: ", document_prefix="passage ")
+    texts = ["query: bge m3", "passage hello world", "que", "query", "", "the query: is"]
+    ids = encoder.tokenizer.encode(texts, max_length=64).ids
+    batch = Packed.of(ids)
+    counted = positions(batch, "lexical", encoder.config, encoder._model.special)
+    known = [len(encoder.tokenizer._tokens(each)) for each in ("query:", "passage", "", "", "", "")]
+    for i, text in enumerate(ids):
+        inside = counted[batch.offsets[i] : batch.offsets[i + 1]].tolist()
+        special = set(encoder.tokenizer.special.never_lexical)
+        expected = [int(token) not in special and at > known[i] for at, token in enumerate(text.tolist())]
+        assert inside == expected, texts[i]
+
+
 def test_progress_counts_up_to_the_number_of_texts(encoder: Encoder) -> None:
-    seen: list[tuple[int, int | None]] = []
-    encoder.encode(TEXTS, token_budget=16, progress=lambda done, total: seen.append((done, total)))
-    assert len(seen) > 2
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    assert seen[-1] == (len(TEXTS), len(TEXTS))
+    seen: list[tuple[str, int, int | None]] = []
+    encoder.encode(TEXTS, token_budget=16, progress=lambda *state: seen.append(state))
+    assert len(seen) > 3
+    done = [number for _, number, _ in seen]
+    assert done == sorted(set(done))
+    assert (seen[0], seen[-1]) == (("encoding", 0, len(TEXTS)), ("encoding", len(TEXTS), len(TEXTS)))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +268,10 @@ def test_a_model_that_runs_in_half_precision_is_saved_in_full(
             "outputs: got .*sparse.*expected one or more of dense, lexical, multi",
         ),
         ({"outputs": ()}, "outputs"),
-        ({"max_length": POSITIONS + 1}, f"max_length: got {POSITIONS + 1}; expected 4 to {POSITIONS}"),
+        (
+            {"max_length": POSITIONS + 1},
+            f"max_length: got {POSITIONS + 1}; expected an integer from 4 to {POSITIONS}",
+        ),
         ({"max_length": 2}, "max_length: got 2"),
     ],
 )

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,9 @@ from triptych.encode.encoder import _load_on, _threads_each
 from triptych.encode.stream import (
     Store,
     WorkerPool,
-    encode_blocks_ahead,
-    encode_blocks_prepared,
+    encode_blocks,
     pack,
+    prepare_ahead,
     unpack,
 )
 from triptych.errors import InputError, StorageError, WorkerError
@@ -101,7 +103,7 @@ def test_it_uses_the_prefix_of_documents_unless_told_otherwise(folder: Path) -> 
 def test_a_bare_string_and_an_empty_block_are_errors(encoder: Encoder, texts: str) -> None:
     with pytest.raises(InputError, match="iterable of strings"):
         next(encoder.encode_stream(texts))
-    with pytest.raises(InputError, match="block=0"):
+    with pytest.raises(InputError, match="block: got 0"):
         next(encoder.encode_stream(TEXTS, block=0))
 
 
@@ -238,7 +240,9 @@ def test_the_next_block_is_prepared_while_one_is_computed() -> None:
 
         return compute
 
-    assert len(list(encode_blocks_prepared([["a"], ["b"], ["c"]], prepare, None))) == 3
+    with ThreadPoolExecutor(1) as thread:
+        start = prepare_ahead(prepare, thread)
+        assert len(list(encode_blocks([["a"], ["b"], ["c"]], start, ahead=1))) == 3
     assert [event for event in done if event[0] == "c"] == ["compute a", "compute b", "compute c"]
 
 
@@ -328,9 +332,9 @@ def test_workers_need_a_folder_and_a_list_of_devices(folder: Path, encoder: Enco
 
 
 def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> None:
-    seen: list[tuple[int, int | None]] = []
-    list(encoder.encode_stream(TEXTS[:5], block=2, progress=lambda done, total: seen.append((done, total))))
-    assert seen == [(2, None), (4, None), (5, None)]
+    seen: list[tuple[str, int, int | None]] = []
+    list(encoder.encode_stream(TEXTS[:5], block=2, progress=lambda *state: seen.append(state)))
+    assert seen == [("encoding", done, None) for done in (2, 4, 5)]
 
 
 def load_slow(folder: Path, device: str) -> "Slow":
@@ -357,11 +361,15 @@ def test_three_workers_give_blocks_in_order_and_one_that_dies_ends_the_stream_wi
 ) -> None:
     blocks = [MANY[i : i + 4] for i in range(0, len(MANY), 4)]
     with deadline(120), WorkerPool(partial(load_slow, folder), ["cpu"] * 3) as pool:
-        parts = list(encode_blocks_ahead(iter(blocks), pool, {}, None))
+
+        def start(texts: list[str]) -> Callable[[], Encoded]:
+            return partial(pool.result, pool.submit(texts, {}))
+
+        parts = list(encode_blocks(iter(blocks), start, ahead=5))
         assert calls == [], "all of it was done by the workers"
         twin.assert_same(Encoded.concat(parts), encoder.encode(MANY), ROUNDING)
         store = Store(tmp_path, {})
-        stream = encode_blocks_ahead(iter([*blocks[:3], ["die"], *blocks[3:]]), pool, {}, store)
+        stream = encode_blocks(iter([*blocks[:3], ["die"], *blocks[3:]]), start, store, ahead=5)
         with pytest.raises(WorkerError, match="a worker process died"):
             list(stream)
     # What was given out before is on the disk; nothing after the block that failed is.
@@ -382,8 +390,11 @@ def test_a_worker_for_a_gpu_makes_it_its_own_before_it_loads(
     """Stands in for a second GPU: what the worker of "cuda:1" says to torch, and in which order."""
     said: list[tuple[str, Any]] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.append(("set_device", device)))
-    monkeypatch.setattr(
-        Encoder, "from_pretrained", lambda _, **options: said.append(("load", options["device"]))
-    )
-    _load_on(folder, "bfloat16", {}, 4, "cuda:1")
+
+    def load(device: str, **_: Any) -> SimpleNamespace:
+        said.append(("load", device))
+        return SimpleNamespace()
+
+    monkeypatch.setattr(Encoder, "from_pretrained", load)
+    _load_on({"name": folder, "source": "", "settings": {}}, 4, "cuda:1")
     assert said == [("set_device", torch.device("cuda:1")), ("load", "cuda:1")]

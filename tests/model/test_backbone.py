@@ -23,7 +23,7 @@ KINDS = ("xlm-roberta", "bert")
 @pytest.mark.parametrize("junk", [0, 3, 11])
 def test_junk_in_the_padding_changes_nothing(any_own_encoder: Encoder, junk: int) -> None:
     batch = Packed.of(any_own_encoder.tokenizer.encode(TEXTS, max_length=64).ids)
-    backbone, pad = any_own_encoder.model.backbone, any_own_encoder.tokenizer.special.pad
+    backbone, pad = any_own_encoder.release_model().backbone, any_own_encoder.tokenizer.special.pad
     with torch.inference_mode():
         expected = padded_states(backbone, batch, pad)
         torch.testing.assert_close(padded_states(backbone, batch, junk), expected, atol=2e-6, rtol=0)
@@ -31,7 +31,7 @@ def test_junk_in_the_padding_changes_nothing(any_own_encoder: Encoder, junk: int
 
 def test_the_order_of_a_batch_permutes_its_states(any_own_encoder: Encoder) -> None:
     ids = any_own_encoder.tokenizer.encode(TEXTS, max_length=64).ids
-    model = any_own_encoder.model
+    model = any_own_encoder.release_model()
 
     @settings(max_examples=10, deadline=None)
     @given(st.permutations(range(len(ids))))

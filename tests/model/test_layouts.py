@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoints
+import triptych
 import twin
 from checkpoints import TEXTS, WIDTH
 from triptych import Encoder
 from triptych.errors import InputError, ModelError
+from triptych.model.checkpoint import DIGESTS, verify
 
 
 def load(folder: Path, **settings: object) -> Encoder:
@@ -29,8 +31,9 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ours(own_encoder: Encoder, tmp_path: Path) -> Path:
-    """A folder in our layout that a test may spoil."""
+    """A folder in our layout that a test may spoil; without digests, which would find most of it first."""
     own_encoder.save_pretrained(tmp_path / "ours")
+    (tmp_path / "ours" / DIGESTS).unlink()
     return tmp_path / "ours"
 
 
@@ -108,7 +111,8 @@ def test_large_tables_can_be_stored_in_few_bits(
     folder: Path, tmp_path: Path, bits: int, cosine: float
 ) -> None:
     encoder = load(folder)
-    names = [name.removeprefix("backbone.") for name, p in encoder.model.named_parameters() if p.ndim == 2]
+    parameters = load(folder).release_model().named_parameters()
+    names = [name.removeprefix("backbone.") for name, p in parameters if p.ndim == 2]
     encoder.save_pretrained(tmp_path / "compact", bits=dict.fromkeys(names, bits))
     encoder.save_pretrained(tmp_path / "plain")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("compact", "plain")]
@@ -319,3 +323,42 @@ def test_saving_over_an_old_checkpoint_replaces_it(folder: Path, tmp_path: Path)
     again = load(tmp_path)
     assert again.fingerprint == other.fingerprint
     np.testing.assert_allclose(again.encode(TEXTS).dense, other.encode(TEXTS).dense, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["triptych", "published", "sentence-transformers"])
+def test_one_flipped_bit_of_weights_or_vocabulary_is_an_error_that_names_the_file(
+    encoder: Encoder, tmp_path: Path, layout: str
+) -> None:
+    encoder.save_pretrained(tmp_path, layout=layout)
+    files = [tmp_path / name for name in json.loads((tmp_path / DIGESTS).read_text())]
+    assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in files}
+    assert verify(tmp_path) == {}
+    for path in files:
+        whole = path.read_bytes()
+        for place in (len(whole) // 3, len(whole) - 2):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            assert list(verify(tmp_path)) == [path]
+            with pytest.raises(ModelError, match=rf"{path.name}: is damaged or was changed"):
+                load(tmp_path)
+        path.write_bytes(whole)
+    load(tmp_path)
+
+
+def test_a_file_that_the_digests_name_must_be_there(encoder: Encoder, tmp_path: Path) -> None:
+    encoder.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors: missing"):
+        load(tmp_path)
+
+
+def test_the_bundled_model_is_whole() -> None:
+    folder = Path(triptych.__file__).parent / "models" / "small"
+    assert "model.safetensors" in json.loads((folder / DIGESTS).read_text())
+    assert verify(folder) == {}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "sparse_linear.pt"])
+def test_a_git_lfs_pointer_in_place_of_a_file_says_what_it_is(copy: Path, name: str) -> None:
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(ModelError, match=rf"{name}: is a Git LFS pointer.*git lfs pull"):
+        load(copy)

@@ -55,7 +55,7 @@ def test_mean_pooling_equals_the_plain_computation(any_folder: Path) -> None:
 def test_the_packed_pass_equals_the_padded_one(any_own_encoder: Encoder) -> None:
     """Whatever executor the model picks, it gives what Hugging Face's own padded pass gives."""
     ids = any_own_encoder.tokenizer.encode(TEXTS, max_length=64).ids
-    model, batch = any_own_encoder.model, Packed.of(ids)
+    model, batch = any_own_encoder.release_model(), Packed.of(ids)
     rows = model(batch).dense.detach().numpy()
     states = padded_states(model.backbone, batch, any_own_encoder.tokenizer.special.pad).detach().numpy()
     first = states[batch.offsets[:-1].numpy()]
@@ -67,5 +67,5 @@ def test_a_model_that_was_taken_out_of_its_encoder_equals_the_plain_computation(
     any_own_encoder: Encoder, plain: twin.Twin
 ) -> None:
     """Without the inference engine, as in training."""
-    assert any_own_encoder.model.engine is None
+    assert any_own_encoder.release_model().engine is None
     twin.assert_equal(any_own_encoder.encode(TEXTS), plain(TEXTS))

@@ -246,7 +246,7 @@ def _model(name: str, loading: Loading) -> dict[str, Any]:
         "folder": str(folder),
         "layout": layouts.layout_of(folder),
         "fingerprint": encoder.fingerprint,
-        "parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),
+        "parameters": encoder.parameters,
         "megabytes": round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 1),
         "widths": dict(encoder.widths),
         "config": encoder.config.to_dict(),

@@ -6,8 +6,10 @@ tokenise once → sort by length → batches by a token budget → one forward f
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,27 +20,47 @@ import torch
 
 from triptych.config import M3Config
 from triptych.encode import stream
-from triptych.encode.batching import Progress, encode_ids
-from triptych.encode.stream import WorkerPool
 from triptych.errors import InputError
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
 from triptych.model.backbone import Dtype, device_of, dtype_of
 from triptych.model.checkpoint import Checkpoint
-from triptych.model.forward import supported
 from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
+from triptych.model.packed import Assembly, Ids, Packed, batches, usual_budget
 from triptych.model.tokenizer import TextTokenizer
 from triptych.scores import on_numpy as scores
-from triptych.types import Encoded, Floats, Head, HeadWeights, check_heads
+from triptych.types import (
+    Encoded,
+    Floats,
+    Head,
+    HeadWeights,
+    Progress,
+    check_callable,
+    check_heads,
+    check_int,
+    check_iterable,
+    check_path,
+    check_str,
+    check_texts,
+)
 
 
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads and were cut."""
 
 
+class ForkWarning(UserWarning):
+    """An encoder runs in a forked process, on one thread."""
+
+
 class Encoder:
     """A model on a device, with its tokenizer.
+
+    In bfloat16, float16 and int8 a text's vectors depend a little on the texts that it is encoded with, since other
+    shapes are summed in another order: dense vectors differ by up to 2e-3, token vectors by up to 7e-3. With
+    ``dtype="float32"`` the differences are below 2e-6; encoded one at a time (``token_budget=1``), or in the same
+    batches again, texts have bit-equal vectors in every type.
 
     Example:
         >>> from triptych import Encoder
@@ -52,13 +74,14 @@ class Encoder:
         device: Such as "cpu", "cuda", "cuda:1", "mps"; None: a GPU if there is one.
         dtype: Type of the backbone's arithmetic. "auto": bfloat16 where the device computes in it, otherwise
             float32. The last normalisation and the lexical head are float32 in any case. "int8": 8-bit products
-            on a processor that has them, otherwise as "bfloat16"; `describe` says which. None: the model as it
-            is, for training; otherwise a model that has a `source` is given to the inference engine.
+            on a processor that has them, otherwise as "bfloat16"; `describe` says which. None: the type that the
+            model has.
+        inference_engine: Whether the weights are given to the inference engine, which is faster and has no
+            gradients; `release_model` takes them back. Needs a `dtype`.
 
     Attributes:
-        config: The model's configuration.
-        fingerprint: Hex digest of weights (as stored, whatever `dtype`), tokenizer and configuration.
         source: See above.
+        tokenizer: The model's tokenizer.
     """
 
     def __init__(
@@ -68,21 +91,28 @@ class Encoder:
         source: str = "",
         device: str | torch.device | None = None,
         dtype: Dtype | None = "auto",
+        inference_engine: bool = False,
     ) -> None:
-        self.source = source
+        if not isinstance(checkpoint, Checkpoint):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"checkpoint: got {checkpoint!r:.60}; expected a Checkpoint (Encoder.from_pretrained takes a name)"
+            )
+        _use_one_thread_after_fork()
+        self.source = check_str(source, "source")
+        self.device = device_of(device)
         # What workers load and `save_pretrained` reads again: of a Hub name, the revision that was fetched.
         self._folder: Path | None = None
-        self.device = device_of(device)
-        self.fingerprint = checkpoint.fingerprint
-        self.dtype = dtype_of(dtype, self.device) if dtype is not None else None
-        self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
-        self._why = "the model was made in memory, or for training: its weights may still change"
+        self._trusted = False
         self._int8 = dtype == "int8"
-        if self.dtype is not None and source:
-            self._model.engine, self._why = Engine.of(
-                self._model.backbone, self.device, self.dtype, int8=self._int8
-            )
+        self.dtype = dtype_of(dtype, self.device) if dtype is not None else None
         self.tokenizer: TextTokenizer = checkpoint.tokenizer
+        self.parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+        self._fingerprint = checkpoint.fingerprint
+        self._checksum: str | None = None  # of the weights when the model was handed out
+        self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
+        self._engine_note = "the encoder was made without an inference engine: its weights may still change"
+        if inference_engine and self.dtype is not None:
+            self._start_engine()
 
     @classmethod
     def from_pretrained(
@@ -93,6 +123,8 @@ class Encoder:
         dtype: Dtype | None = "auto",
         revision: str | None = None,
         cache: str | Path | None = None,
+        inference_engine: bool = True,
+        trust_remote_code: bool = False,
         **settings: Any,
     ) -> Encoder:
         """Loads a model.
@@ -104,22 +136,39 @@ class Encoder:
             dtype: See `Encoder`.
             revision: Branch, tag or commit on the Hub.
             cache: Folder for downloads; None: the Hub's own.
+            inference_engine: See `Encoder`; False, or `dtype` None: to train the model.
+            trust_remote_code: Whether Python files of the model's folder may run. It is never asked.
             settings: Fields of `M3Config` to change, such as ``pooling="mcls"`` or ``max_length=512``.
 
         Raises:
-            ModelError: If it cannot be found, fetched or read; the message says what to do.
+            InputError: For a device that is not there, or a bad argument; before the model is loaded.
+            ModelError: If the model cannot be found, fetched or read; the message says what to do.
         """
+        _use_one_thread_after_fork()
+        chosen = device_of(device)
+        if dtype is not None:
+            dtype_of(dtype, chosen)
         folder = hub.resolve(name, revision=revision, cache=cache)
-        checkpoint = layouts.load(folder)
+        checkpoint = layouts.load(folder, trust_remote_code=bool(trust_remote_code))
         if settings:
             checkpoint = layouts.reconfigured(checkpoint, settings)
-        encoder = cls(checkpoint, source=str(name), device=device, dtype=dtype)
-        encoder._folder = folder
+        # A relative path would mean another folder after a change of the working directory.
+        source = str(folder) if Path(name).is_dir() and str(name) not in hub.BUNDLED else str(name)
+        encoder = cls(
+            checkpoint, source=source, device=chosen, dtype=dtype, inference_engine=inference_engine
+        )
+        encoder._folder, encoder._trusted = folder, bool(trust_remote_code)
         return encoder
 
     @classmethod
     def from_backbone(
-        cls, name: str | Path, *, device: str | torch.device | None = None, seed: int = 0, **settings: Any
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        seed: int = 0,
+        trust_remote_code: bool = False,
+        **settings: Any,
     ) -> Encoder:
         """A plain encoder, such as "FacebookAI/xlm-roberta-base", with new heads: where training starts.
 
@@ -127,25 +176,62 @@ class Encoder:
             name: Local folder or Hub name.
             device: See `Encoder`.
             seed: Of the heads' random weights.
+            trust_remote_code: See `from_pretrained`.
             settings: Fields of `M3Config`, such as ``multi_dim=128``.
         """
+        seed, chosen = check_int(seed, "seed", 0, 2**63 - 1), device_of(device)
+        folder = hub.resolve(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            checkpoint = layouts.from_backbone(hub.resolve(name), **settings)
-        return cls(checkpoint, source="", device=device, dtype="float32")
+            checkpoint = layouts.from_backbone(folder, trust_remote_code=bool(trust_remote_code), **settings)
+        return cls(checkpoint, device=chosen, dtype="float32")
 
     @property
     def model(self) -> M3Model:
-        """The model as an ordinary module, to train, save or take apart.
+        """The model as a module.
 
-        Whoever takes it may change its weights, so the inference engine gives them back and is gone; encoding
-        goes on with the module itself, slower on a processor.
+        While the inference engine holds its linear weights they are empty here and only passes without gradients
+        run: `release_model` gives the whole model. What is changed in it changes the `fingerprint`.
+        """
+        self._checksum = self._checksum or self._model.checksum()
+        return self._model
+
+    def release_model(self) -> M3Model:
+        """The model as an ordinary module with all its weights, to train, change or take apart.
+
+        The inference engine, if there is one, returns the weights and is gone; encoding then runs the module
+        itself, which is slower on a processor.
         """
         if self._model.engine is not None:
+            self._fingerprint, self._checksum = self.fingerprint, None
             self._model.engine.give_back()
             self._model.engine = None
-            self._why = "the model was taken out of the encoder, so its weights may change"
-        return self._model
+            self._engine_note = "release_model was called, so the weights may change"
+        return self.model
+
+    def _start_engine(self) -> None:
+        self._model.engine, self._engine_note = Engine.of(
+            self._model.backbone, self.device, cast(torch.dtype, self.dtype), int8=self._int8
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights (as stored, whatever `dtype`), tokenizer and configuration.
+
+        It follows changes of a model that was handed out by `model` or `release_model`.
+        """
+        if not self._is_changed:
+            return self._fingerprint
+        now = Checkpoint(self._model, self.tokenizer).fingerprint
+        # That digest samples large tensors; a change elsewhere must still make another model.
+        return (
+            now if now != self._fingerprint else self._model.fingerprint({"checksum": self._model.checksum()})
+        )
+
+    @property
+    def _is_changed(self) -> bool:
+        """Whether weights or configuration differ from what was loaded."""
+        return self._checksum is not None and self._model.checksum() != self._checksum
 
     def describe(self) -> dict[str, str]:
         """How texts are run through the model here: device, dtype, engine, kernels, and why so."""
@@ -153,9 +239,9 @@ class Encoder:
         return {
             "device": str(self.device),
             "dtype": self._precision,
-            "engine": "packed" if supported(self._model.backbone) is None else "padded",
+            "engine": "packed" if self._model.packs else "padded",
             "kernels": engine.kernels.name if engine is not None else "transformers",
-            "why": self._why,
+            "why": self._engine_note,
         }
 
     @property
@@ -175,9 +261,14 @@ class Encoder:
         """Columns of each head that the model has."""
         return self._model.widths
 
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that the model has."""
+        return self._model.heads
+
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         outputs: str | Sequence[str] | None = None,
         prefix: str = "",
@@ -188,14 +279,14 @@ class Encoder:
         """Encodes texts as they are, without the model's prefixes.
 
         Args:
-            texts: N strings; one string counts as a list of one.
+            texts: N strings: any ordered iterable, or a column of a table; one string counts as a list of one.
             outputs: Heads to compute, among "dense", "lexical", "multi"; None: all that the model has.
-            prefix: Put before every text.
-            max_length: Most tokens a text; None: what the model reads. Longer texts are cut, and one
+            prefix: Put before every text. Its tokens have no lexical weight, unless the configuration says so.
+            max_length: Maximum tokens per text; None: what the model reads. Longer texts are cut, and one
                 `TruncationWarning` says how many.
             token_budget: Tokens of one forward pass; None: by device. Results differ by
                 rounding alone.
-            progress: Called with (texts done, N).
+            progress: Called with ("encoding", texts done, N).
 
         Returns:
             An `Encoded` of N texts in their order. The empty string is encoded as its special tokens alone.
@@ -212,41 +303,55 @@ class Encoder:
             progress=progress,
         )()
 
-    def _prepare(
-        self,
-        texts: str | Sequence[str],
-        *,
-        outputs: str | Sequence[str] | None = None,
-        prefix: str = "",
-        max_length: int | None = None,
-        token_budget: int | None = None,
-        progress: Progress | None = None,
-    ) -> Callable[[], Encoded]:
-        """`encode` up to the token ids; what it gives does the rest."""
-        heads = self._heads(outputs)
-        texts = _as_texts(texts)
-        length = self._length(max_length)
-        if token_budget is not None and token_budget < 1:
-            raise InputError(f"token_budget: got {token_budget}; expected ≥ 1, or None to choose by device")
-        tokens = self.tokenizer.encode(texts, prefix=prefix, max_length=length, mcls_every=self._mcls_every)
+    def _prepare(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
+        """`encode` up to the token ids; the result does the rest."""
+        _use_one_thread_after_fork()
+        heads, prefix, length, budget, progress = self._check_options(**options)
+        listed = check_texts(texts)
+        tokens = self.tokenizer.encode(listed, prefix=prefix, max_length=length, mcls_every=self._mcls_every)
         if tokens.truncated:
             warnings.warn(
-                f"{tokens.truncated} of {len(texts)} texts were cut to {length} tokens",
+                f"{tokens.truncated} of {len(listed)} texts were cut to {length} tokens",
                 TruncationWarning,
                 stacklevel=3,
             )
-        options: dict[str, Any] = {"budget": token_budget, "progress": progress}
-        return lambda: encode_ids(self._model, tokens.ids, heads, self.device, **options)
+        prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
+        return partial(self._run, tokens.ids, heads, prefix_ids, budget, progress)
 
-    def encode_query(self, texts: str | Sequence[str], **options: Any) -> Encoded:
+    def _run(
+        self,
+        ids: Sequence[Ids],
+        heads: Sequence[Head],
+        prefix: tuple[int, ...],
+        budget: int | None,
+        progress: Progress | None,
+    ) -> Encoded:
+        """Encodes texts that are token ids: longest first in batches of a token budget, one forward for all heads."""
+        model = self._model
+        lengths = np.array([len(text) for text in ids], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        assembly = Assembly(model, heads, ids)
+        done = 0
+        if progress is not None:
+            progress("encoding", done, len(ids))
+        budget = budget or usual_budget(model, self.device)
+        for rows in batches(lengths[order], budget, padded=not model.packs):
+            texts = order[rows]
+            batch = Packed.of([ids[i] for i in texts], self.device, prefix)
+            with torch.inference_mode():
+                assembly.add(texts, model(batch, heads))
+            done += len(texts)
+            if progress is not None:
+                progress("encoding", done, len(ids))
+        return assembly.result()
+
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
-        options.setdefault("prefix", self.config.query_prefix)
-        return self.encode(texts, **options)
+        return self.encode(texts, **{"prefix": self.config.query_prefix, **options})
 
-    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Encoded:
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes documents, with the model's document prefix. Options as in `encode`."""
-        options.setdefault("prefix", self.config.document_prefix)
-        return self.encode(texts, **options)
+        return self.encode(texts, **{"prefix": self.config.document_prefix, **options})
 
     def encode_stream(
         self,
@@ -255,8 +360,11 @@ class Encoder:
         block: int = 1024,
         folder: str | Path | None = None,
         devices: Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
+        prefix: str | None = None,
+        max_length: int | None = None,
+        token_budget: int | None = None,
         progress: Progress | None = None,
-        **options: Any,
     ) -> Iterator[Encoded]:
         """Encodes any number of documents block by block; never holds the corpus in memory.
 
@@ -268,56 +376,112 @@ class Encoder:
             folder: Where each block is written before it is given out. What an earlier, interrupted run of the
                 same texts and the same model left there is read back instead of encoded again.
             devices: Encode with one worker process for each, such as ("cuda:0", "cuda:1"); None: here.
-            progress: Called with (texts done, None) before each block is given out.
-            options: As in `encode`; the prefix defaults to the documents'.
+            outputs: See `encode`.
+            prefix: Put before every text; None: the model's prefix of documents.
+            max_length: See `encode`.
+            token_budget: See `encode`.
+            progress: Called with ("encoding", texts done, None) before each block is given out.
 
-        Yields:
-            One `Encoded` for each block, in order.
+        Returns:
+            An iterator of one `Encoded` for each block, in order.
 
         Raises:
-            InputError: If `folder` holds blocks of other texts, options or another model.
+            InputError: For a bad argument, or if `folder` holds blocks of other texts, options or another model.
             WorkerError: If a worker dies.
         """
-        options = {"prefix": self.config.document_prefix, "outputs": self.heads, **options}
-        options["outputs"] = self._heads(options["outputs"])
-        facts = {
-            "model": self.fingerprint,
-            "dtype": self._precision,
-            "block": block,
-            **{k: v for k, v in options.items() if k != "token_budget"},
+        if isinstance(texts, str):
+            raise InputError("texts: got one string; expected an iterable of strings")
+        source, block = check_iterable(texts), check_int(block, "block")
+        options: dict[str, Any] = {
+            "prefix": self.config.document_prefix if prefix is None else prefix,
+            "outputs": self.heads if outputs is None else outputs,
         }
-        store = stream.Store(folder, facts) if folder is not None else None
-        blocks = stream.blocks_of(texts, block)
-        with ExitStack() as stack:
-            if devices is not None:
-                pool = stack.enter_context(self.workers(devices))
-                parts = stream.encode_blocks_ahead(blocks, pool, options, store)
-            elif self._overlaps:
-                parts = stream.encode_blocks_prepared(blocks, partial(self._prepare, **options), store)
-            else:
-                parts = stream.encode_blocks(blocks, lambda part: self.encode(part, **options), store)
-            yield from stream.counted(parts, progress)
+        # Only what was given: the facts of a stored block are compared word by word.
+        given = {"max_length": max_length, "token_budget": token_budget}
+        options |= {name: value for name, value in given.items() if value is not None}
+        options["outputs"] = self._check_options(**options, progress=progress)[0]
+        store = None if folder is None else stream.Store(folder, self._facts(block, options))
+        pool = None if devices is None else self.workers(devices)
+        return self._stream(stream.blocks_of(source, block), options, store, pool, progress)
 
-    def workers(self, devices: Sequence[str]) -> WorkerPool:
-        """Worker processes that hold this model, one a device; use it as a context manager.
+    def _stream(
+        self,
+        blocks: Iterator[list[str]],
+        options: dict[str, Any],
+        store: stream.Store | None,
+        pool: stream.WorkerPool | None,
+        progress: Progress | None,
+    ) -> Iterator[Encoded]:
+        with ExitStack() as stack:
+            if pool is not None:
+                stack.enter_context(pool)
+                parts = stream.encode_blocks(
+                    blocks,
+                    lambda texts: partial(pool.result, pool.submit(texts, options)),
+                    store,
+                    ahead=2 * pool.size - 1,
+                )
+            elif self._overlaps:
+                thread = stack.enter_context(ThreadPoolExecutor(1))
+                start = stream.prepare_ahead(partial(self._prepare, **options), thread)
+                parts = stream.encode_blocks(blocks, start, store, ahead=1)
+            else:
+                parts = stream.encode_blocks(
+                    blocks, lambda texts: partial(self.encode, texts, **options), store
+                )
+            yield from stream.count_texts(parts, progress)
+
+    def _facts(self, block: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What determines the vectors of a stored block."""
+        facts = {"model": self.fingerprint, "dtype": self._precision, "block": block, **options}
+        facts.pop("token_budget", None)
+        if options["prefix"] and "lexical" in options["outputs"] and not self.config.prefix_in_lexical:
+            facts["prefix_in_lexical"] = False  # blocks of earlier versions have it
+        return facts
+
+    def workers(self, devices: Sequence[str]) -> stream.WorkerPool:
+        """Worker processes that hold this model, one per device; use it as a context manager.
+
+        The script that calls this is imported by the workers, so it must do so under
+        ``if __name__ == "__main__":``.
 
         Raises:
-            InputError: For no devices, or an unknown one; or if the model was made in memory: save it first, so
-                that workers can load it.
+            InputError: For no devices, or an unknown one; or if the model was made or changed in memory: save it
+                first, so that workers can load it.
+            WorkerError: If worker processes cannot be started from here.
         """
-        if self._folder is None:
-            raise InputError(
-                "workers: this encoder was made in memory; save_pretrained it and load it from there"
-            )
-        if isinstance(devices, str) or not devices:
+        names = [] if isinstance(devices, str) or not isinstance(devices, Iterable) else list(devices)
+        if not names:
             raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
-        load = partial(_load_on, self._folder, self._precision, self.config.to_dict(), _threads_each(devices))
-        return WorkerPool(load, devices)
+        for name in names:
+            device_of(check_str(name, "device"))
+        return stream.WorkerPool(partial(_load_on, self._recipe("workers"), _threads_each(names)), names)
+
+    def _recipe(self, what: str) -> dict[str, Any]:
+        """How to load this encoder again in another process, but for the device."""
+        if self._folder is None or self._is_changed:
+            made = "made in memory" if self._folder is None else "changed after it was loaded"
+            raise InputError(
+                f"{what}: this encoder's model was {made}; save_pretrained it and load it from there"
+            )
+        config = self.config.to_dict()
+        return {
+            "name": self._folder,
+            "source": self.source,
+            "dtype": self._precision,
+            "inference_engine": self._model.engine is not None,
+            "trust_remote_code": self._trusted,
+            "settings": {key: config[key] for key in config if key != "layout"},
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
+        """Pickled, an encoder is the place of its model: whoever unpickles it loads the model again."""
+        return _load_again, (self._recipe("pickle"), str(self.device))
 
     def score(
         self,
-        queries: str | Sequence[str],
-        documents: str | Sequence[str],
+        queries: str | Iterable[str],
+        documents: str | Iterable[str],
         weights: HeadWeights | Sequence[float] | Mapping[str, float] | None = None,
     ) -> Floats:
         """The exact combined score of every query with every document.
@@ -331,39 +495,53 @@ class Encoder:
             float32 ``[Q, N]``.
         """
         weights = HeadWeights.of(weights)
+        asked, listed = check_texts(queries, "queries"), check_texts(documents, "documents")
         sides = (
-            self.encode_query(queries, outputs=weights.heads),
-            self.encode_document(documents, outputs=weights.heads),
+            self.encode_query(asked, outputs=weights.heads),
+            self.encode_document(listed, outputs=weights.heads),
         )
         return scores.combine({head: scores.head_scores(*sides, head) for head in weights.heads}, weights)
 
     def similarity(self, queries: Encoded | Floats, documents: Encoded | Floats) -> Floats:
-        """Dense scores of all pairs, as sentence-transformers' method of this name gives."""
-        left, right = (part.dense if isinstance(part, Encoded) else part for part in (queries, documents))
-        if left is None or right is None:
-            raise InputError(
-                "similarity: got representations without the dense head; expected it on both sides"
-            )
-        return scores.dense_scores(np.atleast_2d(left), np.atleast_2d(right))
-
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        """The heads that the model has."""
-        return self._model.heads
+        """Dense scores of all pairs, as sentence-transformers' method of this name computes them."""
+        return scores.dense_scores(_dense_of(queries, "queries"), _dense_of(documents, "documents"))
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
         A model that was loaded is written in its full stored precision, whatever `dtype` it runs in.
         """
-        layouts.save(self._stored(), Path(folder), **options)
+        path = check_path(folder, "folder")
+        layouts.check_save_options(**options)
+        engine = self._model.engine
+        if self._folder is not None and not self._is_changed and (engine or self.dtype is not None):
+            stored = self._load_stored()
+        else:
+            stored = Checkpoint(self._model, self.tokenizer)
+        if engine is None or stored.model is not self._model:
+            layouts.save(stored, path, **options)
+            return
+        checksum = self._checksum
+        engine.give_back()
+        self._model.engine = None
+        try:
+            layouts.save(stored, path, **options)
+        finally:
+            self._start_engine()
+            self._checksum = checksum
 
     def push_to_hub(
         self, name: str, *, private: bool = False, token: str | None = None, **options: Any
     ) -> str:
-        """Uploads the model to the Hub as `name`; gives its address. `options` as in `save_pretrained`."""
+        """Uploads the model to the Hub as `name`; returns its address. `options` as in `save_pretrained`."""
+        layouts.check_save_options(**options)
+        if token is not None:
+            check_str(token, "token")
         return hub.push(
-            name, lambda folder: self.save_pretrained(folder, **options), private=private, token=token
+            check_str(name, "name"),
+            lambda folder: self.save_pretrained(folder, **options),
+            private=bool(private),
+            token=token,
         )
 
     def export_onnx(self, path: str | Path) -> None:
@@ -375,16 +553,18 @@ class Encoder:
         """
         from triptych.model.onnx import export
 
-        if self._folder is not None:  # not this encoder's own model, which would lose its inference engine
-            model = layouts.reconfigured(layouts.load(self._folder), self.config.to_dict()).model.float()
+        place = check_path(path, "path")
+        if self._folder is not None and not self._is_changed:  # in full precision, whatever this one runs in
+            model = self._load_stored().model.float()
+        elif self._model.engine is not None:
+            raise InputError("export_onnx: the model was changed; call release_model first")
         else:
             model = copy.deepcopy(self._model).cpu().float()
-        export(model, Path(path), {"fingerprint": self.fingerprint})
+        export(model, place, {"fingerprint": self.fingerprint})
 
-    def _stored(self) -> Checkpoint:
-        if self._folder is not None and self.dtype not in (None, torch.float32):
-            return layouts.reconfigured(layouts.load(self._folder), self.config.to_dict())
-        return Checkpoint(self.model, self.tokenizer)
+    def _load_stored(self) -> Checkpoint:
+        stored = layouts.load(cast(Path, self._folder), trust_remote_code=self._trusted)
+        return layouts.reconfigured(stored, self.config.to_dict())
 
     @property
     def _overlaps(self) -> bool:
@@ -395,41 +575,87 @@ class Encoder:
     def _mcls_every(self) -> int | None:
         return self.config.mcls_every if self.config.pooling == "mcls" else None
 
-    def _heads(self, outputs: str | Sequence[str] | None) -> tuple[Head, ...]:
+    def _check_options(
+        self,
+        *,
+        outputs: Any = None,
+        prefix: Any = "",
+        max_length: Any = None,
+        token_budget: Any = None,
+        progress: Any = None,
+    ) -> tuple[tuple[Head, ...], str, int, int | None, Progress | None]:
+        """The options of `encode`, checked.
+
+        Raises:
+            InputError: Names the option, what came and what was expected.
+        """
         heads = self.heads if outputs is None else check_heads(outputs, "outputs")
         if absent := [head for head in heads if head not in self.heads]:
             raise InputError(f"outputs: got {absent}; this model has {', '.join(self.heads)}")
-        return heads
-
-    def _length(self, max_length: int | None) -> int:
         limit = self.config.max_length
-        if max_length is not None and not 4 <= max_length <= limit:
-            raise InputError(
-                f"max_length: got {max_length}; expected 4 to {limit}, which is what this model reads"
-            )
-        return max_length or limit
+        length = limit if max_length is None else check_int(max_length, "max_length", 4, limit)
+        budget = None if token_budget is None else check_int(token_budget, "token_budget")
+        check_callable(progress, "progress")
+        return heads, check_str(prefix, "prefix"), length, budget, progress
 
 
-def _as_texts(texts: str | Sequence[str]) -> list[str]:
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    for i, text in enumerate(listed):
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"texts[{i}]: got {type(text).__name__}; expected a string")
-    return listed
+def _dense_of(value: Any, where: str) -> Floats:
+    dense = value.dense if isinstance(value, Encoded) else value
+    if dense is None and isinstance(value, Encoded):
+        raise InputError(
+            f"similarity: {where}: got representations without the dense head; expected it on both sides"
+        )
+    try:
+        rows = np.atleast_2d(np.asarray(dense, dtype=np.float32))
+    except (TypeError, ValueError):
+        rows = np.zeros(0)
+    if dense is None or rows.ndim != 2 or np.ndim(dense) == 0:
+        raise InputError(f"similarity: {where}: got {value!r:.60}; expected an Encoded or rows of numbers")
+    return rows
 
 
 def _threads_each(devices: Sequence[str]) -> int:
     """Threads of each worker that computes on the processor, which they share."""
-    sharing = sum(device_of(name).type == "cpu" for name in devices)
+    sharing = sum(torch.device(name).type == "cpu" for name in devices)
     return max(1, torch.get_num_threads() // max(1, sharing))
 
 
-def _load_on(folder: Path, dtype: str, config: dict[str, Any], threads: int, device: str) -> Encoder:
+def _load_on(recipe: Mapping[str, Any], threads: int, device: str) -> Encoder:
     """What a worker process runs to get its own copy of an encoder."""
-    place = device_of(device)
+    place = torch.device(device)
     if place.type == "cpu":
         torch.set_num_threads(threads)
     elif place.type == "cuda":
         # Otherwise each process would also take memory on the first GPU, for what it does without naming one.
         torch.cuda.set_device(place)
-    return Encoder.from_pretrained(folder, device=device, dtype=cast(Dtype, dtype), **config)
+    return _load_again(recipe, device)
+
+
+def _load_again(recipe: Mapping[str, Any], device: str) -> Encoder:
+    options = dict(recipe)
+    source, settings = options.pop("source"), options.pop("settings")
+    encoder = Encoder.from_pretrained(**options, device=device, **settings)
+    encoder.source = source
+    return encoder
+
+
+_first_process: int | None = None
+
+
+def _use_one_thread_after_fork() -> None:
+    """Lets an encoder run in a forked child of a process that has computed.
+
+    Torch's threads do not survive a fork, and the first product that is shared among them would wait for ever. On
+    one thread nothing is shared.
+    """
+    global _first_process
+    process = os.getpid()
+    if _first_process not in (None, process) and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            "an encoder runs in a forked process whose parent has computed already; torch's threads do not survive a "
+            "fork, so it runs on one. To use more, load the model after forking, or start processes by 'spawn'",
+            ForkWarning,
+            stacklevel=4,
+        )
+    _first_process = process

@@ -1,4 +1,4 @@
-"""Encoding more texts than fit in memory, block by block, and going on after an interruption.
+"""Encoding more texts than fit in memory, block by block, and resuming after an interruption.
 
 Worker processes that hold one model each: several devices, one queue of work.
 """
@@ -8,28 +8,36 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from triptych.encode.batching import Progress
-from triptych.errors import InputError, WorkerError
+from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_atomically
 from triptych.scores.packing import pack, unpack
-from triptych.types import Encoded
+from triptych.types import Encoded, Progress
+
+_DIGEST = "digest"
 
 
 class Store:
-    """A folder of encoded blocks, one safetensors file each.
+    """A folder of encoded blocks, one safetensors file each, with a digest of its content.
 
     Args:
         folder: Made if needed.
@@ -38,32 +46,29 @@ class Store:
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.facts = json.dumps(facts, sort_keys=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.facts = _as_json(facts)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(error.errno, f"{self.folder}: cannot be made: {error.strerror}") from error
 
     def get(self, number: int, texts: Sequence[str]) -> Encoded | None:
         """The block if it is there; None if it is not.
 
         Raises:
-            InputError: If it holds other texts, or was made by another model or with other options.
+            InputError: If it holds other texts, was made by another model or with other options, or is damaged.
         """
         path = self._path(number)
         if not path.is_file():
             return None
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata != self._metadata(texts):
-                    same = metadata.get("facts") == self.facts
-                    differs = "other texts" if same else "another model or other options"
-                    raise InputError(
-                        f"{path}: was made with {differs}; give another folder, or remove this one"
-                    )
-                return unpack({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error}); remove it, and it will be made again"
-            ) from error
+        arrays, metadata = _read_block(path)
+        if "facts" in metadata:
+            metadata["facts"] = _as_json(json.loads(metadata["facts"]))
+        if metadata != self._metadata(texts):
+            same = metadata.get("facts") == self.facts
+            differs = "other texts" if same else "another model or other options"
+            raise InputError(f"{path}: was made with {differs}; give another folder, or remove this one")
+        return unpack(arrays)
 
     def put(self, number: int, texts: Sequence[str], encoded: Encoded) -> None:
         """Writes a block; when this returns it is on the disk.
@@ -71,7 +76,10 @@ class Store:
         Raises:
             StorageError: If writing fails.
         """
-        write_atomically(self._path(number), save(pack(encoded), self._metadata(texts)))
+        arrays = pack(encoded)
+        write_atomically(
+            self._path(number), save(arrays, self._metadata(texts) | {_DIGEST: _digest_of(arrays)})
+        )
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.safetensors"
@@ -84,91 +92,114 @@ class Store:
         return {"facts": self.facts, "texts": digest.hexdigest()}
 
 
+def _as_json(facts: Mapping[str, Any]) -> str:
+    """Facts as text; earlier versions wrote options that were not given as null."""
+    return json.dumps({key: value for key, value in facts.items() if value is not None}, sort_keys=True)
+
+
+def verify(folder: str | Path) -> dict[Path, str]:
+    """Checks the blocks of a folder against the digests that they were written with.
+
+    Returns:
+        What is wrong, by file; empty if all blocks are whole.
+    """
+    problems: dict[Path, str] = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            _read_block(path)
+        except InputError as error:
+            problems[path] = str(error)
+    return problems
+
+
+def _read_block(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata without the digest, which blocks of earlier versions do not have."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it, and it will be made again") from error
+    digest = metadata.pop(_DIGEST, None)
+    if digest is not None and digest != _digest_of(arrays):
+        raise InputError(f"{path}: is damaged (its digest differs); remove it, and it will be made again")
+    return arrays, metadata
+
+
+def _digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(array.reshape(-1).view("u1").data)
+    return digest.hexdigest()
+
+
 def blocks_of(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Cuts an iterable into lists of `size` strings; the last may be shorter."""
-    if isinstance(texts, str) or size < 1:
-        raise InputError(
-            f"encode_stream: got block={size}, {type(texts).__name__}; expected ≥ 1, an iterable of strings"
-        )
     source = iter(texts)
     return iter(lambda: list(islice(source, size)), [])
 
 
 def encode_blocks(
-    blocks: Iterable[list[str]], encode: Callable[[list[str]], Encoded], store: Store | None
-) -> Iterator[Encoded]:
-    """Encodes block after block here; what the store already holds is read."""
-    for number, texts in enumerate(blocks):
-        found = store.get(number, texts) if store else None
-        yield found or _kept(number, texts, encode(texts), store)
-
-
-def encode_blocks_prepared(
     blocks: Iterable[list[str]],
-    prepare: Callable[[list[str]], Callable[[], Encoded]],
-    store: Store | None,
+    start: Callable[[list[str]], Callable[[], Encoded]],
+    store: Store | None = None,
+    ahead: int = 0,
 ) -> Iterator[Encoded]:
-    """The same where the model does not keep the processor busy: a thread prepares the next block meanwhile.
+    """Encodes block after block; what the store already holds is read.
 
     Args:
-        blocks: Lists of texts; one more than was given out is read.
-        prepare: Does of encoding a block what the processor does; what it gives does the rest.
-        store: See `Store`.
+        blocks: Lists of texts.
+        start: Begins the work on a block, here, in a thread or in another process; its result waits for the end.
+        store: Where each block is written before it is given out.
+        ahead: Blocks that are started before an earlier one is given out.
     """
-    numbered = enumerate(blocks)
-    with ThreadPoolExecutor(1) as thread:
-
-        def ahead() -> tuple[int, list[str], Encoded | Future[Callable[[], Encoded]]] | None:
-            number, texts = next(numbered, (0, None))
-            if texts is None:
-                return None
-            return (
-                number,
-                texts,
-                (store.get(number, texts) if store else None) or thread.submit(prepare, texts),
-            )
-
-        current = ahead()
-        while current is not None:
-            number, texts, work = current
-            current = ahead()
-            yield work if isinstance(work, Encoded) else _kept(number, texts, work.result()(), store)
-
-
-def encode_blocks_ahead(
-    blocks: Iterable[list[str]], pool: WorkerPool, options: Mapping[str, Any], store: Store | None
-) -> Iterator[Encoded]:
-    """The same with workers: some blocks are on their way while earlier ones are given out, in order."""
-    waiting: deque[tuple[int, list[str], Encoded | Future[Encoded]]] = deque()
+    waiting: deque[tuple[int, list[str], Encoded | Callable[[], Encoded]]] = deque()
     numbered = enumerate(blocks)
     while True:
-        for number, texts in islice(numbered, 2 * pool.size - len(waiting)):
-            waiting.append(
-                (number, texts, (store.get(number, texts) if store else None) or pool.submit(texts, options))
-            )
+        for number, texts in islice(numbered, 1 + ahead - len(waiting)):
+            stored = store.get(number, texts) if store else None
+            waiting.append((number, texts, start(texts) if stored is None else stored))
         if not waiting:
             return
         number, texts, work = waiting.popleft()
-        yield work if isinstance(work, Encoded) else _kept(number, texts, pool.result(work), store)
+        if isinstance(work, Encoded):
+            yield work
+            continue
+        encoded = work()
+        if store:
+            store.put(number, texts, encoded)
+        yield encoded
 
 
-def counted(parts: Iterable[Encoded], progress: Progress | None) -> Iterator[Encoded]:
-    """Gives parts out as they come, and tells `progress` how many texts that makes."""
+def prepare_ahead(
+    prepare: Callable[[list[str]], Callable[[], Encoded]], thread: Executor
+) -> Callable[[list[str]], Callable[[], Encoded]]:
+    """A `start` for `encode_blocks` where the processor is idle while the model computes.
+
+    Args:
+        prepare: Does of encoding a block what the processor does; its result does the rest.
+        thread: Runs `prepare` while an earlier block is computed.
+    """
+
+    def start(texts: list[str]) -> Callable[[], Encoded]:
+        prepared = thread.submit(prepare, texts)
+        return lambda: prepared.result()()
+
+    return start
+
+
+def count_texts(parts: Iterable[Encoded], progress: Progress | None) -> Iterator[Encoded]:
+    """Passes parts on and reports how many texts they have been."""
     done = 0
     for part in parts:
         done += len(part)
         if progress is not None:
-            progress(done, None)
+            progress("encoding", done, None)
         yield part
 
 
-def _kept(number: int, texts: list[str], encoded: Encoded, store: Store | None) -> Encoded:
-    if store:
-        store.put(number, texts, encoded)
-    return encoded
-
-
-class Encodes(Protocol):
+class EncodesTexts(Protocol):
     """What a worker holds."""
 
     @property
@@ -178,14 +209,18 @@ class Encodes(Protocol):
 
 
 class WorkerPool:
-    """One process a device; whichever is free takes the next piece of work.
+    """One process per device; whichever is free takes the next piece of work. They end with their parent.
 
     Args:
         load: Makes the encoder for a device, in the worker; must be picklable.
         devices: Such as ("cuda:0", "cuda:1"), or ("cpu", "cpu").
+
+    Raises:
+        WorkerError: If worker processes cannot be started from here.
     """
 
-    def __init__(self, load: Callable[[str], Encodes], devices: Sequence[str]) -> None:
+    def __init__(self, load: Callable[[str], EncodesTexts], devices: Sequence[str]) -> None:
+        _check_main()
         # "spawn": a forked process could not use a GPU, nor torch's threads.
         context = multiprocessing.get_context("spawn")
         queue: Queue[str] = context.Queue()
@@ -193,26 +228,37 @@ class WorkerPool:
             queue.put(device)
         self.size = len(devices)
         self._queue = queue
-        self._pool = ProcessPoolExecutor(self.size, context, _start, (load, queue))
+        self._pool = ProcessPoolExecutor(self.size, context, _start_worker, (load, queue))
+        self._processes: dict[int, BaseProcess] = {}
 
     def submit(self, texts: Sequence[str], options: Mapping[str, Any]) -> Future[Encoded]:
         """Queues texts for whichever worker is free; see `result` for what comes back."""
         try:
-            return self._pool.submit(_encode, texts, dict(options))
+            future = self._pool.submit(_encode, texts, dict(options))
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise self._died() from error
+        # The executor forgets its processes when one dies, and with them the exit code that says why.
+        self._processes |= getattr(self._pool, "_processes", None) or {}
+        return future
 
-    @staticmethod
-    def result(future: Future[Encoded]) -> Encoded:
+    def result(self, future: Future[Encoded]) -> Encoded:
         """Waits for one piece of work.
 
         Raises:
-            WorkerError: If a worker died (killed, out of memory, or it could not load the model).
+            WorkerError: If a worker died, or could not load the model; the message says which, and why.
         """
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise self._died() from error
+
+    def _died(self) -> WorkerError:
+        for process in self._processes.values():
+            process.join(5)
+        codes = [process.exitcode for process in self._processes.values()]
+        # Those that were left are ended by the executor with SIGTERM.
+        codes = sorted({code for code in codes if code} - {-signal.SIGTERM}) or [-signal.SIGTERM]
+        return WorkerError(f"a worker process died: {'; '.join(map(_explain_exit, codes))}")
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -224,18 +270,57 @@ class WorkerPool:
         self._queue.close()
 
 
-def _died() -> WorkerError:
-    return WorkerError(
-        "a worker process died (killed, out of memory, or the model could not be loaded there)"
+def _check_main() -> None:
+    """Worker processes import the main script again; says so where that cannot work."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise WorkerError(
+            "workers: this script was started again by one of its own workers, which import it; put what it runs "
+            'under `if __name__ == "__main__":`'
+        )
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is None and path is not None and not Path(path).is_file():
+        raise WorkerError(
+            f"workers: the main script is {path}, which worker processes cannot import; save it as a file"
+        )
+
+
+def _explain_exit(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, which is what the system does when memory runs out"
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return (
+        f"exit code {code}, its own message is above; if that speaks of bootstrapping, the script starts its workers "
+        'outside of `if __name__ == "__main__":`'
     )
 
 
-_held: list[Encodes] = []
+_loaded: list[EncodesTexts | WorkerError] = []
 
 
-def _start(load: Callable[[str], Encodes], devices: Queue[str]) -> None:
-    _held.append(load(devices.get()))
+def _start_worker(load: Callable[[str], EncodesTexts], devices: Queue[str]) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    device = devices.get()
+    try:
+        _loaded.append(load(device))
+    except Exception as error:
+        # Raised at the first piece of work: an initializer's error would reach the parent without its message.
+        _loaded.append(
+            WorkerError(f"the model could not be loaded on {device}: {type(error).__name__}: {error}")
+        )
+
+
+def _end_with(sentinel: int) -> None:
+    """Ends this process when its parent does; one that was killed cannot shut its workers down."""
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _encode(texts: Sequence[str], options: dict[str, Any]) -> Encoded:
-    return _held[0].encode(texts, **options)
+    worker = _loaded[0]
+    if isinstance(worker, WorkerError):
+        raise worker
+    return worker.encode(texts, **options)

@@ -1,9 +1,6 @@
-"""Which device, and which arithmetic on it.
+"""The backbone, a Hugging Face encoder: reading, writing and building it; device and arithmetic on it.
 
-The backbone: a Hugging Face encoder, run on packed batches.
-
-`padded_states` is the plain way, for any architecture: pad, call the model, take the padding out again. A
-faster executor has the same signature.
+`padded_states` runs any architecture: pad, call the model, take the padding out again.
 """
 
 from __future__ import annotations
@@ -29,16 +26,23 @@ def device_of(device: str | torch.device | None) -> torch.device:
     """The device that is meant; None: a GPU if there is one.
 
     Raises:
-        InputError: For what is no device.
+        InputError: For what is no device, or none that this machine has.
     """
-    if device is not None:
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise InputError(f"device: got {device!r}; expected cpu, cuda, cuda:N or mps") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device) if isinstance(device, str | torch.device) else None
+    except RuntimeError:
+        chosen = None
+    if chosen is None:
+        raise InputError(f"device: got {device!r}; expected cpu, cuda, cuda:N or mps")
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if str(chosen) not in here and f"{chosen.type}:{chosen.index or 0}" not in here:
+        raise InputError(f"device: got {str(device)!r}; this machine has {', '.join(here)}")
+    return chosen
 
 
 def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
@@ -51,19 +55,21 @@ def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     known["int8"] = torch.bfloat16
-    if name in known:
+    if isinstance(name, str) and name in known:  # pyright: ignore[reportUnnecessaryIsInstance]
         return known[name]
     if name != "auto":
         raise InputError(f"dtype: got {name!r}; expected auto, {', '.join(known)}")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+    if has_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16; emulated, it would be slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16; emulated, it would be slower than the alternative."""
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def hidden_size(backbone: nn.Module) -> int:
@@ -93,15 +99,21 @@ def padded_states(backbone: nn.Module, batch: Packed, pad_id: int) -> Tensor:
     return states[mask]
 
 
-def read(folder: Path) -> nn.Module:
+def read(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
     """Reads a Hugging Face encoder folder (safetensors or torch files, one or many).
+
+    Args:
+        folder: The folder.
+        trust_remote_code: Whether Python files of the folder may run.
 
     Raises:
         ModelError: If it cannot be read, or a weight of the encoder is missing or of another shape.
     """
     try:
         with _quiet():
-            loaded: Any = AutoModel.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
+            loaded: Any = AutoModel.from_pretrained(
+                str(folder), dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: no encoder can be read from this folder: {error}") from error
     encoder, report = loaded
@@ -119,19 +131,22 @@ def write(backbone: nn.Module, folder: Path) -> None:
         cast(Any, backbone).save_pretrained(str(folder))
 
 
-def build(config: PretrainedConfig, tensors: dict[str, Tensor], where: str) -> nn.Module:
+def build(
+    config: PretrainedConfig, tensors: dict[str, Tensor], where: str, *, trust_remote_code: bool = False
+) -> nn.Module:
     """Makes the backbone of a Hugging Face configuration with given weights.
 
     Args:
         config: Its configuration.
         tensors: Weights by their Hugging Face names.
         where: What the weights came from, for the message.
+        trust_remote_code: Whether Python files that the configuration names may run.
 
     Raises:
         ModelError: If a tensor is missing, unknown or of another shape.
     """
     with torch.device("meta"):
-        expected = without_pooler(AutoModel.from_config(config))
+        expected = without_pooler(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
     if problems := _differences(expected, tensors):
         raise ModelError(f"{where}: does not fit a {config.model_type} encoder: {'; '.join(problems[:5])}")
     kind: Any = type(expected)

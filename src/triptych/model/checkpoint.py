@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -25,14 +27,18 @@ from triptych.errors import InputError, ModelError
 from triptych.io import write_json
 from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
-from triptych.model import sentence_transformers as st_write
 from triptych.model import tensors as compact
 from triptych.model.m3 import M3Model
 from triptych.model.tensors import Quantized, read_object
-from triptych.model.tokenizer import TextTokenizer
+from triptych.model.tokenizer import VOCABULARIES, TextTokenizer
+from triptych.types import check_path
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
+DIGESTS = "digests.json"
+"""File of a checkpoint folder: digests of its weights and vocabulary."""
+_DATA = (".safetensors", ".pt", ".bin")
+_LFS = b"version https://git-lfs"
 _HEADS = {"lexical_head": "sparse_linear.pt", "multi_head": "colbert_linear.pt"}
 
 
@@ -50,10 +56,10 @@ class Checkpoint:
 
 
 def layout_of(folder: Path) -> Layout:
-    """Tells which layout a folder has.
+    """The layout of a folder.
 
     Raises:
-        ModelError: If it is none that has heads; the message says what is missing.
+        ModelError: If the checkpoint has no M3 heads; the message says what is missing.
     """
     config = folder / "config.json"
     if config.is_file() and "triptych" in read_object(config):
@@ -76,22 +82,94 @@ def layout_of(folder: Path) -> Layout:
     )
 
 
-def load(folder: Path) -> Checkpoint:
-    """Reads a checkpoint folder of any layout.
+def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
+    """Reads a checkpoint folder of any layout, and checks its files against the digests in `DIGESTS`, if it is there.
+
+    Args:
+        folder: The folder.
+        trust_remote_code: Whether Python files of the folder may run.
 
     Raises:
-        ModelError: If a file is missing, broken or does not fit; the message names it.
+        ModelError: If a file is missing, damaged or does not fit; the message names it.
     """
+    _check_lfs(folder)
+    with ThreadPoolExecutor(1) as thread:
+        problems = thread.submit(verify, folder)  # while the weights are read
+        try:
+            checkpoint = _load(folder, trust_remote_code)
+        except ModelError as error:
+            loading: ModelError | None = error
+        else:
+            loading = None
+    # A file that is damaged is the cause of whatever reading it led to.
+    for path, problem in problems.result().items():
+        raise ModelError(f"{path}: {problem}") from loading
+    if loading is not None:
+        raise loading
+    return checkpoint
+
+
+def _load(folder: Path, trust_remote_code: bool) -> Checkpoint:
     layout = layout_of(folder)
     inner = st_layout.encoder_folder(folder) if layout == "sentence-transformers" else folder
-    tokenizer = TextTokenizer.load(inner)
+    tokenizer = TextTokenizer.load(inner, trust_remote_code=trust_remote_code)
     if layout == "triptych":
-        return Checkpoint(_load_ours(folder, tokenizer), tokenizer)
+        return Checkpoint(_load_ours(folder, tokenizer, trust_remote_code), tokenizer)
+    encoder = backbones.read(inner, trust_remote_code=trust_remote_code)
     if layout == "published":
-        return Checkpoint(_load_published(folder, tokenizer), tokenizer)
-    encoder = backbones.read(inner)
+        return Checkpoint(_load_published(folder, encoder, tokenizer), tokenizer)
     config, heads = st_layout.read(folder, encoder, tokenizer)
     return Checkpoint(_with_heads(encoder, config, tokenizer, heads, str(folder)), tokenizer)
+
+
+def _check_lfs(folder: Path) -> None:
+    """Raises for a weight or vocabulary file of which Git LFS has left the pointer alone."""
+    for path in _data_files(folder):
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise ModelError(
+                    f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or "
+                    "download the file"
+                )
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that are no settings, which people may edit."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and (path.suffix in _DATA or path.name in VOCABULARIES)
+    )
+
+
+def verify(folder: Path) -> dict[Path, str]:
+    """Checks a checkpoint's weights and vocabulary against the digests that they were written with.
+
+    Returns:
+        What is wrong, by file; empty if all is right, or if the folder has no digests.
+
+    Raises:
+        ModelError: If the file of digests cannot be read.
+    """
+    listing = folder / DIGESTS
+    if not listing.is_file():
+        return {}
+    expected, problems = read_object(listing), dict[Path, str]()
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            problems[path] = f"missing; {DIGESTS} names it"
+        elif _digest_of(path) != digest:
+            problems[path] = (
+                f"is damaged or was changed: its digest is not that in {listing}; restore it, or remove its line there "
+                "if the change is meant"
+            )
+    return problems
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def reconfigured(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:
@@ -113,19 +191,22 @@ def reconfigured(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpo
         raise InputError(
             "lexical, multi_dim: say which heads the weights have; they cannot be changed by a setting"
         )
-    model.config = config
+    model.config, model.special = config, checkpoint.tokenizer.special_ids(config)
     return checkpoint
 
 
-def from_backbone(folder: Path, **settings: Any) -> Checkpoint:
+def from_backbone(folder: Path, *, trust_remote_code: bool = False, **settings: Any) -> Checkpoint:
     """A plain Hugging Face encoder with new, untrained heads: where training starts.
 
     Args:
         folder: Encoder folder.
+        trust_remote_code: Whether Python files of the folder may run.
         settings: Fields of `M3Config`; `max_length` defaults to what the backbone can read, `multi_dim` to
             its width.
     """
-    tokenizer, encoder = TextTokenizer.load(folder), backbones.read(folder)
+    _check_lfs(folder)
+    tokenizer = TextTokenizer.load(folder, trust_remote_code=trust_remote_code)
+    encoder = backbones.read(folder, trust_remote_code=trust_remote_code)
     room = backbones.usable_positions(encoder)
     config = M3Config.of(
         {"max_length": room, "multi_dim": backbones.hidden_size(encoder), **settings}, "from_backbone"
@@ -133,19 +214,19 @@ def from_backbone(folder: Path, **settings: Any) -> Checkpoint:
     return Checkpoint(_with_heads(encoder, config, tokenizer, None, str(folder)), tokenizer)
 
 
-def _load_ours(folder: Path, tokenizer: TextTokenizer) -> M3Model:
+def _load_ours(folder: Path, tokenizer: TextTokenizer, trust_remote_code: bool) -> M3Model:
     config = M3Config.of(
         read_object(folder / "config.json")["triptych"], f"{folder / 'config.json'}: triptych"
     )
     path = folder / WEIGHTS
     tensors = {name: torch.from_numpy(array).float() for name, array in compact.read_tensors(path).items()}
     heads = {name: tensors.pop(name) for name in list(tensors) if name.split(".")[0] in _HEADS}
-    encoder = backbones.build(_hf_config(folder), tensors, str(path))
+    hf_config = _hf_config(folder, trust_remote_code)
+    encoder = backbones.build(hf_config, tensors, str(path), trust_remote_code=trust_remote_code)
     return _with_heads(encoder, config, tokenizer, heads, str(path))
 
 
-def _load_published(folder: Path, tokenizer: TextTokenizer) -> M3Model:
-    encoder = backbones.read(folder)
+def _load_published(folder: Path, encoder: nn.Module, tokenizer: TextTokenizer) -> M3Model:
     heads: dict[str, Tensor] = {}
     for head, name in _HEADS.items():
         tensors = _read_pickle(folder / name)
@@ -170,13 +251,13 @@ def _with_heads(
     heads: Mapping[str, Tensor] | None,
     where: str,
 ) -> M3Model:
-    """Puts the heads on; with `heads` None they stay random."""
+    """Attaches the heads; with `heads` None they stay random."""
     room = backbones.usable_positions(encoder)
     if config.max_length > room:
         raise ModelError(
             f"{where}: max_length {config.max_length}, but the backbone has {room} usable positions"
         )
-    model = M3Model(encoder, config, tokenizer.special)
+    model = M3Model(encoder, config, tokenizer.special_ids(config))
     if heads is not None:
         own = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
         for name, parameter in own.items():
@@ -198,7 +279,7 @@ def save(
     *,
     part: Literal["dense", "multi"] = "dense",
     bits: Mapping[str, int] | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
 ) -> None:
     """Writes a checkpoint folder.
 
@@ -215,16 +296,39 @@ def save(
         InputError: If the layout cannot hold this model.
         StorageError: If writing fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_save_options(layout=layout, part=part, bits=bits, start=start)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(error.errno, f"{folder}: cannot be made: {error.strerror}") from error
+    (folder / DIGESTS).unlink(missing_ok=True)  # of files that are about to be replaced
     if layout == "triptych":
-        _save_ours(checkpoint, folder, bits or {}, start)
+        _save_ours(checkpoint, folder, bits or {}, None if start is None else Path(start))
     elif layout == "published":
         _save_published(checkpoint.model, folder)
-    elif layout == "sentence-transformers":
-        st_write.save(checkpoint.model, checkpoint.tokenizer, folder, part)
     else:
-        raise InputError(f"layout: got {layout!r}; expected triptych, published or sentence-transformers")
+        st_layout.save(checkpoint.model, checkpoint.tokenizer, folder, part)
     checkpoint.tokenizer.save(folder)
+    digests = {path.relative_to(folder).as_posix(): _digest_of(path) for path in _data_files(folder)}
+    write_json(folder / DIGESTS, digests)
+
+
+def check_save_options(
+    *, layout: object = "triptych", part: object = "dense", bits: object = None, start: object = None
+) -> None:
+    """Checks the options of `save`.
+
+    Raises:
+        InputError: Names the option, what came and what was expected.
+    """
+    if layout not in get_args(Layout):
+        raise InputError(f"layout: got {layout!r}; expected {', '.join(get_args(Layout))}")
+    if part not in ("dense", "multi"):
+        raise InputError(f"part: got {part!r}; expected dense or multi")
+    if bits is not None and not isinstance(bits, Mapping):
+        raise InputError(f"bits: got {bits!r:.60}; expected a mapping of tensor names to 4 or 8")
+    if start is not None:
+        check_path(start, "start")
 
 
 def _save_ours(checkpoint: Checkpoint, folder: Path, bits: Mapping[str, int], start: Path | None) -> None:
@@ -271,9 +375,9 @@ def _save_published(model: M3Model, folder: Path) -> None:
         torch.save(cast(nn.Module, getattr(model, head)).state_dict(), folder / name)
 
 
-def _hf_config(folder: Path) -> PretrainedConfig:
+def _hf_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder / 'config.json'}: not a Hugging Face configuration: {error}") from error
     # transformers keeps keys that it does not know, and would write ours into folders of other layouts.

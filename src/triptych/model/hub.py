@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from triptych.errors import ModelError
+from triptych.types import check_path, check_str
 
 BUNDLED = ("small",)
 # What a checkpoint of any layout consists of; a repository may hold much else (ONNX files, pictures).
@@ -27,13 +28,18 @@ def resolve(name: str | Path, *, revision: str | None = None, cache: str | Path 
         cache: Folder for downloads; None: the Hub's own.
 
     Raises:
+        InputError: For an argument of a wrong type.
         ModelError: If there is no such model, or no connection to the Hub.
     """
-    if name in BUNDLED:
+    folder = check_path(name, "model name")
+    if revision is not None:
+        check_str(revision, "revision")
+    if cache is not None:
+        check_path(cache, "cache")
+    if str(name) in BUNDLED:
         return Path(str(files("triptych"))) / "models" / str(name)
-    folder = Path(name)
     if folder.is_dir():
-        return folder
+        return folder.absolute()
     if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
         raise ModelError(f"{name}: there is no such folder")
     try:
@@ -58,7 +64,7 @@ def resolve(name: str | Path, *, revision: str | None = None, cache: str | Path 
 
 
 def push(name: str, write: Callable[[Path], None], *, private: bool = False, token: str | None = None) -> str:
-    """Uploads what `write` puts into a folder as the Hub repository `name`; gives its address.
+    """Uploads what `write` puts into a folder as the Hub repository `name`; returns its address.
 
     Raises:
         ModelError: If the Hub refuses.

@@ -1,40 +1,52 @@
-"""CUDA graphs for one short text: all kernels of the pass are launched at once.
-
-A short text keeps a GPU busy for less time than the processor needs to launch its kernels. A graph is recorded
-for a few numbers of tokens; a text is put into the next larger one, with a second text of junk behind it that
-takes up the rest. Attention does not look across texts, so the junk changes nothing.
-
-The inference engine: the packed forward with fused and prepacked weights.
+"""The inference engine: the forward pass without gradients, with fused and prepacked weights.
 
 Built from a loaded model, whose linear weights it takes over, so that they are in memory once; `give_back`
-ends that. What it computes is what `packed_states` computes; the differences are speed, rounding, and that it
-has no gradients.
+ends that. What it computes is what `triptych.model.forward.packed_states` computes; the differences are speed,
+rounding, and that it has no gradients.
+
+CUDA graphs launch all kernels of the pass over one short text at once, since such a text keeps a GPU busy for less
+time than the processor needs to launch its kernels. A graph is recorded for a few numbers of tokens; a text is put
+into the next larger one, with a dummy sequence behind it that fills the rest. Attention does not look across texts,
+so the dummy sequence changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
-from triptych.model.forward import LONG, Shape, attend, attend_first, flash_usable, position_ids, supported
-from triptych.model.kernels import Kernels, Weights, choose
-from triptych.model.packed import Packed
+from triptych.model import native
+from triptych.model.forward import supported
+from triptych.model.kernels import Kernels, Weights, choose, flash_attention, flash_usable
+from triptych.model.packed import Packed, Shape, position_ids, runs
 
 SIZES = (16, 32, 64, 128, 256, 512)
 _WARM_UP = 3
+# Rows of a tile of scores, and how many scores the heads that share a tile may have together. Measured on two
+# cores of Zen 5 (1 MB of second-level cache each, 32 MB shared): of 2, 4, 8 and 16 million scores 2 was best at
+# 1024 and 2048 tokens, but from 4096 on what makes as many as 1024 rows (8192 tokens: 285 GFLOP/s with 256
+# rows, 389 with 1024). A tile's memory grows with the length, to 16 MB at 8192 tokens.
+_ROWS = 1024
+_TILE = 2 * 1024 * 1024
+# Shorter texts: one call of torch's attention is faster than two products and a softmax.
+_SHORT = 48
+
+
+# From here on a GPU takes texts of equal length together rather than all lengths at once.
+LONG = 1024
 
 Forward = Callable[[Tensor, Tensor, Shape], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A graph with all the memory that it reads and writes: freed, it would be given to somebody else."""
+    """A graph with all the memory that it reads and writes: if freed, the allocator would reuse it."""
 
     graph: torch.cuda.CUDAGraph
     ids: Tensor
@@ -157,7 +169,7 @@ class Engine:
     def of(
         cls, backbone: nn.Module, device: torch.device, dtype: torch.dtype, *, int8: bool = False
     ) -> tuple[Engine | None, str]:
-        """The engine for a backbone, if there is one, and in words why this one or none."""
+        """The engine for a backbone, if there is one, and the reason why it was or was not selected."""
         problem = supported(backbone)
         if problem is not None:
             return None, problem
@@ -280,3 +292,117 @@ def _activation(module: Any) -> Callable[[Tensor], Tensor] | None:
     exact = type(module).__name__ == "GELUActivation" or isinstance(module, nn.GELU)
     plain = getattr(module, "approximate", "none") == "none" and not getattr(module, "use_gelu_python", False)
     return None if exact and plain else module
+
+
+class Tile(NamedTuple):
+    """Heads and rows of one step."""
+
+    heads: slice
+    rows: slice
+
+
+def attend(qkv: Tensor, heads: int, shape: Shape) -> Tensor:
+    """Every position attends to all positions of its own text.
+
+    Args:
+        qkv: ``[T, 3 H]``, query, key and value side by side.
+        heads: Number of heads.
+        shape: The texts' bounds; texts of equal length should stand together.
+
+    Returns:
+        ``[T, H]``.
+    """
+    parts = qkv.view(len(qkv), 3, heads, -1)
+    if not flash_usable(qkv, parts.shape[-1]):
+        out = qkv.new_empty(len(qkv), heads, parts.shape[-1])
+        _by_runs(parts, shape.lengths, out)
+        return out.flatten(1)
+    if shape.longest < LONG:
+        query, key, value = parts.unbind(1)
+        return flash_attention(query, key, value, shape).flatten(1)
+    return _long_first(parts, shape).flatten(1)
+
+
+def _by_runs(parts: Tensor, lengths: Sequence[int], out: Tensor) -> None:
+    """Texts of equal length at a time, from ``[T, 3, heads, d]`` into ``[T, heads, d]``."""
+    tiled = out.dtype == torch.bfloat16 and out.device.type == "cpu"
+    for first, count, length in runs(lengths):
+        rows = slice(first, first + count * length)
+        size = (count, length, *out.shape[1:])
+        query, key, value = (part.view(size).transpose(1, 2) for part in parts[rows].unbind(1))
+        target = out[rows].view(size)
+        if tiled and length >= _SHORT:
+            for i in range(count):
+                _tiled(query[i], key[i], value[i], target[i])
+        else:
+            target.copy_(scaled_dot_product_attention(query, key, value).transpose(1, 2))
+
+
+def _long_first(parts: Tensor, shape: Shape) -> Tensor:
+    """The long texts at the beginning by runs of equal length, the rest by the kernel for unequal ones.
+
+    torch's attention for one length chooses among more kernels than its attention for unequal lengths has, and
+    for long texts the time is attention's.
+    """
+    count = next((i for i, length in enumerate(shape.lengths) if length < LONG), len(shape.lengths))
+    tokens, rest = sum(shape.lengths[:count]), shape.lengths[count:]
+    out = parts.new_empty(len(parts), *parts.shape[2:])
+    _by_runs(parts[:tokens], shape.lengths[:count], out)
+    if rest:
+        query, key, value = parts[tokens:].unbind(1)
+        others = Shape.of(rest, shape.bounds[count:] - tokens)
+        out[tokens:] = flash_attention(query, key, value, others)
+    return out
+
+
+def attend_first(qkv: Tensor, heads: int, shape: Shape) -> Tensor:
+    """The first position of each text attends to all positions of its text.
+
+    Args:
+        qkv: ``[T, 3 H]``.
+        heads: Number of heads.
+        shape: The texts' bounds.
+
+    Returns:
+        ``[N, H]``.
+    """
+    parts = qkv.view(len(qkv), 3, heads, -1)
+    query = parts[:, 0].index_select(0, shape.bounds[:-1].long())
+    if flash_usable(qkv, parts.shape[-1]):
+        bounds = torch.arange(len(shape.bounds), dtype=torch.int32, device=qkv.device)
+        firsts = Shape((), bounds, 1)
+        return flash_attention(query, parts[:, 1], parts[:, 2], shape, query_shape=firsts).flatten(1)
+    out: list[Tensor] = []
+    text = 0
+    for first, count, length in runs(shape.lengths):
+        size = (count, length, *query.shape[1:])
+        key, value = (parts[first : first + count * length, i].view(size).transpose(1, 2) for i in (1, 2))
+        chosen = query[text : text + count].unsqueeze(2)
+        out.append(scaled_dot_product_attention(chosen, key, value).flatten(1))
+        text += count
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def _tiled(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
+    """One text, ``[heads, L, d]`` each, into ``[L, heads, d]``: two bfloat16 products and a softmax a tile.
+
+    torch's attention on a processor multiplies in float32 tiles that are too small for its speed in
+    bfloat16. The softmax itself runs in float32 inside.
+    """
+    key_t, scale, rows = key.transpose(1, 2), query.shape[-1] ** -0.5, native.load().rows
+    for tile in _tiles(query.shape[0], query.shape[1]):
+        scores = torch.bmm(query[tile.heads, tile.rows], key_t[tile.heads])
+        if rows is not None:
+            factors = rows.softmax(scores, scale)
+            rows.merge_heads(torch.bmm(scores, value[tile.heads]), factors, out[tile.rows, tile.heads])
+        else:
+            torch.softmax(scores.mul_(scale), -1, out=scores)
+            out[tile.rows, tile.heads] = torch.bmm(scores, value[tile.heads]).transpose(0, 1)
+
+
+def _tiles(heads: int, length: int) -> Iterator[Tile]:
+    rows = min(length, _ROWS)
+    together = max(1, min(heads, _TILE // (length * rows)))
+    for head in range(0, heads, together):
+        for row in range(0, length, rows):
+            yield Tile(slice(head, head + together), slice(row, min(length, row + rows)))

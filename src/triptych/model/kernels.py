@@ -1,4 +1,4 @@
-"""Linear layers, each way of computing them behind the same four functions.
+"""Linear layers, each way of computing them behind the same four functions; attention over texts of unequal length.
 
 The weights are brought once into the form that the product wants; what is fused (bias, GELU, residual) saves
 passes over the activations.
@@ -6,6 +6,7 @@ passes over the activations.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -13,16 +14,19 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from triptych.model import native
+from triptych.model.packed import Shape
 
 # oneDNN chooses the layout of the weights for a number of rows; other numbers run with it too.
 _TYPICAL_ROWS = 1024
+# The flash kernels' limit for the width of one attention head.
+_WIDEST_HEAD = 256
 
 
 class Weights(NamedTuple):
     """A packed layer ``[out, in]``.
 
     Attributes:
-        matrix: In the form of whoever packed it.
+        matrix: In the form that the kernels want.
         bias: ``[out]``.
         scales: float32 ``[out]``, for 8-bit matrices.
     """
@@ -258,3 +262,57 @@ def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = N
         if not error < limit:
             return f"{kernels.name}: {name} is wrong on this machine (relative error {error:.1e})"
     return None
+
+
+def flash_usable(states: Tensor, width: int) -> bool:
+    """Whether a kernel for texts of unequal length takes this device, type and head width."""
+    return (
+        states.is_cuda
+        and (torch.is_autocast_enabled("cuda") or states.dtype in (torch.bfloat16, torch.float16))
+        and width % 8 == 0
+        and width <= _WIDEST_HEAD
+        and _has_flash(states.device.index)
+    )
+
+
+@cache
+def _has_flash(device: int | None) -> bool:
+    """The kernel needs compute capability 8.0, and a torch that was built with it."""
+    built = torch.backends.cuda.is_flash_attention_available()
+    return built and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    shape: Shape,
+    drop: float = 0.0,
+    query_shape: Shape | None = None,
+) -> Tensor:
+    """Attention within each text by the device's kernel for texts of unequal length; see `flash_usable`.
+
+    Args:
+        query: ``[T', heads, d]``.
+        key: ``[T, heads, d]``.
+        value: The same shape as `key`.
+        shape: Bounds of the keys.
+        drop: Probability in [0, 1).
+        query_shape: Bounds of the queries; None: those of the keys.
+    """
+    query_shape = query_shape or shape
+    bounds = (query_shape.bounds, shape.bounds, query_shape.longest, shape.longest)
+    if not drop and _varlen() is not None:
+        return _varlen()(query, key, value, *bounds)
+    # The public function has no dropout, and torch before 2.10 has no public one; this is the operator under it.
+    operator = cast(Any, torch.ops.aten)._flash_attention_forward
+    return operator(query, key, value, *bounds, drop, False, False)[0]
+
+
+@cache
+def _varlen() -> Any:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn

@@ -14,14 +14,15 @@ from torch.nn.functional import linear, normalize
 from triptych.config import M3Config
 from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
-from triptych.model.forward import RunLayer, last_states
+from triptych.model.forward import RunLayer, last_states, supported
 from triptych.model.inference import Engine
-from triptych.model.packed import Packed, Reps, SpecialIds, positions, sent
+from triptych.model.packed import Packed, Reps, SpecialIds, positions, to_device
 from triptych.types import HEADS, Head
 
 # Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and
 # reading all of a 2 GB checkpoint would cost seconds at every start.
 _SAMPLE = 65536
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class M3Model(nn.Module):
@@ -33,7 +34,9 @@ class M3Model(nn.Module):
         multi_head: Linear ``H → D'``, or None.
         config: See `M3Config`.
         special: Ids that the heads treat apart.
-        engine: Runs the backbone for inference, without gradients; None: the backbone runs itself.
+        packs: Whether texts of unequal lengths run without padding.
+        engine: Runs the backbone for inference, without gradients, and holds its linear weights; None: the backbone
+            runs itself.
         run_layer: Runs a layer of the backbone's own unpadded pass, such as a compiled function; None: the plain one.
     """
 
@@ -45,6 +48,7 @@ class M3Model(nn.Module):
         self.multi_head = nn.Linear(width, config.multi_dim) if config.multi_dim is not None else None
         self.config = config
         self.special = special
+        self.packs = supported(backbone) is None
         self.engine: Engine | None = None
         self.run_layer: RunLayer | None = None
 
@@ -80,7 +84,8 @@ class M3Model(nn.Module):
             Packed representations; the dense rows, the lexical weights and every normalisation are float32.
 
         Raises:
-            InputError: For a head that the model does not have.
+            InputError: For a head that the model does not have, or if gradients are recorded while an inference engine
+                holds the weights.
         """
         absent = [head for head in outputs if head not in self.heads]
         if absent:
@@ -99,6 +104,11 @@ class M3Model(nn.Module):
     def _states(self, batch: Packed, *, first_only: bool) -> Tensor:
         """``[T, H]``; with `first_only` the first state of each text, ``[N, H]``."""
         if self.engine is not None:
+            if torch.is_grad_enabled():
+                raise InputError(
+                    "M3Model: got a pass with gradients while the inference engine holds the weights; "
+                    "call Encoder.release_model() to train the model, or use torch.no_grad() to run it"
+                )
             return self.engine(batch, first_only=first_only)
         states = last_states(self.backbone, batch, self.special.pad, self.run_layer)
         return states[batch.offsets[:-1]] if first_only else states
@@ -112,7 +122,7 @@ class M3Model(nn.Module):
         if self.config.pooling == "cls":
             first = states if len(states) == len(batch) else states[batch.offsets[:-1]]
             return normalize(first.float(), dim=-1)
-        chosen = sent(self._counted(batch, "dense").nonzero().squeeze(1), states.device)
+        chosen = to_device(self._counted(batch, "dense").nonzero().squeeze(1), states.device)
         # The sum has the direction of the mean.
         total = states.new_zeros(len(batch), states.shape[1], dtype=torch.float32)
         return normalize(total.index_add(0, batch.rows[chosen], states[chosen].float()), dim=-1)
@@ -122,17 +132,17 @@ class M3Model(nn.Module):
         head = cast(nn.Linear, self.lexical_head)
         with torch.autocast(states.device.type, enabled=False):
             weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
-        return weights * sent(self._counted(batch, "lexical"), weights.device)
+        return weights * to_device(self._counted(batch, "lexical"), weights.device)
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """``E_i = norm(W_mul h_i + b)`` for the positions that count."""
         head = cast(nn.Linear, self.multi_head)
         counted = self._counted(batch, "multi")
         ends = torch.cat([counted.new_zeros(1, dtype=torch.int64), counted.cumsum(0)])
-        chosen = sent(counted.nonzero().squeeze(1), states.device)
+        chosen = to_device(counted.nonzero().squeeze(1), states.device)
         vectors = head(states.index_select(0, chosen).to(head.weight.dtype)).float()
         offsets = ends[(batch.host or batch).offsets]
-        return normalize(vectors, dim=-1), sent(offsets, states.device)
+        return normalize(vectors, dim=-1), to_device(offsets, states.device)
 
     def fingerprint(self, also: Mapping[str, Any] | None = None) -> str:
         """Hex digest (128 bits) of the configuration and the weights in the type in which they are now.
@@ -140,8 +150,13 @@ class M3Model(nn.Module):
         Args:
             also: Further facts that determine the vectors, such as the tokenizer's digest.
         """
-        backbone = cast(Any, self.backbone).config
-        facts = {"model": backbone.model_type, "config": self.config.to_dict(), **(also or {})}
+        backbone, config = cast(Any, self.backbone).config, self.config.to_dict()
+        # Only where it makes a difference, so that models without prefixes, and those that count them, keep the
+        # fingerprint that they had before there was this setting.
+        counted = config.pop("prefix_in_lexical")
+        if not counted and (config["query_prefix"] or config["document_prefix"]) and config["lexical"]:
+            config["prefix_in_lexical"] = False
+        facts = {"model": backbone.model_type, "config": config, **(also or {})}
         digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
         for name, tensor in sorted(self.state_dict().items()):
             flat = tensor.detach().flatten()
@@ -149,3 +164,12 @@ class M3Model(nn.Module):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(sample.tobytes())
         return digest.hexdigest()
+
+    def checksum(self) -> str:
+        """Hex digest that changes with every change of any weight or of the configuration; quick, not portable."""
+        facts: list[Any] = [self.config]
+        for name, tensor in sorted(self.state_dict().items()):
+            flat = tensor.detach().contiguous().flatten()
+            bits = flat.view(_BITS[flat.element_size()]) if flat.is_floating_point() else flat
+            facts.append((name, tuple(tensor.shape), str(tensor.dtype), int(bits.sum(dtype=torch.int64))))
+        return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()

@@ -1,8 +1,8 @@
 """Small functions in C between the matrix products, compiled on the machine where they run.
 
-Nothing needs them: without a C compiler, or where what was compiled does not give torch's results, `load` says
-so and slower ways are taken. The compiled library (a few kilobytes) is kept in the user's cache folder, under a
-name made of the source, the compiler and the processor.
+Nothing needs them: without a C compiler, with ``TRIPTYCH_NO_JIT=1``, or where what was compiled does not give
+torch's results, `load` says so and slower ways are taken. The compiled library (a few kilobytes) is kept in the
+user's cache folder, under a name made of the source, the compiler, the processor and its own content.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
+
+NO_JIT = "TRIPTYCH_NO_JIT"
+"""Environment variable: if it is set to anything but 0, nothing is compiled or loaded."""
 
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC", "-fopenmp", "-c")
 
@@ -85,13 +88,15 @@ def _argument(value: Any) -> Any:
 @cache
 def load() -> Native:
     """Compiles (at the first time on a machine), loads and tries the functions."""
+    if os.environ.get(NO_JIT, "0") not in ("", "0"):
+        return Native(None, f"{NO_JIT} is set: nothing is compiled")
     if sys.platform != "linux":
         return Native(None, f"the C functions are for Linux, not {sys.platform}")
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return Native(None, "no C compiler (cc, gcc, clang) on the path")
     try:
-        rows = Rows(ctypes.CDLL(str(_built(compiler))))
+        rows = Rows(ctypes.CDLL(str(_build(compiler))))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return Native(None, f"the C functions cannot be compiled or loaded: {str(error).splitlines()[0]}")
     problem = problem_of(rows)
@@ -102,23 +107,29 @@ def load() -> Native:
     )
 
 
-def _built(compiler: str) -> Path:
+def _build(compiler: str) -> Path:
     source = files("triptych").joinpath("native/rows.c").read_bytes()
-    path = _folder() / f"rows-{_digest(source, compiler)}.so"
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent) as folder:
-        where = Path(folder)
+    folder, stem = _folder(), f"rows-{_digest(source, compiler)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(f"{stem}-*.so"):
+        if path.name == _name(stem, path.read_bytes()):
+            return path
+        path.unlink()  # damaged
+    with TemporaryDirectory(dir=folder) as temporary:
+        where = Path(temporary)
         (where / "rows.c").write_bytes(source)
         # Linked without an OpenMP library of its own, so that it uses torch's threads and does not fight them.
         for command in (
             [compiler, *_FLAGS, "rows.c", "-o", "rows.o"],
             [compiler, "-shared", "rows.o", "-o", "rows.so", "-lm"],
         ):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-        (where / "rows.so").replace(path)
-    return path
+            subprocess.run(command, cwd=where, check=True, capture_output=True, timeout=120)
+        path = folder / _name(stem, (where / "rows.so").read_bytes())
+        return (where / "rows.so").replace(path)
+
+
+def _name(stem: str, content: bytes) -> str:
+    return f"{stem}-{hashlib.blake2b(content, digest_size=12).hexdigest()}.so"
 
 
 def _folder() -> Path:

@@ -3,8 +3,9 @@
 Inputs: ``input_ids`` and ``attention_mask``, int64 ``[N, L]``, padded on the right. Outputs, float32:
 
 - ``dense`` ``[N, D]``, rows of length 1;
-- ``lexical`` ``[N, L]``, the weight of each position's token, 0 where it does not count; the weight of a token
-  id in a text is the maximum over its positions;
+- ``lexical`` ``[N, L]``, the weight of each position's token, 0 where it does not count (special tokens, and the
+  model's own prefix at the beginning of a text); the weight of a token id in a text is the maximum over its
+  positions;
 - ``multi`` ``[N, L, D']``, rows of length 1, and 0 where a position has no vector.
 
 The file's metadata say what the graph cannot: the configuration with its prefixes, and the heads.
@@ -23,13 +24,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, scaled_dot_product_attention
+from torch.nn.functional import normalize
 
 from triptych.errors import InputError, MissingExtra, StorageError
 from triptych.io import replacing
-from triptych.model.forward import supported
+from triptych.model.forward import embed, run_layer, supported
 from triptych.model.m3 import M3Model
-from triptych.model.packed import SpecialIds
+from triptych.model.packed import SpecialIds, counts
 from triptych.types import Head
 
 # Parameters above 2 GB do not fit into one protobuf message; they then go into a file beside it.
@@ -52,69 +53,47 @@ class PaddedModel(nn.Module):
         """See the module."""
         model, real = self.model, attention_mask.bool()
         if self.packs:
-            states = _states(cast(Any, model.backbone), input_ids, real)
+            states = self._states(input_ids, real)
         else:
             states = model.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        outputs = [_dense(model, states, input_ids, real)]
-        if model.lexical_head is not None:
-            outputs.append(_lexical(model, states, input_ids, real))
-        if model.multi_head is not None:
-            outputs.append(_multi(model, states, input_ids, real))
+        outputs: list[Tensor] = []
+        for head in model.heads:
+            counted = real & self._counted(head, input_ids, real)
+            if head == "dense":
+                outputs.append(normalize((states * counted[..., None]).sum(1), dim=-1))
+            elif head == "lexical":
+                outputs.append(torch.relu(cast(nn.Linear, model.lexical_head)(states).squeeze(2)) * counted)
+            else:
+                vectors = cast(nn.Linear, model.multi_head)(states)
+                outputs.append(normalize(vectors, dim=-1) * counted[..., None])
         return tuple(outputs)
 
+    def _states(self, ids: Tensor, real: Tensor) -> Tensor:
+        """``[N, L, H]`` by the training forward: tracing the backbone's own depends on the release of transformers."""
+        backbone = cast(Any, self.model.backbone)
+        padding = backbone.embeddings.position_embeddings.padding_idx
+        if padding is None:
+            places = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        else:
+            counted = (real & (ids != padding)).long()
+            places = counted.cumsum(1) * counted + padding
+        states = embed(backbone.embeddings, ids, places)
+        for layer in backbone.encoder.layer:
+            states = run_layer(layer, states, real)
+        return states
 
-def _states(backbone: Any, ids: Tensor, real: Tensor) -> Tensor:
-    """The states ``[N, L, H]`` of a BERT-like backbone, written out: tracing its own forward depends on its release."""
-    parts = backbone.embeddings
-    padding = parts.position_embeddings.padding_idx
-    if padding is None:
-        places = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-    else:
-        counted = (real & (ids != padding)).long()
-        places = counted.cumsum(1) * counted + padding
-    states = parts.word_embeddings(ids) + parts.position_embeddings(places)
-    if getattr(parts, "token_type_embeddings", None) is not None:
-        states = states + parts.token_type_embeddings.weight[0]
-    states = parts.LayerNorm(states)
-    mask = real[:, None, None, :]
-    for layer in backbone.encoder.layer:
-        inner, output = layer.attention.self, layer.attention.output
-        size = (*ids.shape, inner.num_attention_heads, inner.attention_head_size)
-        qkv = [part(states).view(size).transpose(1, 2) for part in (inner.query, inner.key, inner.value)]
-        context = scaled_dot_product_attention(*qkv, attn_mask=mask).transpose(1, 2).flatten(2)
-        states = output.LayerNorm(output.dense(context) + states)
-        wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(states))
-        states = layer.output.LayerNorm(layer.output.dense(wide) + states)
-    return states
-
-
-def _dense(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
-    pooling = model.config.pooling
-    if pooling == "cls":
-        return normalize(states[:, 0], dim=-1)
-    counted = real if pooling == "mean" else real & (ids == model.special.cls)
-    return normalize((states * counted[..., None]).sum(1), dim=-1)
-
-
-def _lexical(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
-    head = cast(nn.Linear, model.lexical_head)
-    counted = real
-    for special in model.special.never_lexical:
-        counted = counted & (ids != special)
-    return torch.relu(linear(states, head.weight, head.bias).squeeze(2)) * counted
-
-
-def _multi(model: M3Model, states: Tensor, ids: Tensor, real: Tensor) -> Tensor:
-    head, config = cast(nn.Linear, model.multi_head), model.config
-    column = torch.arange(ids.shape[1], device=ids.device)
-    counted = real
-    if config.pooling == "mcls":
-        counted = counted & (ids != model.special.cls)
-    if not config.multi_first:
-        counted = counted & (column > 0)
-    if not config.multi_last:
-        counted = counted & (column < real.sum(1, keepdim=True) - 1)
-    return normalize(head(states), dim=-1) * counted[..., None]
+    def _counted(self, head: Head, ids: Tensor, real: Tensor) -> Tensor:
+        model = self.model
+        column = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        prefix = None
+        if head == "lexical" and not model.config.prefix_in_lexical:
+            for pattern in model.special.prefixes:
+                length = len(pattern)
+                begin = nn.functional.pad(ids, (0, length), value=-1)[:, :length]
+                found = (begin == torch.tensor(pattern)).all(1, keepdim=True) & (column < length)
+                prefix = found if prefix is None else prefix | found
+        first, last = column == 0, column == real.sum(1, keepdim=True) - 1
+        return counts(head, model.config, model.special, ids, first, last, prefix)
 
 
 def export(model: M3Model, path: Path, facts: dict[str, str] | None = None) -> tuple[Head, ...]:
@@ -137,7 +116,7 @@ def export(model: M3Model, path: Path, facts: dict[str, str] | None = None) -> t
         raise InputError(f"export: got {path.name!r}; expected a file name that ends in .onnx")
     if next(model.parameters()).dtype != torch.float32 or model.engine is not None:
         raise InputError(
-            "export: expected a model in float32 whose weights are its own (load with dtype=None)"
+            "export: expected a model in float32 without an inference engine (load with dtype=None)"
         )
     program = _program(PaddedModel(model).eval(), model.heads, model.special)
     program.model.metadata_props.update(

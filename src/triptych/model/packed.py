@@ -1,14 +1,15 @@
-"""A batch of token ids without padding, and which of its positions count in which head.
+"""Batches of token ids without padding.
 
-From one weight a position to one row a text: the lexical representation as a sparse matrix.
+Which texts run together, which positions count in which head, and how the batches' representations come back to the
+processor in the callers' order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,14 @@ from scipy import sparse
 from torch import Tensor
 
 from triptych.config import M3Config
-from triptych.types import Floats, Head
+from triptych.types import Encoded, Floats, Head, Ragged
+
+if TYPE_CHECKING:
+    from triptych.model.m3 import M3Model
+
+Ids = NDArray[np.int64]
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 8192}
+"""Tokens of one forward pass: large enough for full speed, small enough for a laptop's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +35,40 @@ class Packed:
     Attributes:
         ids: int64 ``[T]``, token ids, special ones included.
         offsets: int64 ``[N + 1]``; text i is ``ids[offsets[i]:offsets[i + 1]]``. No text is empty.
-        lengths: The same as Python numbers, so that nobody waits for the device to read them.
+        lengths: The lengths as Python numbers, which avoids a device sync.
         host: The same batch on the processor, if it was made there and `ids` is on another device: what depends
-            on the ids alone is found out there, while the device computes.
+            on the ids alone is computed there while the device computes.
+        prefix: Token ids with which the texts of this batch begin, [CLS] included, and which are a prefix rather
+            than text; None: not known, so that the model's own prefixes are looked for.
     """
 
     ids: Tensor
     offsets: Tensor
     lengths: tuple[int, ...]
     host: Packed | None = None
+    prefix: tuple[int, ...] | None = None
 
     @classmethod
     def of(
-        cls, texts: Sequence[NDArray[np.integer] | Sequence[int]], device: torch.device | None = None
+        cls,
+        texts: Sequence[NDArray[np.integer] | Sequence[int]],
+        device: torch.device | None = None,
+        prefix: tuple[int, ...] | None = None,
     ) -> Packed:
         """Packs lists of token ids."""
+        flat = [np.asarray(text, dtype=np.int64) for text in texts]
+        ids = torch.from_numpy(np.concatenate(flat) if flat else np.zeros(0, np.int64))
         lengths = tuple(len(text) for text in texts)
-        flat = (
-            np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
-            if texts
-            else np.zeros(0, np.int64)
-        )
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int64)
-        here = cls(torch.from_numpy(flat), offsets, lengths)
-        if device is None or device.type == "cpu":
-            return here
-        return cls(sent(here.ids, device), sent(offsets, device), lengths, here)
+        batch = cls(ids, offsets, lengths, prefix=prefix)
+        return batch if device is None or device.type == "cpu" else batch.to(device)
+
+    def to(self, device: torch.device) -> Packed:
+        """The batch on a device; it keeps its copy on the processor, if it has one."""
+        host = self if self.ids.device.type == "cpu" else self.host
+        return Packed(
+            to_device(self.ids, device), to_device(self.offsets, device), self.lengths, host, self.prefix
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -64,27 +80,71 @@ class Packed:
         return numbers.repeat_interleave(self.offsets.diff(), output_size=len(self.ids))
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; from the processor to a GPU without waiting for what that is computing."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; copies from the processor to a GPU are asynchronous."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def moved(batch: Packed, device: torch.device) -> Packed:
-    """A batch on a device; what is known of it on the processor stays with it."""
-    here = batch if batch.ids.device.type == "cpu" else batch.host
-    return Packed(sent(batch.ids, device), sent(batch.offsets, device), batch.lengths, here)
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What attention needs to know of a packed batch.
+
+    Attributes:
+        lengths: Tokens of each text.
+        bounds: int32 ``[N + 1]`` on the device, for kernels that take texts of unequal length.
+        longest: Tokens of the longest text. A field, not ``max(lengths)``, since compiled code that reads
+            `lengths` would be compiled again for every batch.
+    """
+
+    lengths: tuple[int, ...]
+    bounds: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], bounds: Tensor) -> Shape:
+        """The shape of one or more texts."""
+        return cls(lengths, bounds, max(lengths))
+
+
+def runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Groups neighbours of equal length: (first token, number of texts, length of each)."""
+    groups = [(length, sum(1 for _ in same)) for length, same in groupby(lengths)]
+    starts = accumulate((length * count for length, count in groups), initial=0)
+    return [(start, count, length) for start, (length, count) in zip(starts, groups, strict=False)]
+
+
+def position_ids(batch: Packed, padding_idx: int | None) -> Tensor:
+    """Rows of the position table, int64 ``[T]``.
+
+    BERT counts from 0. RoBERTa-like models (`padding_idx` given) count from ``padding_idx + 1`` and count only
+    what is not the padding id, which a text may hold too (``<pad>`` written out).
+    """
+    real = torch.ones_like(batch.ids) if padding_idx is None else batch.ids.ne(padding_idx).long()
+    count = real.cumsum(0)
+    start = count.index_select(0, batch.offsets[:-1]) - real.index_select(0, batch.offsets[:-1])
+    within = count - start.repeat_interleave(batch.offsets.diff(), output_size=len(batch.ids))
+    return within - 1 if padding_idx is None else within * real + padding_idx
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """Token ids with a meaning of their own; None where a tokenizer has no such token."""
+    """Token ids with a meaning of their own; None where a tokenizer has no such token.
+
+    Attributes:
+        cls: [CLS].
+        eos: [EOS] or [SEP].
+        pad: Padding.
+        unk: Unknown token.
+        prefixes: Token ids of the prefixes that the model puts before queries and documents, [CLS] included.
+    """
 
     cls: int
     eos: int
     pad: int
     unk: int | None = None
+    prefixes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def never_lexical(self) -> tuple[int, ...]:
@@ -93,29 +153,84 @@ class SpecialIds:
 
 
 def positions(batch: Packed, head: Head, config: M3Config, special: SpecialIds) -> Tensor:
-    """Which positions count in a head: the one place where this is decided.
-
-    - dense: the first (`cls`), all (`mean`), or every [CLS] (`mcls`);
-    - lexical: all but special and unknown tokens;
-    - multi: all but, with `mcls`, the further [CLS]; the first and the last if the configuration says so.
+    """Which positions count in a head; see `counts`.
 
     Returns:
         bool ``[T]``.
     """
     ids = batch.ids
-    everything = torch.ones_like(ids, dtype=torch.bool)
-    starts, ends = batch.offsets[:-1], batch.offsets[1:] - 1
+    first = torch.zeros_like(ids, dtype=torch.bool).index_fill_(0, batch.offsets[:-1], True)
+    last = torch.zeros_like(first).index_fill_(0, batch.offsets[1:] - 1, True)
+    prefix = None
+    if head == "lexical" and not config.prefix_in_lexical:
+        prefix = _prefix_positions(batch, special)
+    return counts(head, config, special, ids, first, last, prefix)
+
+
+def counts(
+    head: Head,
+    config: M3Config,
+    special: SpecialIds,
+    ids: Tensor,
+    first: Tensor,
+    last: Tensor,
+    prefix: Tensor | None,
+) -> Tensor:
+    """Which positions count in a head: the one place where this is decided, for any shape of batch.
+
+    - dense: the first (`cls`), all (`mean`), or every [CLS] (`mcls`);
+    - lexical: all but special and unknown tokens and the prefix before the text;
+    - multi: all but, with `mcls`, the further [CLS]; the first and the last if the configuration says so.
+
+    Args:
+        head: The head.
+        config: The model's configuration.
+        special: Its special tokens.
+        ids: int64, token ids.
+        first: bool, the first position of each text.
+        last: bool, the last position of each text.
+        prefix: bool, positions of a prefix that does not count in the lexical head; None: there is none.
+
+    Returns:
+        bool, of the shape of `ids`.
+    """
     if head == "dense":
         if config.pooling == "mean":
-            return everything
-        if config.pooling == "mcls":
-            return ids == special.cls
-        return torch.zeros_like(everything).index_fill_(0, starts, True)
+            return torch.ones_like(first)
+        return first if config.pooling == "cls" else ids == special.cls
     if head == "lexical":
-        return ~torch.isin(ids, torch.tensor(special.never_lexical, device=ids.device))
-    counted = ids != special.cls if config.pooling == "mcls" else everything
-    counted = counted.index_fill(0, starts, config.multi_first)
-    return counted if config.multi_last else counted.index_fill(0, ends, False)
+        counted = torch.ones_like(first)
+        for number in special.never_lexical:
+            counted = counted & (ids != number)
+        return counted if prefix is None else counted & ~prefix
+    counted = ids != special.cls if config.pooling == "mcls" else torch.ones_like(first)
+    counted = counted | first if config.multi_first else counted & ~first
+    return counted if config.multi_last else counted & ~last
+
+
+def _prefix_positions(batch: Packed, special: SpecialIds) -> Tensor | None:
+    """Bool ``[T]``: where a text begins with the batch's prefix or, if that is not known, one of the model's.
+
+    Of a prefix that is known to stand before the text, the positions up to the first that differs count: where
+    the text was cut within the prefix, or its last token has become one with the text's first.
+    """
+    known = batch.prefix is not None
+    prefixes = (batch.prefix,) if batch.prefix is not None else special.prefixes
+    prefixes = tuple(prefix for prefix in prefixes if len(prefix) > 1)
+    if not prefixes or not len(batch):
+        return None
+    found = torch.zeros_like(batch.ids, dtype=torch.bool)
+    starts, lengths = batch.offsets[:-1], batch.offsets.diff()
+    for prefix in prefixes:
+        expected = torch.tensor(prefix, device=batch.ids.device)
+        columns = torch.arange(len(prefix), device=batch.ids.device)
+        inside = columns < lengths[:, None]
+        at = (starts[:, None] + columns).clamp_max(len(batch.ids) - 1)
+        same = ((batch.ids[at] == expected) & inside).int().cumprod(1).bool()
+        if not known:
+            same = same & same[:, -1:]
+        found[at[same]] = True
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +241,7 @@ class Reps:
         ids: int64 ``[T]``, the token ids of the batch.
         offsets: int64 ``[N + 1]``.
         dense: float32 ``[N, D]``, rows of length 1.
-        lexical: float32 ``[T]`` ≥ 0, one weight a position; 0 where the position does not count.
+        lexical: float32 ``[T]`` ≥ 0, one weight per position; 0 where the position does not count.
         multi: ``[M, D']``, rows of length 1, for the positions that count.
         multi_offsets: int64 ``[N + 1]``, the texts' bounds in `multi`.
     """
@@ -163,3 +278,139 @@ def lexical_rows(
     rows, columns = np.divmod(key[first], vocabulary)
     indptr = np.searchsorted(rows, np.arange(len(offsets)))
     return sparse.csr_array((data, columns, indptr), shape=(len(offsets) - 1, vocabulary))
+
+
+def usual_budget(model: M3Model, device: torch.device) -> int:
+    """Tokens of one pass: by device, less if its memory is short."""
+    usual = TOKEN_BUDGET.get(device.type, 4096)
+    if device.type != "cuda":
+        return usual
+    config = cast(Any, model.backbone).config
+    # The FFN's wide states before and after the activation, query, key, value, and a few states, in 4 bytes.
+    per_token = 4 * (2 * config.intermediate_size + 8 * config.hidden_size)
+    free, _total = torch.cuda.mem_get_info(device)
+    return int(min(usual, max(8192, free // 2 // per_token)))
+
+
+def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> Iterator[slice]:
+    """Cuts texts that are sorted by falling length into batches of at most `budget` tokens.
+
+    A text longer than the budget stands alone.
+
+    Args:
+        lengths: Tokens of each text, falling.
+        budget: Maximum tokens per batch.
+        padded: Whether every text counts as long as the longest of its batch.
+    """
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        if padded:
+            last = min(len(lengths), first + budget // int(lengths[first]))
+        else:
+            last = int(np.searchsorted(ends, ends[first] - lengths[first] + budget, side="right"))
+        last = max(first + 1, last)
+        yield slice(first, last)
+        first = last
+
+
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    """A batch whose values are being copied from a GPU, or are there."""
+
+    texts: NDArray[np.int64]
+    values: Mapping[str, Tensor]
+    event: Any
+
+
+class Assembly:
+    """Collects the batches of one call.
+
+    The arrays that the caller gets are made at the start. On a GPU, the copies of one batch and the work that
+    they need on the processor overlap with the next batch's computation.
+
+    Args:
+        model: What computes the batches.
+        heads: Heads that were asked for.
+        ids: Token ids of all N texts.
+    """
+
+    def __init__(self, model: M3Model, heads: Sequence[Head], ids: Sequence[Ids]) -> None:
+        self.heads, self.widths = tuple(heads), model.widths
+        self._half = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
+        self._waiting: _Arriving | None = None
+        self._lexical: list[tuple[NDArray[np.int64], sparse.csr_array]] = []
+        self._dense = torch.empty(len(ids), self.widths["dense"]) if "dense" in heads else None
+        self._multi: Tensor | None = None
+        if "multi" in heads:
+            batch = Packed.of(ids)
+            counted = positions(batch, "multi", model.config, model.special)
+            ends = torch.cat([torch.zeros(1, dtype=torch.int64), counted.cumsum(0)])
+            self._bounds = ends[batch.offsets].numpy()
+            self._multi = torch.empty(int(self._bounds[-1]), self.widths["multi"])
+
+    def add(self, texts: NDArray[np.int64], reps: Reps) -> None:
+        """Adds the representations of the texts with these numbers, in this order."""
+        values: dict[str, Tensor] = {"offsets": reps.offsets, "ids": reps.ids}
+        if "dense" in self.heads:
+            values["dense"] = cast(Tensor, reps.dense)
+        if "lexical" in self.heads:
+            values["lexical"] = cast(Tensor, reps.lexical)
+        if "multi" in self.heads:
+            multi = cast(Tensor, reps.multi)
+            # A component of a unit vector that was computed in 8 or 11 bits of mantissa loses nothing in float16,
+            # and the copy over the bus is the slowest step.
+            values["multi"] = multi.half() if self._half and multi.is_cuda else multi
+        arriving = _copy_to_host(texts, values)
+        self._settle()
+        self._waiting = arriving
+
+    def result(self) -> Encoded:
+        """All texts, in order."""
+        self._settle()
+        dense = None if self._dense is None else self._dense.numpy()
+        multi = None if self._multi is None else Ragged(self._multi.numpy(), self._bounds)
+        return Encoded(dense, self._concat_lexical() if "lexical" in self.heads else None, multi)
+
+    def _settle(self) -> None:
+        """Waits for the batch that is being copied and puts it into its places."""
+        if self._waiting is None:
+            return
+        if self._waiting.event is not None:
+            self._waiting.event.synchronize()
+        texts, values = self._waiting.texts, self._waiting.values
+        self._waiting = None
+        if self._dense is not None:
+            self._dense[torch.from_numpy(texts)] = values["dense"].float()
+        if "lexical" in self.heads:
+            ids, weights, offsets = (values[name].numpy() for name in ("ids", "lexical", "offsets"))
+            self._lexical.append((texts, lexical_rows(ids, weights, offsets, self.widths["lexical"])))
+        if self._multi is not None:
+            self._multi.index_copy_(0, self._rows(texts), values["multi"].float())
+
+    def _rows(self, texts: NDArray[np.int64]) -> Tensor:
+        """Where the token vectors of these texts stand in the result."""
+        counts = self._bounds[texts + 1] - self._bounds[texts]
+        starts = np.cumsum(counts) - counts
+        within = np.arange(int(counts.sum())) - np.repeat(starts, counts)
+        return torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
+
+    def _concat_lexical(self) -> sparse.csr_array:
+        if not self._lexical:
+            return sparse.csr_array((0, self.widths["lexical"]), dtype=np.float32)
+        order = np.concatenate([texts for texts, _ in self._lexical])
+        whole = sparse.csr_array(sparse.vstack([rows for _, rows in self._lexical], format="csr"))
+        return cast(sparse.csr_array, whole[np.argsort(order)])
+
+
+def _copy_to_host(texts: NDArray[np.int64], values: Mapping[str, Tensor]) -> _Arriving:
+    if not values["ids"].is_cuda:
+        return _Arriving(texts, {name: value.cpu() for name, value in values.items()}, None)
+    pinned = {
+        name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+        for name, value in values.items()
+    }
+    event = torch.cuda.Event()
+    # Of the GPU that copies, which need not be the current one.
+    event.record(torch.cuda.current_stream(values["ids"].device))
+    return _Arriving(texts, pinned, event)

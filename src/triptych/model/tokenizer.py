@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from triptych.config import M3Config
 from triptych.errors import InputError, ModelError
-from triptych.model.packed import SpecialIds
-
-Ids = NDArray[np.int64]
+from triptych.model.packed import Ids, SpecialIds
 
 # The files that hold a vocabulary, in the forms of BERT-like tokenizers; every tokenizer has one of them.
-_VOCABULARIES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
+VOCABULARIES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
 class Tokenized(NamedTuple):
@@ -53,7 +53,7 @@ class TextTokenizer:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.before, self.after = self._frame(where)
+        self.before, self.after = self._find_frame(where)
         self.special = SpecialIds(
             cls=self.before[0],
             eos=self.after[-1],
@@ -62,17 +62,22 @@ class TextTokenizer:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> TextTokenizer:
+    def load(cls, folder: Path, *, trust_remote_code: bool = False) -> TextTokenizer:
         """Reads the tokenizer files of a checkpoint folder.
+
+        Args:
+            folder: The folder.
+            trust_remote_code: Whether Python files of the folder may run.
 
         Raises:
             ModelError: If there are none that can be read.
         """
         # transformers makes an empty tokenizer of a folder that has only the encoder's configuration.
-        if not any((folder / name).is_file() for name in _VOCABULARIES):
-            raise ModelError(f"{folder}: no tokenizer can be read from this folder: no {_VOCABULARIES[0]}")
+        if not any((folder / name).is_file() for name in VOCABULARIES):
+            raise ModelError(f"{folder}: no tokenizer can be read from this folder: no {VOCABULARIES[0]}")
         try:
-            return cls(AutoTokenizer.from_pretrained(str(folder)), str(folder))
+            loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+            return cls(loaded, str(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{folder}: no tokenizer can be read from this folder: {error}") from error
 
@@ -93,7 +98,7 @@ class TextTokenizer:
         Args:
             texts: Any strings; the empty one gives the special tokens alone.
             prefix: Put before every text.
-            max_length: Most tokens a text, special ones counted; the rest is cut off.
+            max_length: Maximum tokens per text, special ones counted; the rest is cut off.
             mcls_every: Put a [CLS] before every so many tokens of the text (the first one is there anyway).
 
         Raises:
@@ -108,8 +113,37 @@ class TextTokenizer:
             raise _no_text(texts) from error
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         return Tokenized(
-            [self._framed(text[:room], mcls_every) for text in ids], sum(len(text) > room for text in ids)
+            [self._frame_text(text[:room], mcls_every) for text in ids], sum(len(text) > room for text in ids)
         )
+
+    def prefix_ids(self, prefix: str, mcls_every: int | None = None) -> tuple[int, ...]:
+        """The token ids of a prefix, with the [CLS] before it; () for no prefix.
+
+        A text that has this prefix begins with them, but for the last ones: what follows decides whether a blank at
+        the end of the prefix is a token or becomes part of the text's first one.
+        """
+        return self._begin(self._tokens(prefix), mcls_every) if prefix else ()
+
+    def special_ids(self, config: M3Config) -> SpecialIds:
+        """The special tokens of a model, and how its prefixes may be tokenised before a text."""
+        every = config.mcls_every if config.pooling == "mcls" else None
+        prefixes: set[tuple[int, ...]] = set()
+        for prefix in filter(None, (config.query_prefix, config.document_prefix)):
+            alone = self._tokens(prefix)
+            columns = zip(alone, *(self._tokens(prefix + text) for text in ("a", "1", "日")), strict=False)
+            before_any = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+            prefixes |= {self._begin(alone, every), self._begin(before_any, every)}
+        return replace(self.special, prefixes=tuple(sorted(prefixes)))
+
+    def _tokens(self, text: str) -> list[int]:
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise InputError("prefix: holds half of a surrogate pair; expected Unicode text") from error
+
+    def _begin(self, tokens: Sequence[int], mcls_every: int | None) -> tuple[int, ...]:
+        framed = self._frame_text(np.array(tokens, dtype=np.int64), mcls_every)
+        return tuple(framed[: -len(self.after)].tolist())
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The tokens as a reader knows them, without the mark of a word's beginning."""
@@ -128,12 +162,12 @@ class TextTokenizer:
             )
         return room
 
-    def _framed(self, text: Ids, mcls_every: int | None) -> Ids:
+    def _frame_text(self, text: Ids, mcls_every: int | None) -> Ids:
         if mcls_every is not None:
             text = np.insert(text, np.arange(mcls_every, len(text), mcls_every), self.special.cls)
         return np.concatenate([self.before, text, self.after])
 
-    def _frame(self, where: str) -> tuple[Ids, Ids]:
+    def _find_frame(self, where: str) -> tuple[Ids, Ids]:
         """The special tokens before and after a text, as the tokenizer's own template puts them."""
         bare = self._backend.encode("a", add_special_tokens=False).ids
         whole = self._backend.encode("a", add_special_tokens=True).ids

@@ -22,6 +22,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from triptych.errors import InputError
+from triptych.model.backbone import has_bfloat16
 from triptych.model.forward import run_layer, supported
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Reps
@@ -33,16 +34,9 @@ EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 
 def autocast(wanted: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a forward pass: in bfloat16 if that is wanted, or if `wanted` is auto and the device can."""
-    if wanted == "float32" or (wanted == "auto" and not _computes_in_bfloat16(device)):
+    if wanted == "float32" or (wanted == "auto" and not has_bfloat16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def compile_layers(model: M3Model, device: torch.device, sub_batch_tokens: int | None) -> None:
@@ -67,13 +61,6 @@ def compile_layers(model: M3Model, device: torch.device, sub_batch_tokens: int |
         model.run_layer = torch.compile(run_layer, dynamic=True)
     else:
         model.backbone.compile(dynamic=True)
-
-
-def best_device() -> torch.device:
-    """A GPU if there is one."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def size() -> int:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from triptych.model.packed import Packed, Reps, moved, sent
+from triptych.model.packed import Packed, Reps, to_device
 from triptych.train.objective import concat_reps, leaves, ragged_places, take
 
 Encode: TypeAlias = Callable[["SubBatch"], Reps]
@@ -33,7 +33,7 @@ class SubBatch:
 
     def to(self, device: torch.device) -> SubBatch:
         """The same on another device."""
-        return SubBatch(moved(self.batch, device), self.texts)
+        return SubBatch(self.batch.to(device), self.texts)
 
 
 def split(batch: Packed, budget: int | None) -> list[SubBatch]:
@@ -164,7 +164,7 @@ def original_order(parts: Sequence[SubBatch]) -> Tensor:
     order = [text for part in parts for text in part.texts]
     places = torch.empty(len(order), dtype=torch.int64)
     places[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(order))
-    return sent(places, parts[0].batch.offsets.device)
+    return to_device(places, parts[0].batch.offsets.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
 from triptych.model.forward import embed, last_states, position_ids, supported
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed, moved, positions, sent
+from triptych.model.packed import Packed, positions, to_device
 from triptych.train.losses import vocabulary_cross_entropy
 
 Bools = NDArray[np.bool_]
@@ -99,7 +99,7 @@ class MaskedBatch:
     def to(self, device: torch.device) -> MaskedBatch:
         """The same on another device."""
         rest = (self.masked, self.encoder_positions, self.decoder_positions, self.visible, self.pattern)
-        return MaskedBatch(moved(self.texts, device), *(sent(each, device) for each in rest))
+        return MaskedBatch(self.texts.to(device), *(to_device(each, device) for each in rest))
 
 
 def hide(
@@ -286,8 +286,9 @@ class RetroMAE(nn.Module):
         embeddings = cast(Any, self.encoder.backbone).embeddings
         if self.own_positions is None:
             table = embeddings.position_embeddings
-            place = table(position_ids(texts, table.padding_idx))
-            words = embed(embeddings, texts)
+            places = position_ids(texts, table.padding_idx)
+            place = table(places)
+            words = embed(embeddings, texts.ids, places)
         else:
             within = torch.arange(len(texts.ids), device=texts.ids.device) - texts.offsets[:-1][texts.rows]
             place = self.own_positions(within)
@@ -432,4 +433,4 @@ def _grid(batch: Packed, texts: list[int]) -> tuple[Tensor, Tensor]:
     first, last = offsets[:-1][chosen, None], offsets[1:][chosen, None] - 1
     where = first + torch.arange(batch.lengths[texts[0]], device=offsets.device)
     real = (where <= last).flatten().nonzero().squeeze(1)
-    return sent(where.clamp(max=last), batch.ids.device), sent(real, batch.ids.device)
+    return to_device(where.clamp(max=last), batch.ids.device), to_device(real, batch.ids.device)

@@ -24,14 +24,14 @@ from triptych.collections.beir import load_beir
 from triptych.errors import InputError
 from triptych.io import write_atomically
 from triptych.model import hub
-from triptych.model.backbone import hidden_size
+from triptych.model.backbone import device_of, hidden_size
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.distributed import EVALUATION_TOKENS, Replica, autocast, best_device, compile_layers
+from triptych.train.distributed import EVALUATION_TOKENS, Replica, autocast, compile_layers
 from triptych.train.loop import Callbacks, Record, train
 from triptych.train.optim import Average, make_optimizer, trainable
 from triptych.train.retromae import RetroMAE, load_mlm_head
@@ -109,7 +109,7 @@ def run(
     """
     device = None if recipe.compute.device is None else torch.device(recipe.compute.device)
     with distributed.process_group(device) as own:
-        return _Run(stage, recipe, output, own or best_device(), callbacks or RunCallbacks()).go(resume)
+        return _Run(stage, recipe, output, device_of(own), callbacks or RunCallbacks()).go(resume)
 
 
 class _Run:

@@ -20,7 +20,7 @@ from triptych.collections.training import Reading
 from triptych.errors import InputError, ModelError
 from triptych.model.backbone import hidden_size
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Reps, sent
+from triptych.model.packed import Reps, to_device
 from triptych.model.tokenizer import TextTokenizer
 from triptych.train import distributed, gradcache
 from triptych.train.collate import Collator, PairBatch
@@ -322,15 +322,17 @@ def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -
     sides = split_at(reps, len(batch.queries), sum(batch.queries.lengths))
     device = reps.offsets.device
 
-    def to_device(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else sent(tensor, device)
+    def place(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else to_device(tensor, device)
 
     candidates = distributed.candidates(
         *sides,
         batch.group,
-        teacher=to_device(batch.teacher_scores),
-        keys=to_device(batch.keys),
-        answers=None if batch.answers is None else Answers(*(sent(each, device) for each in batch.answers)),
+        teacher=place(batch.teacher_scores),
+        keys=place(batch.keys),
+        answers=None
+        if batch.answers is None
+        else Answers(*(to_device(each, device) for each in batch.answers)),
         bidirectional=objective.bidirectional,
     )
     found = losses(objective, candidates, step)

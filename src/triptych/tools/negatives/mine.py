@@ -269,7 +269,7 @@ def _searcher(
         return IndexSearch(index, encoder, passages, scoring, options.search.passage_length)
     total = len(passages.texts)
 
-    def report(done: int, _total: int | None) -> None:
+    def report(_stage: str, done: int, _total: int | None) -> None:
         if progress:
             progress("encoding", done, total)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fast.backbones import batch, make
+from model.backbones import batch, make
 from triptych.model import kernels, native
 from triptych.model.backbone import padded_states
-from triptych.model.forward import Shape, attend
-from triptych.model.inference import Engine
+from triptych.model.inference import Engine, attend
+from triptych.model.packed import Shape
 
 HERE = native.load()
 needs_c = pytest.mark.skipif(HERE.rows is None, reason=HERE.why)

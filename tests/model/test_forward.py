@@ -8,17 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from fast.backbones import batch, make
+from model.backbones import batch, make
 from triptych.model.backbone import padded_states
-from triptych.model.forward import (
-    Shape,
-    attention,
-    packed_states,
-    position_ids,
-    runs,
-    supported,
-)
-from triptych.model.packed import Packed
+from triptych.model.forward import attention, packed_states, supported
+from triptych.model.packed import Packed, Shape, position_ids, runs
 
 KINDS = ["bert", "roberta", "xlm-roberta"]
 PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1}

@@ -10,8 +10,9 @@ import checkpoints
 import twin
 from checkpoints import TEXTS
 from triptych import Encoder
-from triptych.encode.batching import batches
+from triptych.errors import InputError
 from triptych.model.checkpoint import load
+from triptych.model.packed import Packed, batches
 
 
 def test_a_loaded_encoder_reports_its_engine_and_one_made_in_memory_says_why_it_has_none(
@@ -32,15 +33,33 @@ def test_another_architecture_runs_padded_and_the_report_says_why(tmp_path: Path
     assert "modernbert" in report["why"]
 
 
-def test_taking_the_model_out_ends_the_engine_and_changes_no_result(own_encoder: Encoder) -> None:
+def test_reading_the_model_leaves_the_engine_and_releasing_it_ends_the_engine(own_encoder: Encoder) -> None:
     before = own_encoder.encode(TEXTS)
-    model = own_encoder.model
+    assert own_encoder.model.engine is not None
+    twin.assert_same(own_encoder.encode(TEXTS), before, 0)
+    model = own_encoder.release_model()
+    assert model is own_encoder.model
     assert model.engine is None
-    assert "taken out" in own_encoder.describe()["why"]
+    assert "release_model" in own_encoder.describe()["why"]
     twin.assert_same(own_encoder.encode(TEXTS), before, 1e-5)
     with torch.no_grad():
         model.backbone.encoder.layer[0].output.dense.weight.zero_()
     assert np.abs(own_encoder.encode(TEXTS).dense - before.dense).max() > 1e-3, "its weights are live again"
+
+
+def test_a_pass_with_gradients_says_that_the_engine_holds_the_weights(own_encoder: Encoder) -> None:
+    batch = Packed.of([[0, 5, 2]])
+    with pytest.raises(InputError, match=r"release_model\(\) to train"):
+        own_encoder.model(batch)
+    assert own_encoder.release_model()(batch).dense.requires_grad
+
+
+def test_the_engine_is_chosen_by_an_argument(folder: Path) -> None:
+    plain = Encoder.from_pretrained(folder, device="cpu", dtype="float32", inference_engine=False)
+    made = Encoder(load(folder), device="cpu", dtype="float32", inference_engine=True)
+    assert plain.describe()["kernels"] == "transformers"
+    assert made.describe()["kernels"] != "transformers"
+    twin.assert_same(plain.encode(TEXTS), made.encode(TEXTS), 1e-5)
 
 
 def test_dense_alone_equals_dense_among_all_heads(any_encoder: Encoder) -> None:

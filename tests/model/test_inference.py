@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fast.backbones import batch, make
+from model.backbones import batch, make
 from triptych.model.backbone import padded_states
-from triptych.model.forward import Shape, attend, attend_first
-from triptych.model.inference import Engine
+from triptych.model.inference import Engine, attend, attend_first
 from triptych.model.kernels import Kernels, OneDnnKernels, TorchKernels, choose, problem_of
-from triptych.model.packed import Packed
+from triptych.model.packed import Packed, Shape
 
 CPU = torch.device("cpu")
 PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1}
@@ -138,7 +137,7 @@ def test_long_texts_taken_apart_from_the_others_give_the_same_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a GPU does, with the kernel for unequal lengths put in by the plain way."""
-    from triptych.model import forward
+    from triptych.model import forward, inference
 
     lengths = (1500, 1500, 1100, 300, 7, 7)
     qkv = torch.randn(sum(lengths), 3 * 32, generator=torch.Generator().manual_seed(0))
@@ -149,12 +148,10 @@ def test_long_texts_taken_apart_from_the_others_give_the_same_attention(
     def unequal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: Shape) -> torch.Tensor:
         asked.append(shape.lengths)
         assert shape.bounds.tolist() == [0, *np.cumsum(shape.lengths)]
-        with monkeypatch.context() as plain:
-            plain.setattr(forward, "flash_usable", lambda *_: False)
-            return forward.attention(query, key, value, shape)
+        return forward.attention(query, key, value, shape)
 
-    monkeypatch.setattr(forward, "flash_usable", lambda *_: True)
-    monkeypatch.setattr(forward, "flash_attention", unequal)
+    monkeypatch.setattr(inference, "flash_usable", lambda *_: True)
+    monkeypatch.setattr(inference, "flash_attention", unequal)
     torch.testing.assert_close(attend(qkv, 2, shape), expected, atol=1e-5, rtol=1e-5)
     short = Shape.of(lengths[3:], shape.bounds[3:] - shape.bounds[3])
     torch.testing.assert_close(attend(qkv[4100:], 2, short), expected[4100:], atol=1e-5, rtol=1e-5)
@@ -197,8 +194,9 @@ def test_graphs_are_recorded_only_where_attention_takes_texts_of_unequal_lengths
     engine, _ = Engine.of(make("bert"), CPU, torch.float32)
     assert engine is not None
     assert engine.graphs is None
-    monkeypatch.setattr("triptych.model.inference.flash_usable", lambda *_: True)
-    engine.accelerate()
+    with monkeypatch.context() as patch:
+        patch.setattr("triptych.model.inference.flash_usable", lambda *_: True)
+        engine.accelerate()
     assert engine.graphs is not None
     with torch.inference_mode():
         engine(batch([5]))  # on a processor they take nothing
