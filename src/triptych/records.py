@@ -82,6 +82,11 @@ class Fields:
 
     The defaults are those of documents; `QUERY_FIELDS` are those of queries. A name that no field has as it is counts
     in other letter case too.
+
+    Attributes:
+        id: Name of the id's field or column; of several names the first that a record has.
+        text: Name of the text's field.
+        title: Name of the title's field.
     """
 
     id: tuple[str, ...] = DOCUMENT_IDS

@@ -109,6 +109,7 @@ def test_a_docstring_explains_each_option() -> None:
         ("tuple[str, ...] | None", Kind("words", str)),
         ("tuple[int, int]", Kind("numbers", str)),
         ("Mapping[str, Any]", Kind("pairs", str)),
+        ("Annotated[int, Ge(0)] | None", Kind("one", int)),
         ("Margin", Kind("text", str, f"{MODULE}:Margin")),
         ("Callable[[int], None]", None),
         ("Filters", None),

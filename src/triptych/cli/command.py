@@ -261,6 +261,8 @@ def kind_of(annotation: ast.expr, module: str) -> Kind | None:
             return kind_of(_parsed(text), module)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
             return Kind("one", Literal[ast.literal_eval(inside)])  # pyright: ignore[reportInvalidTypeForm]
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[first, *_])):
+            return kind_of(first, module)
         case ast.Subscript(value=ast.Name(id="Mapping")):
             return Kind("pairs", str)
         case ast.Subscript(value=ast.Name(id="tuple" | "Sequence" | "list" as outer), slice=inside):

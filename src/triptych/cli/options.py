@@ -210,12 +210,17 @@ class Inputs:
 
 def note_skipped(paths: Sequence[Path]) -> None:
     """Says which files were passed over, and why."""
-    if paths:
-        names = ", ".join(printable(path.name) for path in paths[:3]) + (", …" if len(paths) > 3 else "")
-        say(
-            f"skipped {len(paths)} files whose ending is not known, that are no regular files, or whose name is not "
-            f"UTF-8 ({names})"
-        )
+    from triptych.text import is_utf8
+
+    named = [path for path in paths if is_utf8(path) and path.is_file()]
+    odd = [path for path in paths if path not in named]
+    for what, some in (
+        ("whose ending is not known", named),
+        ("that are no regular files, or have no UTF-8 name", odd),
+    ):
+        if some:
+            names = ", ".join(printable(path.name) for path in some[:3]) + (", …" if len(some) > 3 else "")
+            say(f"skipped {len(some)} files {what} ({names})")
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:
