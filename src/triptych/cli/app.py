@@ -45,6 +45,7 @@ class Main(Group):
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,
+        "verify": index.verify,
         "train": train.train,
         "pretrain": train.pretrain,
         "merge": train.merge,

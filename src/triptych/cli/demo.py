@@ -235,11 +235,10 @@ def _index(place: str) -> dict[str, Any]:
 
 
 def _model(name: str, loading: Loading) -> dict[str, Any]:
-    from triptych.encode.encoder import Encoder
     from triptych.model import checkpoint as layouts
     from triptych.model import hub
 
-    encoder = Encoder.from_pretrained(name, device=loading.device, dtype=loading.dtype)
+    encoder = loading.load(name)
     folder = hub.resolve(name)
     return {
         "name": name,

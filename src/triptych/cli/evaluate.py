@@ -159,12 +159,11 @@ def _models(
     loading: Loading,
     lengths: dict[str, Any],
 ) -> list[System]:
-    from triptych.encode.encoder import Encoder
     from triptych.eval.systems import EncoderSystem
 
     found: list[System] = []
     for name in () if list(names) == ["none"] else names:
-        encoder = Encoder.from_pretrained(name, device=loading.device, dtype=loading.dtype)
+        encoder = loading.load(name)
         found.append(EncoderSystem.of(encoder, modes=modes, weights=weights, **lengths))
     return found
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import typer
+
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.errors import IndexMissing, InputError
@@ -259,3 +261,52 @@ def show_hits(
         if explained:
             line["explanation"] = show.explanation_json(explained[i])
         emit(line)
+
+
+@command({"place": "PATH"})
+def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
+    """Check that the files of an index, a model or encoded texts are as they were written.
+
+    Reads everything and compares it with the digests that stand beside it. Ends with exit code 1 if a file is damaged.
+
+    Example: triptych verify my.index
+
+    Args:
+        place: Folder of an index, of a model, or of encoded texts.
+        repair: Make an index one that can be opened again; files that cannot be read are moved to a folder in it.
+    """
+    from triptych.cli.demo import is_index
+
+    if not place.is_dir():
+        raise InputError(f"verify: {place} is no folder; expected one of an index, a model or encoded texts")
+    if is_index(str(place)):
+        from triptych.index import check
+
+        health = (check.repair if repair else check.check)(place)
+        problems, facts = list(health.problems), health.to_json()
+        problems += [f"{name}: put aside" for name in health.moved]
+    else:
+        if repair:
+            raise InputError(f"verify: {place} is no index; expected one for --repair")
+        problems = [f"{path}: {problem}" for path, problem in _damaged(place).items()]
+        facts = {"place": str(place), "problems": problems}
+    if as_json:
+        emit(facts)
+    else:
+        for problem in problems:
+            stdout().print(problem, style="yellow", soft_wrap=True)
+        found = f"{len(problems)} problems" if problems else "every file is as it was written"
+        stdout().print(f"{place}: {found}", style="bold", soft_wrap=True)
+    if problems and not repair:
+        raise typer.Exit(1)
+
+
+def _damaged(folder: Path) -> dict[Path, str]:
+    """What is wrong with the files of a model or of encoded texts."""
+    if any(folder.glob("*.ids.json")) or (folder / "encoded.json").is_file():
+        from triptych.encode import stream
+
+        return stream.verify(folder)
+    from triptych.model import checkpoint
+
+    return checkpoint.verify(folder)

@@ -31,16 +31,23 @@ class Loading:
     Attributes:
         device: cpu, cuda, cuda:N or mps; by default a GPU if there is one.
         dtype: Arithmetic of the backbone; auto: bfloat16 where the device computes in it.
+        trust_remote_code: Let Python files of the model's folder run; without this they never do.
     """
 
     device: str | None = None
     dtype: Dtype = "auto"
+    trust_remote_code: bool = False
 
     def encoder(self, name: str) -> Encoder:
-        """Loads a model."""
+        """Loads a model, a folder by its whole path."""
+        return self.load(self.place(name))
+
+    def load(self, name: str) -> Encoder:
+        """Loads a model by its name as it is given."""
         from triptych.encode.encoder import Encoder
 
-        return Encoder.from_pretrained(self.place(name), device=self.device, dtype=self.dtype)
+        trusted: dict[str, Any] = {"trust_remote_code": True} if self.trust_remote_code else {}
+        return Encoder.from_pretrained(name, device=self.device, dtype=self.dtype, **trusted)
 
     def place(self, name: str) -> str:
         """A folder by its whole path, since an index records it and may be opened from elsewhere."""
