@@ -5,6 +5,7 @@ Usage: python scripts/make_cli_docs.py [FILE]
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path

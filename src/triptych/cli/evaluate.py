@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from triptych.cli.options import Loading
     from triptych.collections.base import Collection
     from triptych.eval.compare import Choice
-    from triptych.eval.running import Options
+    from triptych.eval.running import EvalOptions
     from triptych.eval.systems import System
     from triptych.types import HeadWeights
 
@@ -49,7 +49,7 @@ def evaluate(
     split: str | None = None,
     keep_identical_ids: bool = False,
     tune_split: str = "dev",
-    options: Options,
+    options: EvalOptions,
     engine: Literal["edge", "exact"] = "edge",
     json: Path | None = None,
     runs: Path | None = None,
@@ -203,7 +203,7 @@ def compare(
     from triptych.eval.compare import compare as run_comparison
     from triptych.eval.evaluate import evaluate_systems
     from triptych.eval.results import Evaluation
-    from triptych.eval.running import Options
+    from triptych.eval.running import EvalOptions
     from triptych.eval.systems import RunFile
     from triptych.eval.tables import comparison_table
 
@@ -219,7 +219,7 @@ def compare(
         systems = [RunFile.read(source) for source in run]
         metrics = None if choice.metric is None else (choice.metric,)
         read["runs"] = evaluate_systems(
-            _collections(data or [], split), systems, Options(metrics=metrics, depth=1000)
+            _collections(data or [], split), systems, EvalOptions(metrics=metrics, depth=1000)
         )
     for comparison in run_comparison(read, choice):
         if as_json:

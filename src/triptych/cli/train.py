@@ -17,7 +17,7 @@ from triptych.cli.terminal import emit, progress, say, stderr, stdout
 from triptych.errors import InputError
 
 if TYPE_CHECKING:
-    from triptych.eval.ablate_plan import Plan
+    from triptych.eval.ablate_plan import AblationPlan
     from triptych.model.checkpoint import Layout
     from triptych.train.run import Outcome, Stage
     from triptych.train.settings import EvaluationSettings
@@ -277,7 +277,7 @@ def ablate(
     from triptych.eval.ablate import TABLES, Watcher
     from triptych.eval.ablate import ablate as run
     from triptych.eval.ablate_plan import read_plan
-    from triptych.eval.ablate_tables import explanation, shown_table
+    from triptych.eval.ablate_tables import explanation, table_of
 
     plan = read_plan(recipe, settings or [])
     if plan_only:
@@ -292,11 +292,11 @@ def ablate(
         emit(study.to_json())
         return
     for table in study.tables:
-        show(shown_table(table, study))
+        show(table_of(table, study))
     stdout().print(f"{explanation(study)} {output / TABLES}", soft_wrap=True)
 
 
-def _show_plan(plan: Plan, output: Path) -> None:
+def _show_plan(plan: AblationPlan, output: Path) -> None:
     from rich.table import Table
 
     from triptych.eval.ablate import Digests, finished, folder_of

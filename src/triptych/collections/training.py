@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from triptych.collections.beir import beir_tables, is_beir
 from triptych.collections.examples import (
@@ -140,10 +140,10 @@ def source_paths(sources: Path | str | Iterable[Path | str]) -> list[Path]:
     Raises:
         InputError: For anything else.
     """
-    paths: Iterable[object] = [sources] if isinstance(sources, str | Path) else sources
-    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+    paths: object = [sources] if isinstance(sources, str | Path) else sources
+    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):
         raise InputError(f"sources: got {sources!r:.60}; expected a path, or several")
-    listed = list(paths)
+    listed: list[object] = list(cast("Iterable[object]", paths))
     for path in listed:
         if not isinstance(path, str | Path):
             raise InputError(f"sources: got {path!r:.60} among them; expected paths")

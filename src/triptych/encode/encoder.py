@@ -347,11 +347,13 @@ class Encoder:
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
-        return self.encode(texts, **{"prefix": self.config.query_prefix, **options})
+        return self.encode(texts, **cast("dict[str, Any]", {"prefix": self.config.query_prefix, **options}))
 
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes documents, with the model's document prefix. Options as in `encode`."""
-        return self.encode(texts, **{"prefix": self.config.document_prefix, **options})
+        return self.encode(
+            texts, **cast("dict[str, Any]", {"prefix": self.config.document_prefix, **options})
+        )
 
     def encode_stream(
         self,
@@ -450,7 +452,8 @@ class Encoder:
                 first, so that workers can load it.
             WorkerError: If worker processes cannot be started from here.
         """
-        names = [] if isinstance(devices, str) or not isinstance(devices, Iterable) else list(devices)
+        given: object = devices
+        names = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(devices)
         if not names:
             raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
         for name in names:
@@ -608,10 +611,10 @@ def _dense_of(value: Any, where: str) -> Floats:
     try:
         rows = np.atleast_2d(np.asarray(dense, dtype=np.float32))
     except (TypeError, ValueError):
-        rows = np.zeros(0)
+        rows = np.zeros(0, np.float32)
     if dense is None or rows.ndim != 2 or np.ndim(dense) == 0:
         raise InputError(f"similarity: {where}: got {value!r:.60}; expected an Encoded or rows of numbers")
-    return rows
+    return cast(Floats, rows)
 
 
 def _threads_each(devices: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
-from triptych.errors import InputError, ModelError
+from triptych.errors import InputError, ModelError, StorageError
 from triptych.io import write_json
 from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
@@ -96,17 +96,15 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
     with ThreadPoolExecutor(1) as thread:
         problems = thread.submit(verify, folder)  # while the weights are read
         try:
-            checkpoint = _load(folder, trust_remote_code)
+            loaded: Checkpoint | ModelError = _load(folder, trust_remote_code)
         except ModelError as error:
-            loading: ModelError | None = error
-        else:
-            loading = None
+            loaded = error
     # A file that is damaged is the cause of whatever reading it led to.
     for path, problem in problems.result().items():
-        raise ModelError(f"{path}: {problem}") from loading
-    if loading is not None:
-        raise loading
-    return checkpoint
+        raise ModelError(f"{path}: {problem}") from (loaded if isinstance(loaded, ModelError) else None)
+    if isinstance(loaded, ModelError):
+        raise loaded
+    return loaded
 
 
 def _load(folder: Path, trust_remote_code: bool) -> Checkpoint:
