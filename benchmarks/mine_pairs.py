@@ -28,7 +28,7 @@ from typing import Any
 
 from triptych.records import parsed, places_of
 from triptych.tools.pairs.pipeline import mine_pairs
-from triptych.tools.pairs.settings import Settings
+from triptych.tools.pairs.settings import PairSettings
 
 LANGUAGES = ("en", "de", "fr", "es", "ja")
 
@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
 
         before, started = processor_seconds(), time.perf_counter()
         mined = mine_pairs(
-            corpus, Path(folder) / "out", Settings(), workers=options.workers, progress=progress
+            corpus, Path(folder) / "out", PairSettings(), workers=options.workers, progress=progress
         )
         wall, processor = time.perf_counter() - started, processor_seconds() - before
         made, kept = mined.counts.made.total(), mined.counts.kept.total()

@@ -14,13 +14,13 @@ from triptych.errors import DataError, InputError, TriptychError
 from triptych.tools.check import check
 from triptych.tools.convert import convert
 from triptych.tools.negatives.mine import MiningInputs
-from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, SearchOptions
+from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, RankingOptions
 from triptych.tools.pairs.base import Limits
 from triptych.tools.pairs.duplicates import read_evaluation
 from triptych.tools.pairs.filters import Consistency, Thresholds
 from triptych.tools.pairs.pipeline import mine_pairs
 from triptych.tools.pairs.reading import Origin, mined_files
-from triptych.tools.pairs.settings import Settings, with_changes
+from triptych.tools.pairs.settings import PairSettings, with_changes
 from triptych.tools.synthesize.asking import Budget, Patience, Prices
 from triptych.tools.synthesize.client import Endpoint
 from triptych.tools.synthesize.passages import Sampling
@@ -29,10 +29,10 @@ from triptych.tools.synthesize.synthesize import QuestionRecipe, Synthesis, synt
 
 CLASSES: list[tuple[type[Any], dict[str, Any]]] = [
     (MiningInputs, {"train": ["a.jsonl"]}),
-    *((cls, {}) for cls in (FilterOptions, Margin, MiningOptions, SearchOptions, Limits, Consistency)),
+    *((cls, {}) for cls in (FilterOptions, Margin, MiningOptions, RankingOptions, Limits, Consistency)),
     *(
         (cls, {})
-        for cls in (Thresholds, Origin, Settings, Budget, Patience, Prices, Sampling, QuestionLimits)
+        for cls in (Thresholds, Origin, PairSettings, Budget, Patience, Prices, Sampling, QuestionLimits)
     ),
     (QuestionRecipe, {}),
     (Endpoint, {"base_url": "http://x", "model": "m"}),
@@ -93,8 +93,8 @@ def calls(tmp_path: Path) -> dict[str, Callable[[Any], object]]:
             tmp_path / "nowhere.md", tmp_path / "o", workers=value
         ),
         "mined_files": mined_files,
-        "with_changes": lambda value: with_changes(Settings(), value),
-        "with_changes value": lambda value: with_changes(Settings(), {"near": value}),
+        "with_changes": lambda value: with_changes(PairSettings(), value),
+        "with_changes value": lambda value: with_changes(PairSettings(), {"near": value}),
         "check": check,
         "convert name": lambda value: convert(value, [tmp_path / "nowhere"], tmp_path / "c.jsonl"),
         "convert paths": lambda value: convert("auto", value, tmp_path / "c.jsonl"),
@@ -136,7 +136,7 @@ def write_strange(folder: Path) -> None:
 def test_files_without_a_name_in_unicode_and_pipes_are_skipped_and_the_others_mined(tmp_path: Path) -> None:
     write_strange(tmp_path / "folder")
     skipped: list[Path] = []
-    settings = Settings(filters=(), kinds=("title-body",))
+    settings = PairSettings(filters=(), kinds=("title-body",))
     mined = mine_pairs(tmp_path / "folder", tmp_path / "out", settings, on_skip=skipped.append)
     assert sorted(map(os.fsencode, (path.name for path in skipped))) == [b"caf\xe9.md", b"pipe.md"]
     assert mined.counts.kept.total() == 1
@@ -153,7 +153,7 @@ def test_a_file_or_folder_without_a_name_in_unicode_that_is_given_is_refused(tmp
         with pytest.raises(DataError, match=message):
             mined_files(path)
     with pytest.raises(InputError, match="expected a name in UTF-8"):
-        Settings(origin=Origin(source="\udce9"))
+        PairSettings(origin=Origin(source="\udce9"))
 
 
 def test_an_evaluation_file_that_is_nested_deeply_is_read(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 from corpus.draw import Draw
 from corpus.languages import DENSE, weight
 from triptych.text import LanguageCheck, digest, fold, ranker
-from triptych.tools.pairs.base import Pair, StructuredDocument, Translations
+from triptych.tools.pairs.base import StructuredDocument, Translations, WeakPair
 from triptych.tools.pairs.filters import Thresholds, in_its_language, pair_filters
 from triptych.tools.pairs.kinds import Limits, body, mine_group, mine_translations
-from triptych.tools.pairs.report import Filter, PairCounts
+from triptych.tools.pairs.report import PairCounts, PairFilter
 
 ONE_LANGUAGE = (
     "title-body",
@@ -71,7 +71,7 @@ class Mined:
         offered: How many pairs of each kind there would have been to draw from.
     """
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[WeakPair]
     tally: PairCounts
     offered: Mapping[str, int]
 
@@ -97,7 +97,7 @@ def mine(
         kinds: Which kinds; some at a time need less memory.
         seed: Decides what is drawn.
     """
-    draw: Draw[tuple[str, str, str], Pair] = Draw(cap)
+    draw: Draw[tuple[str, str, str], WeakPair] = Draw(cap)
     seen: set[int] = set()
     for pair in candidates(documents, translations, kinds, seed):
         name = digest(pair.lang, pair.passage_lang, pair.query, pair.passage)
@@ -110,10 +110,13 @@ def mine(
     tally = PairCounts()
     check = LanguageCheck(cache(ranker()))
 
-    def in_language(pair: Pair) -> bool:
+    def in_language(pair: WeakPair) -> bool:
         return pair.source in CHECKED or in_its_language(pair, check)
 
-    filters = [*pair_filters(("length", "symbols", "copy"), Thresholds()), Filter("language", in_language)]
+    filters = [
+        *pair_filters(("length", "symbols", "copy"), Thresholds()),
+        PairFilter("language", in_language),
+    ]
     drawn = (pair for _, pair in draw.items())
     found = sorted(
         tally.keep(tally.filter(drawn, filters)),
@@ -127,7 +130,7 @@ def candidates(
     translations: Iterable[Translations],
     kinds: Sequence[str],
     seed: int,
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     """All pairs of some kinds that there are, of paragraphs some for each."""
     single = [kind for kind in kinds if kind in ONE_LANGUAGE]
     translated = [kind for kind in ("paragraph-translation", "document-translation") if kind in kinds]
@@ -167,13 +170,13 @@ def _described(document: StructuredDocument) -> int:
     return digest(document.source, document.lang, fold(document.description))
 
 
-def alike(pair: Pair) -> bool:
+def alike(pair: WeakPair) -> bool:
     """Whether a paragraph and its translation are long enough, and of about the same length."""
     few, many = sorted((weight(pair.query, pair.lang), weight(pair.passage, pair.passage_lang)))
     return few >= _SHORTEST and many <= _RATIO * few + 20
 
 
-def crossed(group: Sequence[StructuredDocument], common: frozenset[int], seed: int) -> Iterator[Pair]:
+def crossed(group: Sequence[StructuredDocument], common: frozenset[int], seed: int) -> Iterator[WeakPair]:
     """Queries of one language with passages of another, a few for each two languages.
 
     Args:
@@ -204,8 +207,10 @@ def crossed(group: Sequence[StructuredDocument], common: frozenset[int], seed: i
                 yield _pair("heading-section-cross", here, there, heading, parts[there.lang][name][1])
 
 
-def _pair(kind: str, here: StructuredDocument, there: StructuredDocument, query: str, passage: str) -> Pair:
-    return Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
+def _pair(
+    kind: str, here: StructuredDocument, there: StructuredDocument, query: str, passage: str
+) -> WeakPair:
+    return WeakPair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
 
 
 def sections(document: StructuredDocument) -> dict[tuple[int, str], tuple[str, str]]:
@@ -246,7 +251,7 @@ def groups(documents: Iterable[StructuredDocument]) -> list[list[StructuredDocum
     return [list(group.values()) for _, group in sorted(found.items())]
 
 
-def to_row(pair: Pair) -> dict[str, Any]:
+def to_row(pair: WeakPair) -> dict[str, Any]:
     """A line of training data."""
     row: dict[str, Any] = {"query": pair.query, "pos": [pair.passage], "neg": [], "lang": pair.lang}
     if pair.passage_lang != pair.lang:

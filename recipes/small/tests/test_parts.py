@@ -17,7 +17,7 @@ from corpus.pairs import alike, mine, recurring, sections
 from corpus.questions import as_chunks, derived, human
 from corpus.records import Passage, Question, read, write
 from triptych.errors import DataError
-from triptych.tools.pairs.base import Block, Pair, StructuredDocument, Translations
+from triptych.tools.pairs.base import Block, WeakPair, StructuredDocument, Translations
 
 WORDS = (
     "river",
@@ -404,8 +404,8 @@ def test_a_cross_lingual_heading_leads_to_the_section_of_the_same_number() -> No
 
 
 def test_paragraphs_of_different_lengths_are_no_translations() -> None:
-    def pair(query: str, passage: str, lang: str = "de") -> Pair:
-        return Pair(query, passage, "paragraph-translation", "lo", "k", lang, "en")
+    def pair(query: str, passage: str, lang: str = "de") -> WeakPair:
+        return WeakPair(query, passage, "paragraph-translation", "lo", "k", lang, "en")
 
     assert alike(pair("a" * 60, "b" * 80))
     assert not alike(pair("a" * 60, "b" * 300))

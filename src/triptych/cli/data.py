@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from triptych.tools.convert import ConversionReport
     from triptych.tools.pairs.pipeline import MinedPairs
     from triptych.tools.pairs.report import PairCounts
-    from triptych.tools.pairs.settings import Settings
+    from triptych.tools.pairs.settings import PairSettings
     from triptych.train.data import PairLimits
 
 _LANGUAGES = 15  # rows of the table
@@ -271,7 +271,7 @@ def pairs(
     sources: list[str],
     *,
     out: Path,
-    settings: Settings,
+    settings: PairSettings,
     changes: list[str] | None = None,
     model: str | None = None,
     loading: Loading,

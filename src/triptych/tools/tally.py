@@ -38,8 +38,8 @@ class Tally(Generic[Reason, Example]):
             self._show(reason, examples)
 
     def _show(self, reason: Reason, examples: Iterable[Example]) -> None:
-        shown = self.examples.setdefault(reason, [])
-        shown.extend(list(examples)[: self.per_reason - len(shown)])
+        kept = self.examples.setdefault(reason, [])
+        kept.extend(list(examples)[: self.per_reason - len(kept)])
 
     def __getitem__(self, reason: Reason) -> int:
         return self.counts[reason]

@@ -21,7 +21,7 @@ from triptych.errors import DataError, IndexMissing, InputError
 from triptych.index.index import Index
 from triptych.text import fold
 from triptych.tools.negatives.mine import MiningInputs, mine
-from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, SearchOptions
+from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, RankingOptions
 from triptych.types import HeadWeights
 
 from .made import read_lines, write_corpus, write_lines, write_training
@@ -94,7 +94,7 @@ def test_every_candidate_is_kept_or_counted_and_each_ranking_uses_its_score(
     place, tmp_path, encoder, ranking
 ):
     options = MiningOptions(
-        search=SearchOptions(ranking), ranks=(3, 40), keep=4, filters=FilterOptions(margin=Margin(0.98))
+        search=RankingOptions(ranking), ranks=(3, 40), keep=4, filters=FilterOptions(margin=Margin(0.98))
     )
     report = mine(inputs(place), tmp_path / "out.jsonl", encoder, options)
     assert report.candidates == report.negatives + report.dropped.counts.total()
@@ -187,7 +187,7 @@ def test_a_prompt_takes_the_place_of_the_prefix(tmp_path, encoder):
     write_corpus(tmp_path / "corpus.jsonl")
     records = [{"query": "world", "pos": ["hello"], **extra} for extra in ({}, {"prompt": "query of text "})]
     write_lines(tmp_path / "train.jsonl", records)
-    mine(inputs(tmp_path), tmp_path / "out.jsonl", encoder, replace(WIDE, search=SearchOptions("dense")))
+    mine(inputs(tmp_path), tmp_path / "out.jsonl", encoder, replace(WIDE, search=RankingOptions("dense")))
     plain, prompted = read_lines(tmp_path / "out.jsonl")
     for record, query in ((plain, "world"), (prompted, "query of text world")):
         scores = encoder.score(query, record["neg"], (1, 0, 0))[0]
@@ -317,7 +317,7 @@ def test_the_vectors_of_an_interrupted_run_are_read_again(place, tmp_path, encod
         ({"index": "x"}, InputError, "expected the engine 'index'"),
         ({"engine": "index", "index": "nowhere", "corpus": None}, IndexMissing, "nowhere"),
         ({"engine": "index", "vectors": "x"}, InputError, "expected the engine 'exact'"),
-        ({"engine": "slow"}, InputError, "expected exact or index"),
+        ({"engine": "slow"}, InputError, "expected 'exact' or 'index'"),
     ],
 )
 def test_bad_input_is_named(place, tmp_path, encoder, monkeypatch, changes, error, message):
@@ -335,6 +335,6 @@ def test_a_head_that_the_model_lacks_is_named(place, tmp_path, folder, encoder):
     checkpoints.without_heads(folder, tmp_path / "plain")
     plain = Encoder.from_backbone(tmp_path / "plain", device="cpu", lexical=False, multi_dim=None)
     with pytest.raises(InputError, match="this model has dense"):
-        mine(inputs(place), tmp_path / "out.jsonl", plain, MiningOptions(search=SearchOptions("lexical")))
+        mine(inputs(place), tmp_path / "out.jsonl", plain, MiningOptions(search=RankingOptions("lexical")))
     report = mine(inputs(place), tmp_path / "out.jsonl", plain, MiningOptions(keep=2))
     assert report.facts["weights"] == [1.0, 0.0, 0.0]

@@ -3,22 +3,22 @@ import pytest
 
 from triptych.errors import InputError
 from triptych.text import fold
-from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, SearchOptions, scoring_of
-from triptych.tools.negatives.passages import Passage, Passages, own_passages, passages_of
+from triptych.tools.negatives.options import FilterOptions, Margin, MiningOptions, RankingOptions, scoring_of
+from triptych.tools.negatives.passages import CorpusPassage, Passages, own_passages, passages_of
 from triptych.tools.negatives.search import NOTHING
 from triptych.tools.negatives.select import KnownTexts, draw, drop_reasons
 from triptych.types import HeadWeights
 
 CORPUS = [
-    Passage("1", "the  Positive", "a", "en"),
-    Passage("2", "same article", "a", "en"),
-    Passage("3", "gleicher Artikel", "a", "de"),
-    Passage("4", "same article, language unknown", "a"),
-    Passage("5", "other", "b", "en"),
-    Passage("6", "OTHER", "c", "en"),
-    Passage("7", "the question"),
-    Passage("8", "known already"),
-    Passage("9", "too near"),
+    CorpusPassage("1", "the  Positive", "a", "en"),
+    CorpusPassage("2", "same article", "a", "en"),
+    CorpusPassage("3", "gleicher Artikel", "a", "de"),
+    CorpusPassage("4", "same article, language unknown", "a"),
+    CorpusPassage("5", "other", "b", "en"),
+    CorpusPassage("6", "OTHER", "c", "en"),
+    CorpusPassage("7", "the question"),
+    CorpusPassage("8", "known already"),
+    CorpusPassage("9", "too near"),
 ]
 SCORES = np.array([1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.96], dtype=np.float32)
 
@@ -73,7 +73,7 @@ def test_texts_that_are_no_passages_are_scored_but_not_searched(passages):
 
 
 def test_passages_stand_in_the_order_of_their_ids_and_blank_ones_are_counted():
-    made = passages_of([Passage("b", "x"), Passage("a", "y"), Passage("c", " \n")], [])
+    made = passages_of([CorpusPassage("b", "x"), CorpusPassage("a", "y"), CorpusPassage("c", " \n")], [])
     assert (list(made.ids), made.blank) == (["a", "b"], 1)
 
 
@@ -125,9 +125,9 @@ def test_a_draw_is_even_over_the_candidates():
         (lambda: MiningOptions(block=0), "block: got 0"),
         (lambda: MiningOptions(seed=-1), "seed: got -1"),
         (lambda: MiningOptions(choose="best"), "choose: got 'best'"),
-        (lambda: SearchOptions("sparse"), "ranking: got 'sparse'"),
-        (lambda: SearchOptions(candidates=0), "candidates: got 0"),
-        (lambda: SearchOptions(routes=("x",)), "routes: got"),
+        (lambda: RankingOptions("sparse"), "ranking: got 'sparse'"),
+        (lambda: RankingOptions(candidates=0), "candidates: got 0"),
+        (lambda: RankingOptions(routes=("x",)), "routes: got"),
         (lambda: Margin(0.0), "relative: got 0.0"),
         (lambda: Margin(None, -0.1), "absolute: got -0.1"),
     ],
@@ -138,7 +138,7 @@ def test_options_that_make_no_sense_are_named(make, message):
 
 
 def test_a_ranking_by_token_vectors_recalls_by_what_the_model_has():
-    options = MiningOptions(search=SearchOptions("multi"))
+    options = MiningOptions(search=RankingOptions("multi"))
     assert scoring_of(options, ("dense", "lexical", "multi")).routes == ("dense", "lexical")
     assert scoring_of(options, ("multi",)).routes == ("multi",)
     hybrid = scoring_of(MiningOptions(), ("dense", "multi"))

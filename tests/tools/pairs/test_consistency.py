@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from triptych.errors import InputError
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.pairs.filters import Consistency, inconsistent
 
 
-def pair(query: str, passage: str, key: str, lang: str = "en") -> Pair:
-    return Pair(query, passage, "title-body", "s", key, lang, lang)
+def pair(query: str, passage: str, key: str, lang: str = "en") -> WeakPair:
+    return WeakPair(query, passage, "title-body", "s", key, lang, lang)
 
 
 def common_words(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:

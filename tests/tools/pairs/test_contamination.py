@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from triptych.errors import DataError, InputError
 from triptych.text import ngrams, ngrams_of_sizes, unit_hashes
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.pairs.duplicates import (
     Contamination,
     EvaluationText,
@@ -58,7 +58,7 @@ def test_long_texts_are_found_by_their_words_in_a_row_and_short_ones_whole(
 def test_either_side_of_a_pair_counts(tmp_path: Path) -> None:
     contaminated = check(tmp_path, [QUESTION])
     for query, passage, found in ((QUESTION, "x", True), ("x", QUESTION, True), ("x", "y", False)):
-        assert contaminated(Pair(query, passage, "k", "s", "k", "en", "en")) is found
+        assert contaminated(WeakPair(query, passage, "k", "s", "k", "en", "en")) is found
 
 
 def test_short_texts_that_are_no_queries_do_not_count(tmp_path: Path) -> None:

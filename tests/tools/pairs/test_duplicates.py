@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from triptych.text import units
 from triptych.tools.pairs import duplicates
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.pairs.duplicates import (
     frequent,
     key_range,
@@ -25,8 +25,8 @@ from triptych.tools.pairs.duplicates import (
 from triptych.tools.pairs.stages import is_shuffled, read_part, shuffling
 
 
-def pair(query: str, passage: str) -> Pair:
-    return Pair(query, passage, "title-body", "s", "k", "en", "en")
+def pair(query: str, passage: str) -> WeakPair:
+    return WeakPair(query, passage, "title-body", "s", "k", "en", "en")
 
 
 def jaccard(first: str, second: str) -> float:
@@ -119,7 +119,7 @@ def test_duplicates_are_those_of_comparing_all_pairs(tmp_path: Path) -> None:
     def variant(text: str, share: float) -> str:
         return " ".join(word if drawing.random() > share else drawing.choice(words) for word in text.split())
 
-    pairs: list[Pair] = []
+    pairs: list[WeakPair] = []
     for _ in range(30):
         query, passage = " ".join(drawing.sample(words, 12)), " ".join(drawing.sample(words, 100))
         pairs += [

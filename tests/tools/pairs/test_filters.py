@@ -19,9 +19,9 @@ from triptych.text import (
     units,
 )
 from triptych.tools.pairs import filters
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.pairs.filters import Thresholds, line_digest, pair_filters
-from triptych.tools.pairs.report import PAIR_FILTERS, Cell, Filter, PairCounts
+from triptych.tools.pairs.report import PAIR_FILTERS, PairCell, PairCounts, PairFilter
 
 from .made import LONG, OTHER
 
@@ -30,8 +30,10 @@ CHECK = LanguageCheck()
 GERMAN = "Das Wasser wird im unteren Teil erhitzt und steigt durch das Kaffeepulver nach oben."
 
 
-def pair(query: str, passage: str, kind: str = "title-body", lang: str = "en", to: str | None = None) -> Pair:
-    return Pair(query, passage, kind, "s", "k", lang, to or lang)
+def pair(
+    query: str, passage: str, kind: str = "title-body", lang: str = "en", to: str | None = None
+) -> WeakPair:
+    return WeakPair(query, passage, kind, "s", "k", lang, to or lang)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def pair(query: str, passage: str, kind: str = "title-body", lang: str = "en", t
         (pair("w" * 301, "cat", "term-translation"), False),
     ],
 )
-def test_the_length_filter(made: Pair, good: bool) -> None:
+def test_the_length_filter(made: WeakPair, good: bool) -> None:
     assert filters.long_enough(made, LIMITS) is good
 
 
@@ -148,12 +150,14 @@ PAIRS = st.builds(
 
 
 @given(st.lists(PAIRS), st.lists(st.sets(st.sampled_from("abcd")), max_size=3))
-def test_nothing_vanishes_uncounted(pairs: list[Pair], bad: list[set[str]]) -> None:
-    steps = [Filter(f"f{i}", lambda made, drop=drop: made.query not in drop) for i, drop in enumerate(bad)]
+def test_nothing_vanishes_uncounted(pairs: list[WeakPair], bad: list[set[str]]) -> None:
+    steps = [
+        PairFilter(f"f{i}", lambda made, drop=drop: made.query not in drop) for i, drop in enumerate(bad)
+    ]
     tally = PairCounts()
     kept = list(tally.keep(tally.filter(pairs, steps)))
     assert kept == [made for made in pairs if not any(made.query in drop for drop in bad)]
-    assert tally.made == Counter(map(Cell.of, pairs))
+    assert tally.made == Counter(map(PairCell.of, pairs))
     for cell in tally.made:
         dropped = sum(count for (_, where), count in tally.dropped.counts.items() if where == cell)
         assert tally.made[cell] == tally.kept[cell] + dropped
@@ -161,8 +165,8 @@ def test_nothing_vanishes_uncounted(pairs: list[Pair], bad: list[set[str]]) -> N
 
 
 @given(st.lists(PAIRS, max_size=8), st.lists(PAIRS, max_size=8))
-def test_tallies_add_up_and_survive_json(first: list[Pair], second: list[Pair]) -> None:
-    steps = [Filter("f", lambda made: made.query in "ab")]
+def test_tallies_add_up_and_survive_json(first: list[WeakPair], second: list[WeakPair]) -> None:
+    steps = [PairFilter("f", lambda made: made.query in "ab")]
     parts: list[PairCounts] = []
     for pairs in (first, second, [*first, *second]):
         tally = PairCounts()

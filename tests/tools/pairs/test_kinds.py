@@ -8,7 +8,7 @@ from triptych.collections.examples import Example, parse_record
 from triptych.errors import InputError
 from triptych.records import Place
 from triptych.tools.pairs import kinds
-from triptych.tools.pairs.base import Block, Limits, Pair, StructuredDocument, Translations
+from triptych.tools.pairs.base import Block, Limits, StructuredDocument, Translations, WeakPair
 from triptych.tools.pairs.base import pair_record as to_record
 from triptych.tools.pairs.kinds import mine_group, mine_translations, without_untranslated
 
@@ -17,7 +17,7 @@ from .made import LONG, OTHER, document
 LIMITS = Limits()
 
 
-def sides(pairs: Iterable[Pair]) -> list[tuple[str, str]]:
+def sides(pairs: Iterable[WeakPair]) -> list[tuple[str, str]]:
     return [(pair.query, pair.passage) for pair in pairs]
 
 
@@ -205,7 +205,7 @@ def test_limits_and_kinds_that_mean_nothing_are_errors() -> None:
 
 
 def test_a_pair_is_a_training_example_with_its_provenance() -> None:
-    pair = Pair("eins", "one", "paragraph-translation", "s", "k", "de", "en", "MIT")
+    pair = WeakPair("eins", "one", "paragraph-translation", "s", "k", "de", "en", "MIT")
     record = to_record(pair)
     made = parse_record(record, Place("x"))
     assert isinstance(made, Example)

@@ -22,7 +22,7 @@ from triptych.tools.pairs.filters import Consistency
 from triptych.tools.pairs.pipeline import MinedPairs, mine_pairs, parallel
 from triptych.tools.pairs.reading import Origin
 from triptych.tools.pairs.report import FILTERS, PairCounts
-from triptych.tools.pairs.settings import Settings
+from triptych.tools.pairs.settings import PairSettings
 from triptych.tools.pairs.stages import split_title
 
 VOCABULARIES = {
@@ -33,7 +33,7 @@ VOCABULARIES = {
 WORDS = {lang: words.split() for lang, words in VOCABULARIES.items()}
 FOOTER = "All rights reserved by the makers of these pages, see the terms of use for more."
 FAST = tuple(name for name in FILTERS if name not in ("language", "consistency"))
-SETTINGS = Settings(filters=FAST, parts=4, recurring=5)
+SETTINGS = PairSettings(filters=FAST, parts=4, recurring=5)
 
 
 def text(drawing: random.Random, lang: str, count: int) -> str:
@@ -278,9 +278,9 @@ def test_languages_that_nobody_said_are_identified_and_wrong_ones_are_dropped(tm
     english = "The water is heated in the lower part of the pot and rises through the ground coffee."
     for name, lines in (("a", german), ("b", english)):
         (tmp_path / f"{name}.md").write_text(f"# Kaffee und Kanne {name}\n\n{lines}\n", encoding="utf-8")
-    mined = mine_pairs(tmp_path, tmp_path / "out", Settings(filters=("language",), kinds=("title-body",)))
+    mined = mine_pairs(tmp_path, tmp_path / "out", PairSettings(filters=("language",), kinds=("title-body",)))
     assert sorted(record["lang"] for record in records(mined)) == ["de", "en"]
-    claimed = Settings(filters=("language",), kinds=("title-body",), origin=Origin(lang="de"))
+    claimed = PairSettings(filters=("language",), kinds=("title-body",), origin=Origin(lang="de"))
     sources = [tmp_path / "a.md", tmp_path / "b.md"]
     mined = mine_pairs(sources, tmp_path / "out2", claimed)
     assert [record["lang"] for record in records(mined)] == ["de"]
@@ -344,12 +344,12 @@ def test_settings_that_mean_nothing_are_errors() -> None:
         ({"filters": ("nothing",)}, "got 'nothing'; expected some of length"),
         ({"kinds": ("nothing",)}, "got 'nothing'"),
         ({"near": 0.0}, "near: got 0.0"),
-        ({"recurring": 1}, "recurring: got 1; expected at least 2"),
+        ({"recurring": 1}, "recurring: got 1; expected a number at least 2"),
         ({"parts": 0}, "parts: got 0"),
         ({"words": 2}, "words: got 2"),
     ):
         with pytest.raises(InputError, match=message):
-            Settings(**change)  # type: ignore[arg-type]
+            PairSettings(**change)  # type: ignore[arg-type]
 
 
 def test_the_tally_of_a_run_says_nothing_of_workers_or_time(source: Path, tmp_path: Path) -> None:

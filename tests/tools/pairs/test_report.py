@@ -6,9 +6,9 @@ import pytest
 
 from triptych.errors import InputError
 from triptych.tools.pairs import report
-from triptych.tools.pairs.base import Pair
-from triptych.tools.pairs.report import Cell, Dropped, PairCounts
-from triptych.tools.pairs.settings import Settings, with_changes
+from triptych.tools.pairs.base import WeakPair
+from triptych.tools.pairs.report import DroppedPair, PairCell, PairCounts
+from triptych.tools.pairs.settings import PairSettings, with_changes
 
 
 def made() -> PairCounts:
@@ -19,9 +19,9 @@ def made() -> PairCounts:
         ("b", "de", "de", 2, 0, ""),
         ("b", "fr", "fr", 1, 1, "copy"),
     ):
-        pair = Pair(f"{source} {lang}", "p", "title-body", source, "k", lang, to)
-        tally.made[Cell.of(pair)] += count
-        tally.kept[Cell.of(pair)] += count - dropped
+        pair = WeakPair(f"{source} {lang}", "p", "title-body", source, "k", lang, to)
+        tally.made[PairCell.of(pair)] += count
+        tally.kept[PairCell.of(pair)] += count - dropped
         for _ in range(dropped):
             tally.drop(name, pair, "why")
     tally.texts["documents", "en", "a"] = 4
@@ -53,8 +53,8 @@ def test_the_summary_has_the_totals() -> None:
 
 def test_there_is_an_example_for_each_filter_from_where_it_dropped_most() -> None:
     assert report.examples(made()) == [
-        ("length", Cell("en", "a", "title-body"), Dropped("a en", "p", "why")),
-        ("copy", Cell("en>de", "a", "title-body"), Dropped("a en", "p", "why")),
+        ("length", PairCell("en", "a", "title-body"), DroppedPair("a en", "p", "why")),
+        ("copy", PairCell("en>de", "a", "title-body"), DroppedPair("a en", "p", "why")),
     ]
 
 
@@ -70,7 +70,7 @@ def test_the_picture_is_the_same_for_the_same_counts(tally: PairCounts, tmp_path
 
 
 def test_any_single_setting_can_be_changed() -> None:
-    changed = with_changes(Settings(), {"near": 1, "limits.seed": 7, "parts": 3, "thresholds.ratio": 2.5})
+    changed = with_changes(PairSettings(), {"near": 1, "limits.seed": 7, "parts": 3, "thresholds.ratio": 2.5})
     assert (changed.near, changed.limits.seed, changed.parts, changed.thresholds.ratio) == (1, 7, 3, 2.5)
     for name, value in (
         ("limits", 3),
@@ -80,4 +80,4 @@ def test_any_single_setting_can_be_changed() -> None:
         ("seed", 1),
     ):
         with pytest.raises(InputError, match="settings: "):
-            with_changes(Settings(), {name: value})
+            with_changes(PairSettings(), {name: value})

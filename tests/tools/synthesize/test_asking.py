@@ -17,35 +17,35 @@ import pytest
 
 from triptych.errors import DataError, EndpointError, InputError
 from triptych.tools.synthesize.asking import (
-    Answers,
+    AnswerStore,
     Budget,
     Outcomes,
     Patience,
     Prices,
-    Request,
+    QuestionRequest,
     ask_all,
     key_of,
 )
-from triptych.tools.synthesize.client import Answer, Endpoint, Tokens, parse_answer, retry_after
+from triptych.tools.synthesize.client import Answer, Endpoint, TokenCount, parse_answer, retry_after
 
 from . import server as s
 from .conftest import endpoint
 
 
-def requests(count: int) -> list[Request]:
+def requests(count: int) -> list[QuestionRequest]:
     messages = [[{"role": "user", "content": f"passage {i}"}] for i in range(count)]
-    return [Request(key_of("tiny", each, {}), each, f"d{i}") for i, each in enumerate(messages)]
+    return [QuestionRequest(key_of("tiny", each, {}), each, f"d{i}") for i, each in enumerate(messages)]
 
 
 def ask(
     model: s.Model,
-    wanted: list[Request],
+    wanted: list[QuestionRequest],
     answers: Path,
     patience: Patience,
     budget: Budget | None = None,
     **options: Any,
 ) -> tuple[Outcomes, list[Answer | None]]:
-    with s.serving(model), Answers(answers) as known:
+    with s.serving(model), AnswerStore(answers) as known:
         todo = (request for request in wanted if known.get(request.key) is None)
         tally = ask_all(todo, endpoint(model, **options), known, budget or Budget(), patience)
         return tally, [known.get(request.key) for request in wanted]
@@ -62,7 +62,11 @@ def test_every_request_is_answered_once_and_no_more_are_open_than_allowed(answer
     assert [answer.text for answer in found if answer] == [f"What is passage {i}?" for i in range(40)]
     assert (tally.answered, len(model.requests)) == (40, 40)
     assert 2 <= model.most <= 4
-    assert (budget.spent, budget.lost, budget.in_flight) == (Tokens(4000, 400), Tokens(), Tokens())
+    assert (budget.spent, budget.lost, budget.in_flight) == (
+        TokenCount(4000, 400),
+        TokenCount(),
+        TokenCount(),
+    )
 
 
 def test_the_request_has_model_messages_key_and_parameters(answers: Path, hasty: Patience) -> None:
@@ -115,9 +119,9 @@ def test_a_fault_that_may_pass_is_repeated_and_counted(
     assert tally.repeated.counts == {reason: 2}
     assert (tally.answered, tally.failed.counts, len(model.requests)) == (2, {}, 4)
     most = endpoint(s.Model(s.cut, url="http://x")).upper_bound(requests(1)[0].messages)
-    assert budget.lost == (most + most if lost else Tokens())
-    spent = Tokens(200, 20)
-    assert budget.spent == (spent + Tokens(10, 4) if "usage" in reason or _counted(fault) else spent)
+    assert budget.lost == (most + most if lost else TokenCount())
+    spent = TokenCount(200, 20)
+    assert budget.spent == (spent + TokenCount(10, 4) if "usage" in reason or _counted(fault) else spent)
 
 
 def _counted(fault: s.Reply) -> bool:
@@ -150,13 +154,13 @@ def test_a_server_that_answers_nothing_ends_the_asking_and_keeps_what_was_answer
     ):
         ask(model, requests(30), answers, hasty)
     assert len(model.requests) == 1 + 8 * hasty.attempts
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
         assert len(known) == 1
 
 
 def test_a_server_that_is_not_there_is_an_error_that_names_it(answers: Path, hasty: Patience) -> None:
     with (
-        Answers(answers) as known,
+        AnswerStore(answers) as known,
         pytest.raises(EndpointError, match=r"127\.0\.0\.1:9.*no connection \(ConnectError"),
     ):
         ask_all(iter(requests(9)), Endpoint("http://127.0.0.1:9/v1", "m"), known, Budget(), hasty)
@@ -301,7 +305,7 @@ def test_a_wait_until_a_date_lasts_until_then() -> None:
     ],
 )
 def test_the_forms_of_an_answer(body: str, expected: Answer) -> None:
-    assert parse_answer(body, Tokens(7, 8)) == expected
+    assert parse_answer(body, TokenCount(7, 8)) == expected
 
 
 # Limits of what a server may send, and secrets
@@ -410,7 +414,7 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_messages_or_the_file
 
 def test_a_password_in_the_address_is_not_shown(answers: Path, hasty: Patience) -> None:
     place = Endpoint("http://me:pass-word@127.0.0.1:9/v1?token=abc", "m", KEY)
-    with Answers(answers) as known, pytest.raises(EndpointError) as caught:
+    with AnswerStore(answers) as known, pytest.raises(EndpointError) as caught:
         ask_all(iter(requests(9)), place, known, Budget(), hasty)
     assert "http://127.0.0.1:9/v1" in str(caught.value)
     for text in (str(caught.value), repr(place)):
@@ -456,14 +460,14 @@ def test_what_may_have_been_paid_and_never_came_counts(answers: Path, hasty: Pat
 def test_a_request_waits_for_those_on_their_way_before_the_budget_is_said_to_be_used_up() -> None:
     async def run() -> list[bool]:
         budget = Budget(tokens=100)
-        assert await budget.reserve(Tokens(60, 30))
-        second = asyncio.create_task(budget.reserve(Tokens(30, 10)))
+        assert await budget.reserve(TokenCount(60, 30))
+        second = asyncio.create_task(budget.reserve(TokenCount(30, 10)))
         await asyncio.sleep(0)
         waited = not second.done()
-        await budget.settle(Tokens(60, 30), Tokens(20, 5))
+        await budget.settle(TokenCount(60, 30), TokenCount(20, 5))
         found = [waited, await second]
-        await budget.settle(Tokens(30, 10), Tokens(30, 10))
-        return [*found, await budget.reserve(Tokens(30, 10)), budget.spent == Tokens(50, 15)]
+        await budget.settle(TokenCount(30, 10), TokenCount(30, 10))
+        return [*found, await budget.reserve(TokenCount(30, 10)), budget.spent == TokenCount(50, 15)]
 
     assert asyncio.run(run()) == [True, True, False, True]
 
@@ -498,15 +502,15 @@ def test_an_answer_is_found_under_all_that_it_depends_on(answers: Path) -> None:
         key_of("m", messages, {"temperature": 0.6, "max_tokens": 9}),
     ]
     assert len({base, *others}) == 4
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
         known.put(base, "m", Answer("Ä?", "stop", False, 1, 2, counted=False))
         assert [known.get(key) is None for key in others] == [True] * 3
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
         assert known.get(base) == Answer("Ä?", "stop", False, 1, 2, counted=False)
 
 
 def test_a_torn_end_of_the_log_costs_the_last_answer_alone(answers: Path) -> None:
-    known = Answers(answers)
+    known = AnswerStore(answers)
     for i in range(20):
         known.put(bytes([i]), "m", Answer(f"{i}?" * 200, "stop", False, 1, 1))
     log = answers.with_name(answers.name + "-wal")
@@ -515,7 +519,7 @@ def test_a_torn_end_of_the_log_costs_the_last_answer_alone(answers: Path) -> Non
     torn.write_bytes(main)
     torn.with_name("torn.sqlite-wal").write_bytes(tail[:-1000])
     known.close()
-    with Answers(torn) as left:
+    with AnswerStore(torn) as left:
         assert [left.get(bytes([i])) is not None for i in range(20)] == [True] * 19 + [False]
         left.put(b"new", "m", Answer("x", "stop", False, 1, 1))
 
@@ -523,12 +527,12 @@ def test_a_torn_end_of_the_log_costs_the_last_answer_alone(answers: Path) -> Non
 def test_a_file_that_is_something_else_is_refused_and_left_alone(answers: Path) -> None:
     answers.write_text('{"query": "not a file of answers"}\n' * 100)
     with pytest.raises(DataError, match="no file of answers"):
-        Answers(answers)
+        AnswerStore(answers)
     assert answers.read_text().startswith('{"query"')
 
 
 def test_two_processes_may_use_one_file(answers: Path) -> None:
-    with Answers(answers) as first, Answers(answers) as second:
+    with AnswerStore(answers) as first, AnswerStore(answers) as second:
         first.put(b"a", "m", Answer("a", "stop", False, 1, 1))
         second.put(b"b", "m", Answer("b", "stop", False, 1, 1))
         assert second.get(b"a") is not None
@@ -539,13 +543,13 @@ def test_two_processes_may_use_one_file(answers: Path) -> None:
 
 
 def test_a_damaged_file_of_answers_is_named(answers: Path) -> None:
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
         for i in range(400):
             known.put(i.to_bytes(4, "big"), "m", Answer("x" * 300, "stop", False, 1, 1))
     content = bytearray(answers.read_bytes())
     content[8192:-8192] = bytes(len(content) - 16384)
     answers.write_bytes(content)
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
 
         def read_all() -> None:
             for i in range(400):

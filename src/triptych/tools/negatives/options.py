@@ -71,7 +71,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchOptions:
+class RankingOptions:
     """How candidates are found and ranked.
 
     Attributes:
@@ -138,7 +138,7 @@ class MiningOptions:
         InputError: For values that make no sense.
     """
 
-    search: SearchOptions = field(default_factory=SearchOptions)
+    search: RankingOptions = field(default_factory=RankingOptions)
     filters: FilterOptions = field(default_factory=FilterOptions)
     ranks: tuple[int, int] = (2, 200)
     keep: Count = 15

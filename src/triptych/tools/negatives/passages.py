@@ -113,7 +113,7 @@ class Passages:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class CorpusPassage:
     """A passage as it comes; `also` is another text by which a positive may quote it: its text without title."""
 
     id: str
@@ -123,7 +123,7 @@ class Passage:
     also: str | None = None
 
 
-def passages_of(corpus: Iterable[Passage], judged: Iterable[str]) -> Passages:
+def passages_of(corpus: Iterable[CorpusPassage], judged: Iterable[str]) -> Passages:
     """Collects passages.
 
     Args:
@@ -179,7 +179,9 @@ def passages_of(corpus: Iterable[Passage], judged: Iterable[str]) -> Passages:
     )
 
 
-def read_corpus(sources: Sequence[Path | str], article_fields: Sequence[str] = ARTICLE) -> Iterator[Passage]:
+def read_corpus(
+    sources: Sequence[Path | str], article_fields: Sequence[str] = ARTICLE
+) -> Iterator[CorpusPassage]:
     """Reads a corpus: files and folders as `triptych.documents` reads them; of a BEIR folder its corpus.
 
     Raises:
@@ -193,31 +195,31 @@ def read_corpus(sources: Sequence[Path | str], article_fields: Sequence[str] = A
         yield passage_of(document, article_fields)
 
 
-def passage_of(document: Document, article_fields: Sequence[str] = ARTICLE) -> Passage:
+def passage_of(document: Document, article_fields: Sequence[str] = ARTICLE) -> CorpusPassage:
     """A document as a passage: its title stands in front."""
     fields = document.metadata
     also = document.text if document.title else None
-    return Passage(
+    return CorpusPassage(
         document.id, document.content, name_in(fields, article_fields), passage_language(fields), also
     )
 
 
-def own_passages(examples: Iterable[tuple[Example, str | None]]) -> Iterator[Passage]:
+def own_passages(examples: Iterable[tuple[Example, str | None]]) -> Iterator[CorpusPassage]:
     """The passages of training examples as a corpus, each text once, numbered as they come.
 
     Args:
         examples: Each with the article that its record names, from which its positives come.
     """
     seen = Numbers()
-    found: dict[int, Passage] = {}
+    found: dict[int, CorpusPassage] = {}
     for example, article in examples:
         for place, text in enumerate(example.passages):
             number = seen.add(fold(text))
             known = article if place < len(example.pos) else None  # a negative may come from anywhere
             if number not in found:
-                found[number] = Passage(f"{number:012d}", text, known)
+                found[number] = CorpusPassage(f"{number:012d}", text, known)
             elif found[number].article is None and known is not None:
-                found[number] = Passage(found[number].id, found[number].text, known)
+                found[number] = CorpusPassage(found[number].id, found[number].text, known)
     yield from found.values()
 
 
@@ -225,7 +227,7 @@ def _digest(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _digest_of(passages: Sequence[Passage]) -> str:
+def _digest_of(passages: Sequence[CorpusPassage]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for each in passages:
         for part in (each.id, each.text, each.article, each.language, each.also):

@@ -22,7 +22,7 @@ from triptych.errors import InputError
 from triptych.index.index import BLOCK, Index
 from triptych.scores import on_numpy, on_torch
 from triptych.tools.negatives.options import Scoring
-from triptych.tools.negatives.passages import ARTICLE, Passage, Passages, name_in, passage_language
+from triptych.tools.negatives.passages import ARTICLE, CorpusPassage, Passages, name_in, passage_language
 from triptych.types import Encoded, Floats, Head, HeadWeights, Progress, Ragged
 
 NOTHING = -1
@@ -37,7 +37,7 @@ _FETCHED = 1000  # documents of an index that are read at once
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class RankedPassages:
     """The candidates of Q queries.
 
     Attributes:
@@ -59,7 +59,7 @@ class Searcher(Protocol):
         """The heads that queries need."""
         ...
 
-    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> Candidates:
+    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> RankedPassages:
         """Ranks the searchable passages.
 
         Args:
@@ -117,7 +117,7 @@ class ExactSearch:
         """The heads that queries need."""
         return self._scoring.heads
 
-    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> Candidates:
+    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> RankedPassages:
         """See `Searcher`."""
         step = max(1, _PAIRS // self._count)
         parts = [
@@ -125,11 +125,11 @@ class ExactSearch:
             for start in range(0, len(queries), step)
         ]
         rows, scores = [part.rows for part in parts], [part.scores for part in parts]
-        return Candidates(
+        return RankedPassages(
             _stack(rows, NOTHING), _stack(scores, 0), [row for part in parts for row in part.wanted]
         )
 
-    def _search_block(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> Candidates:
+    def _search_block(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> RankedPassages:
         routes, heads = self._scoring.routes, self._scoring.heads
         # Token vectors are compared with all passages only where they recall.
         whole: dict[Head, Tensor] = {
@@ -153,7 +153,7 @@ class ExactSearch:
         # Rows ascend within a query, so that a stable order leaves equal scores in the order of the ids.
         order = found.argsort(dim=1, descending=True, stable=True)[:, :depth]
         given = scores[:, rows.shape[1] :].cpu().numpy()
-        return Candidates(
+        return RankedPassages(
             rows.gather(1, order).cpu().numpy(),
             scores.gather(1, order).cpu().numpy(),
             [given[i, : len(each)] for i, each in enumerate(wanted)],
@@ -273,7 +273,7 @@ class IndexSearch:
         """The heads that queries need."""
         return self._index.heads
 
-    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> Candidates:
+    def search(self, queries: Encoded, wanted: Sequence[Sequence[int]], depth: int) -> RankedPassages:
         """See `Searcher`."""
         scoring = self._scoring
         results = self._index.search_encoded(
@@ -285,7 +285,7 @@ class IndexSearch:
             known = [hit for hit in hits if hit.id in self._row]  # a blank passage is none
             rows[i, : len(known)] = [self._row[hit.id] for hit in known]
             scores[i, : len(known)] = [hit.score for hit in known]
-        return Candidates(rows, scores, self._wanted_scores(queries, wanted, scoring.weights))
+        return RankedPassages(rows, scores, self._wanted_scores(queries, wanted, scoring.weights))
 
     def _wanted_scores(
         self, queries: Encoded, wanted: Sequence[Sequence[int]], weights: HeadWeights
@@ -304,7 +304,7 @@ class IndexSearch:
         return scores
 
 
-def add_missing(index: Index, passages: Sequence[Passage], progress: Progress | None = None) -> None:
+def add_missing(index: Index, passages: Sequence[CorpusPassage], progress: Progress | None = None) -> None:
     """Adds the passages that an index does not hold yet, or holds with another text.
 
     An interrupted run is completed by the next one.
@@ -321,7 +321,7 @@ def add_missing(index: Index, passages: Sequence[Passage], progress: Progress | 
             progress("indexing", min(start + BLOCK, len(passages)), len(passages))
 
 
-def passages_in(index: Index, article_fields: Sequence[str] = ARTICLE) -> Iterator[Passage]:
+def passages_in(index: Index, article_fields: Sequence[str] = ARTICLE) -> Iterator[CorpusPassage]:
     """The documents of an index as passages."""
     names = sorted(index.ids)
     for start in range(0, len(names), _FETCHED):
@@ -330,4 +330,4 @@ def passages_in(index: Index, article_fields: Sequence[str] = ARTICLE) -> Iterat
                 fields = payload["metadata"]
                 also = fields.get("also") if isinstance(fields.get("also"), str) else None
                 names_ = name_in(fields, article_fields), passage_language(fields)
-                yield Passage(payload["id"], payload["text"], *names_, also)
+                yield CorpusPassage(payload["id"], payload["text"], *names_, also)

@@ -216,7 +216,7 @@ def _strings(values: Any, name: str, place: Place) -> list[str]:
     return list(values)
 
 
-class Pair(NamedTuple):
+class WeakPair(NamedTuple):
     """A query with its passage, and where both come from.
 
     Attributes:
@@ -250,7 +250,7 @@ class Pair(NamedTuple):
         return f"{digest(*self[:7]):016x}"
 
 
-def pair_record(pair: Pair) -> dict[str, Any]:
+def pair_record(pair: WeakPair) -> dict[str, Any]:
     """A pair in the form of training data, with its provenance.
 
     ``{"query", "pos": [passage], "neg": [], "lang", "kind", "source", "key", "id"}``; where they are known and say

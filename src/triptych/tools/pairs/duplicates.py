@@ -39,7 +39,7 @@ from triptych.text import (
     unit_hashes,
     units,
 )
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 
 KEYED = np.dtype([("key", "<u8"), ("id", "<u8")])
 _TOP = 1 << 64
@@ -149,7 +149,7 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     return rows[[known[text] for text in texts]]
 
 
-def write_signs(folder: Path, part: int, pairs: Sequence[Pair], *, near: bool) -> None:
+def write_signs(folder: Path, part: int, pairs: Sequence[WeakPair], *, near: bool) -> None:
     """Writes what the duplicates of a part's pairs are found by."""
     ids = pair_ids(part, len(pairs))
     exact = np.array([digest(fold(pair.query), fold(pair.passage)) for pair in pairs], np.uint64)
@@ -325,7 +325,7 @@ class Contamination:
         self._wholes = frozenset(np.load(folder / "wholes.npy").tolist())
         self._has: Callable[[str], bool] = lru_cache(maxsize=4096)(self.has)
 
-    def __call__(self, pair: Pair) -> bool:
+    def __call__(self, pair: WeakPair) -> bool:
         """Whether one of its sides does."""
         return self._has(pair.query) or self._has(pair.passage)
 

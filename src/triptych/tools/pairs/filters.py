@@ -22,9 +22,9 @@ from triptych.config import check_types
 from triptych.encode.encoder import Encoder, TruncationWarning
 from triptych.errors import InputError
 from triptych.text import LanguageCheck, digest, fold, letters, units, word_chars
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.pairs.kinds import TRANSLATED
-from triptych.tools.pairs.report import Filter
+from triptych.tools.pairs.report import PairFilter
 
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 _TERMS = frozenset(("term-translation",))
@@ -62,7 +62,7 @@ class Thresholds:
         check_types(self)
 
 
-def long_enough(pair: Pair, limits: Thresholds) -> bool:
+def long_enough(pair: WeakPair, limits: Thresholds) -> bool:
     """Length filter: neither too short nor, for a query, too long; translations of about the same length."""
     query, passage = letters(pair.query), letters(pair.passage)
     if pair.kind in _TERMS:
@@ -75,12 +75,12 @@ def long_enough(pair: Pair, limits: Thresholds) -> bool:
     return query >= limits.query_letters and passage >= limits.passage_letters
 
 
-def mostly_words(pair: Pair, limits: Thresholds) -> bool:
+def mostly_words(pair: WeakPair, limits: Thresholds) -> bool:
     """Symbol filter: both sides are made of letters more than of signs and digits."""
     return _is_words(pair.query, limits) and _is_words(pair.passage, limits)
 
 
-def differs(pair: Pair, limits: Thresholds) -> bool:
+def differs(pair: WeakPair, limits: Thresholds) -> bool:
     """Copy filter: neither the same text twice nor one that holds the other and little else."""
     here, there = units(pair.query), units(pair.passage)
     few, many = sorted((len(here), len(there)))
@@ -91,7 +91,7 @@ def differs(pair: Pair, limits: Thresholds) -> bool:
     return sum((Counter(here) & Counter(there)).values()) < limits.overlap * many
 
 
-def in_its_language(pair: Pair, check: LanguageCheck) -> bool:
+def in_its_language(pair: WeakPair, check: LanguageCheck) -> bool:
     """Language filter: neither side is plainly in another language than it is said to be."""
     return check(pair.query, pair.lang) and check(pair.passage, pair.passage_lang)
 
@@ -101,7 +101,7 @@ def line_digest(source: str, lang: str, text: str) -> int:
     return digest(source, lang, fold(text))
 
 
-def is_its_own(pair: Pair, recurring: Container[int]) -> bool:
+def is_its_own(pair: WeakPair, recurring: Container[int]) -> bool:
     """Boilerplate filter: the query is no line that recurs over many documents; terms recur by nature."""
     return pair.kind in _TERMS or line_digest(pair.source, pair.lang, pair.query) not in recurring
 
@@ -112,8 +112,8 @@ def pair_filters(
     *,
     language: LanguageCheck | None = None,
     recurring: Container[int] = (),
-    contaminated: Callable[[Pair], bool] | None = None,
-) -> list[Filter]:
+    contaminated: Callable[[WeakPair], bool] | None = None,
+) -> list[PairFilter]:
     """The filters of the given names, in the order of `PAIR_FILTERS`.
 
     Args:
@@ -128,7 +128,7 @@ def pair_filters(
     """
     limits = thresholds or Thresholds()
     check = (language or LanguageCheck()) if "language" in names else None
-    tests: dict[str, Callable[[Pair], bool] | None] = {
+    tests: dict[str, Callable[[WeakPair], bool] | None] = {
         "length": lambda pair: long_enough(pair, limits),
         "symbols": lambda pair: mostly_words(pair, limits),
         "copy": lambda pair: differs(pair, limits),
@@ -136,7 +136,7 @@ def pair_filters(
         "boilerplate": lambda pair: is_its_own(pair, recurring),
         "contamination": None if contaminated is None else lambda pair: not contaminated(pair),
     }
-    return [Filter(name, test) for name, test in tests.items() if test is not None and name in names]
+    return [PairFilter(name, test) for name, test in tests.items() if test is not None and name in names]
 
 
 def _is_words(text: str, limits: Thresholds) -> bool:
@@ -171,7 +171,7 @@ class Consistency:
 
 
 def inconsistent(
-    pairs: Sequence[Pair], scorer: Scorer, how: Consistency, seed: int
+    pairs: Sequence[WeakPair], scorer: Scorer, how: Consistency, seed: int
 ) -> Iterator[tuple[int, int]]:
     """The pairs whose passage ranks too low.
 
@@ -200,7 +200,7 @@ def inconsistent(
         yield from ((number, int(rank)) for number, rank in zip(sample, ranks, strict=True) if rank > how.top)
 
 
-def _samples(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[int]]:
+def _samples(pairs: Sequence[WeakPair], size: int, seed: int) -> Iterator[list[int]]:
     """Random groups of numbers of pairs whose passages have the same language."""
     languages: dict[str, list[int]] = {}
     for number, pair in enumerate(pairs):

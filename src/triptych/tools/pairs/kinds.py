@@ -14,9 +14,9 @@ from triptych.text import fold, gram_size, letters, primary, units
 from triptych.tools.pairs.base import (
     Block,
     Limits,
-    Pair,
     StructuredDocument,
     Translations,
+    WeakPair,
     language_pairs,
     sample,
 )
@@ -130,17 +130,17 @@ def without_match(pattern: re.Pattern[str], text: str) -> str:
     return (text[match.end() :].strip() if match else "") or text
 
 
-def title_body(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
+def title_body(document: StructuredDocument, limits: Limits) -> Iterator[WeakPair]:
     """Title → beginning of the text."""
     yield from _pair(document, "title-body", document.title, body(document, limits.passage_chars))
 
 
-def description_body(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
+def description_body(document: StructuredDocument, limits: Limits) -> Iterator[WeakPair]:
     """Description → beginning of the text."""
     yield from _pair(document, "description-body", document.description, body(document, limits.passage_chars))
 
 
-def keyword_body(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
+def keyword_body(document: StructuredDocument, limits: Limits) -> Iterator[WeakPair]:
     """Index entry → beginning of the text; one pair for each entry."""
     passage = body(document, limits.passage_chars)
     for keyword in sample(
@@ -151,7 +151,7 @@ def keyword_body(document: StructuredDocument, limits: Limits) -> Iterator[Pair]
 
 def heading_section(
     document: StructuredDocument, limits: Limits, common: Common = never_common
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     """Heading → its section, sub-sections included; the title goes before a heading that recurs elsewhere.
 
     Headings that are questions are left to `question_answer`, those that repeat the title to `title_body`.
@@ -167,7 +167,7 @@ def heading_section(
         yield from _pair(document, "heading-section", query, section)
 
 
-def question_answer(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
+def question_answer(document: StructuredDocument, limits: Limits) -> Iterator[WeakPair]:
     """Question → answer: from headings and list terms that are questions, and from paragraphs “Q: …”, “A: …”."""
     for heading, section in sections(document, limits.passage_chars):
         if is_question(heading):
@@ -183,7 +183,7 @@ def question_answer(document: StructuredDocument, limits: Limits) -> Iterator[Pa
             yield from _pair(document, "question-answer", without_match(_ASKED, asked.text), answer)
 
 
-def neighbours(document: StructuredDocument, limits: Limits) -> Iterator[Pair]:
+def neighbours(document: StructuredDocument, limits: Limits) -> Iterator[WeakPair]:
     """Paragraph → the next paragraph of the same section."""
     found = [
         (first.text, second.text)
@@ -203,7 +203,7 @@ def _same_beginning(first: str, second: str) -> bool:
     return here[:size] == there[:size]
 
 
-def links(document: StructuredDocument, texts: Iterable[str], limits: Limits) -> Iterator[Pair]:
+def links(document: StructuredDocument, texts: Iterable[str], limits: Limits) -> Iterator[WeakPair]:
     """Words of a link → beginning of the document that it leads to; addresses and file names are no words.
 
     Args:
@@ -269,7 +269,7 @@ def _cleaned(document: StructuredDocument, held: set[str]) -> Untranslated:
     )
 
 
-def paragraph_translation(documents: Sequence[StructuredDocument], limits: Limits) -> Iterator[Pair]:
+def paragraph_translation(documents: Sequence[StructuredDocument], limits: Limits) -> Iterator[WeakPair]:
     """Paragraph → its translation.
 
     Args:
@@ -281,7 +281,7 @@ def paragraph_translation(documents: Sequence[StructuredDocument], limits: Limit
         yield from _translated(group, kind, limits, f"{kind} {place[0]} {place[1]}")
 
 
-def document_translation(documents: Sequence[StructuredDocument], limits: Limits) -> Iterator[Pair]:
+def document_translation(documents: Sequence[StructuredDocument], limits: Limits) -> Iterator[WeakPair]:
     """Document → its translation, for documents of two blocks or more.
 
     Args:
@@ -296,7 +296,7 @@ def document_translation(documents: Sequence[StructuredDocument], limits: Limits
     yield from _translated(whole, "document-translation", limits, "document-translation")
 
 
-def sentence_translation(translations: Translations, limits: Limits) -> Iterator[Pair]:
+def sentence_translation(translations: Translations, limits: Limits) -> Iterator[WeakPair]:
     """Sentence → its translation; languages with another number of sentences are left out (`unaligned`)."""
     if translations.kind != "sentence":
         return
@@ -321,7 +321,7 @@ def _same_number(translations: Translations) -> dict[str, tuple[str, ...]]:
     return {lang: texts for lang, texts in sorted(translations.texts.items()) if len(texts) == right}
 
 
-def term_translation(translations: Translations, limits: Limits) -> Iterator[Pair]:
+def term_translation(translations: Translations, limits: Limits) -> Iterator[WeakPair]:
     """Term → its usual translation; a term's other forms lead to the usual translation too."""
     if translations.kind != "term":
         return
@@ -355,19 +355,19 @@ def _aligned(
 
 def _translated(
     texts: Sequence[tuple[StructuredDocument, str]], kind: str, limits: Limits, what: str
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     held = [(document, text) for document, text in texts if text]
     if len(held) < 2:
         return
     for first, second in language_pairs(len(held), limits, held[0][0], what):
         (here, query), (there, passage) = held[first], held[second]
         if here.lang != there.lang:
-            yield Pair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
+            yield WeakPair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
 
 
 def _rendered(
     translations: Translations, kind: str, texts: Sequence[tuple[str, str]], limits: Limits, number: int
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     held = [(lang, text.strip()) for lang, text in texts if text.strip()]
     for first, second in language_pairs(len(held), limits, translations, f"{kind} {number}"):
         yield _of_translations(translations, kind, held[first], held[second])
@@ -375,12 +375,12 @@ def _rendered(
 
 def _of_translations(
     translations: Translations, kind: str, query: tuple[str, str], passage: tuple[str, str]
-) -> Pair:
+) -> WeakPair:
     sides = query[1].strip(), passage[1].strip()
     if translations.kind == "term":  # dictionaries number the senses of a word
         sides = unnumbered(sides[0]), unnumbered(sides[1])
     names = translations.source, translations.key
-    return Pair(*sides, kind, *names, query[0], passage[0], translations.license)
+    return WeakPair(*sides, kind, *names, query[0], passage[0], translations.license)
 
 
 KINDS = (
@@ -418,7 +418,7 @@ def mine_group(
     *,
     common: Common = never_common,
     linked: Callable[[StructuredDocument], Iterable[str]] = lambda _document: (),
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     """All pairs of one document in its languages.
 
     Args:
@@ -447,7 +447,7 @@ def mine_group(
 
 def mine_translations(
     translations: Translations, limits: Limits, kinds: Iterable[str] = KINDS
-) -> Iterator[Pair]:
+) -> Iterator[WeakPair]:
     """All pairs of a translations record.
 
     Raises:
@@ -475,9 +475,9 @@ def _asks_or_heads(block: Block) -> bool:
     return block.level is not None or _ASKED.match(block.text) is not None
 
 
-def _pair(document: StructuredDocument, kind: str, query: str, passage: str) -> Iterator[Pair]:
+def _pair(document: StructuredDocument, kind: str, query: str, passage: str) -> Iterator[WeakPair]:
     """The pair, unless one side is blank: then there is none to count."""
     query, passage = unnumbered(query.strip()) if kind != "neighbour" else query.strip(), passage.strip()
     if query and passage:
         lang = document.lang
-        yield Pair(query, passage, kind, document.source, document.key, lang, lang, document.license)
+        yield WeakPair(query, passage, kind, document.source, document.key, lang, lang, document.license)

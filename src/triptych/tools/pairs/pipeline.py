@@ -28,7 +28,7 @@ from triptych.tools.pairs.duplicates import is_written, read_evaluation, write_e
 from triptych.tools.pairs.filters import Scorer
 from triptych.tools.pairs.reading import MinedFile, mined_files
 from triptych.tools.pairs.report import PairCounts
-from triptych.tools.pairs.settings import Settings, fingerprint, part_count
+from triptych.tools.pairs.settings import PairSettings, fingerprint, part_count
 from triptych.tools.pairs.stages import Batch, Job
 from triptych.tools.resume import claim
 from triptych.types import Progress
@@ -57,7 +57,7 @@ class MinedPairs:
 def mine_pairs(
     sources: Path | str | Iterable[Path | str],
     out: Path | str,
-    settings: Settings | None = None,
+    settings: PairSettings | None = None,
     *,
     workers: int = 1,
     scorer: Scorer | None = None,
@@ -89,9 +89,9 @@ def mine_pairs(
         WorkerError: If a worker dies.
     """
     check_value(out, Path | str, "mine_pairs: out")
-    check_value(settings, Settings | None, "mine_pairs: settings")
+    check_value(settings, PairSettings | None, "mine_pairs: settings")
     check_value(workers, int, "mine_pairs: workers")
-    settings, out = settings or Settings(), Path(out)
+    settings, out = settings or PairSettings(), Path(out)
     if workers < 1:
         raise InputError(f"workers: got {workers}; expected at least 1")
     files = mined_files(sources, on_skip)
@@ -159,7 +159,7 @@ def parallel(workers: int) -> Generator[Run]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(out: Path, plan: str, settings: Settings) -> None:
+def _begin(out: Path, plan: str, settings: PairSettings) -> None:
     """Creates the folder, or checks that it is of the same run."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a new folder, or one of an earlier run")

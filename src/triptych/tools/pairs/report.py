@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from triptych.errors import MissingExtra
 from triptych.io import replacing
-from triptych.tools.pairs.base import Pair
+from triptych.tools.pairs.base import WeakPair
 from triptych.tools.tally import Tally
 
 PAIR_FILTERS = ("length", "symbols", "copy", "language", "boilerplate", "contamination")
@@ -23,7 +23,7 @@ OTHERS = "others"
 _EXAMPLE_CHARS = 160
 
 
-class Cell(NamedTuple):
+class PairCell(NamedTuple):
     """What counts are grouped by: languages (``de`` or ``de>en``), source and kind."""
 
     languages: str
@@ -31,19 +31,19 @@ class Cell(NamedTuple):
     kind: str
 
     @classmethod
-    def of(cls, pair: Pair) -> Cell:
+    def of(cls, pair: WeakPair) -> PairCell:
         """The cell of a pair."""
         return cls(pair.languages, pair.source, pair.kind)
 
 
-class Filter(NamedTuple):
+class PairFilter(NamedTuple):
     """A named test that a pair must pass; pairs that it drops are counted under its name."""
 
     name: str
-    keeps: Callable[[Pair], bool]
+    keeps: Callable[[WeakPair], bool]
 
 
-class Dropped(NamedTuple):
+class DroppedPair(NamedTuple):
     """An example of what a filter dropped; `because` says more where there is more to say."""
 
     query: str
@@ -62,33 +62,37 @@ class PairCounts:
         texts: Documents, blocks and records by what became of them: ``(what, languages, source)``.
     """
 
-    made: Counter[Cell] = field(default_factory=Counter[Cell])
-    kept: Counter[Cell] = field(default_factory=Counter[Cell])
-    dropped: Tally[tuple[str, Cell], Dropped] = field(default_factory=Tally[tuple[str, Cell], Dropped])
+    made: Counter[PairCell] = field(default_factory=Counter[PairCell])
+    kept: Counter[PairCell] = field(default_factory=Counter[PairCell])
+    dropped: Tally[tuple[str, PairCell], DroppedPair] = field(
+        default_factory=Tally[tuple[str, PairCell], DroppedPair]
+    )
     texts: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
 
-    def drop(self, name: str, pair: Pair, because: str = "") -> None:
+    def drop(self, name: str, pair: WeakPair, because: str = "") -> None:
         """Counts a pair that the filter `name` dropped."""
-        self.dropped.drop((name, Cell.of(pair)), Dropped(*map(_cut, (pair.query, pair.passage, because))))
+        self.dropped.drop(
+            (name, PairCell.of(pair)), DroppedPair(*map(_cut, (pair.query, pair.passage, because)))
+        )
 
-    def filter(self, pairs: Iterable[Pair], filters: Iterable[Filter]) -> Iterator[Pair]:
+    def filter(self, pairs: Iterable[WeakPair], filters: Iterable[PairFilter]) -> Iterator[WeakPair]:
         """The pairs that pass all filters; a pair is counted for the first filter that drops it.
 
         Pairs are counted as made but not yet as kept: other filters may follow.
         """
         steps = tuple(filters)
         for pair in pairs:
-            self.made[Cell.of(pair)] += 1
+            self.made[PairCell.of(pair)] += 1
             name = next((name for name, keeps in steps if not keeps(pair)), None)
             if name is None:
                 yield pair
             else:
                 self.drop(name, pair)
 
-    def keep(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+    def keep(self, pairs: Iterable[WeakPair]) -> Iterator[WeakPair]:
         """The same pairs, each counted as kept."""
         for pair in pairs:
-            self.kept[Cell.of(pair)] += 1
+            self.kept[PairCell.of(pair)] += 1
             yield pair
 
     def add(self, later: PairCounts) -> None:
@@ -98,7 +102,7 @@ class PairCounts:
         self.texts += later.texts
         self.dropped.add(later.dropped)
 
-    def dropped_by(self, name: str) -> Counter[Cell]:
+    def dropped_by(self, name: str) -> Counter[PairCell]:
         """The pairs that a filter dropped, by cell."""
         return Counter({cell: count for (by, cell), count in self.dropped.counts.items() if by == name})
 
@@ -110,7 +114,7 @@ class PairCounts:
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON; `from_dict` reads it."""
-        dropped: dict[Cell, dict[str, int]] = {}
+        dropped: dict[PairCell, dict[str, int]] = {}
         for (name, cell), count in sorted(self.dropped.counts.items()):
             dropped.setdefault(cell, {})[name] = count
         return {
@@ -135,14 +139,14 @@ class PairCounts:
         """The inverse of `to_dict`."""
         counts = cls()
         for row in values["cells"]:
-            cell = Cell(row["languages"], row["source"], row["kind"])
+            cell = PairCell(row["languages"], row["source"], row["kind"])
             counts.made += Counter({cell: row["made"]})
             counts.kept += Counter({cell: row["kept"]})
             for name, count in row["dropped"].items():
                 counts.dropped.drop((name, cell), count=count)
         for row in values["examples"]:
-            example = Dropped(row["query"], row["passage"], row["because"])
-            cell = Cell(row["languages"], row["source"], row["kind"])
+            example = DroppedPair(row["query"], row["passage"], row["because"])
+            cell = PairCell(row["languages"], row["source"], row["kind"])
             counts.dropped.examples[row["filter"], cell] = [example]
         for what, languages, source, count in values["texts"]:
             counts.texts[what, languages, source] = count
@@ -153,7 +157,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _EXAMPLE_CHARS else text[: _EXAMPLE_CHARS - 1] + "…"
 
 
-class Row(NamedTuple):
+class PairRow(NamedTuple):
     """Counts of the pairs of a source, kind or language: made = kept + all of `dropped`.
 
     Attributes:
@@ -169,7 +173,7 @@ class Row(NamedTuple):
     dropped: tuple[int, ...]
 
 
-def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[Row]:
+def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[PairRow]:
     """The counts by source, kind or language, the greatest first.
 
     Args:
@@ -177,7 +181,7 @@ def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[Row]:
         by: One of `BY`.
         limit: Maximum number of rows, the last being all others.
     """
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[PairCell]] = {}
     for cell in sorted(counts.made):
         groups.setdefault(getattr(cell, BY[by]), []).append(cell)
     table = sorted((_row(counts, name, cells) for name, cells in groups.items()), key=lambda row: -row.made)
@@ -187,21 +191,21 @@ def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[Row]:
     return [*table[: limit - 1], _row(counts, OTHERS, rest)]
 
 
-def total(counts: PairCounts) -> Row:
+def total(counts: PairCounts) -> PairRow:
     """The counts of everything."""
     return _row(counts, "all", counts.made)
 
 
-def _row(counts: PairCounts, name: str, cells: Iterable[Cell]) -> Row:
+def _row(counts: PairCounts, name: str, cells: Iterable[PairCell]) -> PairRow:
     group = list(cells)
     made, kept = (sum(each[cell] for cell in group) for each in (counts.made, counts.kept))
     dropped = tuple(sum(counts.dropped[by, cell] for cell in group) for by in counts.filters)
-    return Row(name, made, kept, dropped)
+    return PairRow(name, made, kept, dropped)
 
 
-def examples(counts: PairCounts) -> list[tuple[str, Cell, Dropped]]:
+def examples(counts: PairCounts) -> list[tuple[str, PairCell, DroppedPair]]:
     """One example of what each filter dropped: of the cell in which it dropped most."""
-    found: list[tuple[str, Cell, Dropped]] = []
+    found: list[tuple[str, PairCell, DroppedPair]] = []
     for name in counts.filters:
         cell = min(counts.dropped_by(name).items(), key=lambda item: (-item[1], item[0]))[0]
         found.append((name, cell, counts.dropped.first[name, cell]))
@@ -259,7 +263,7 @@ def draw(counts: PairCounts, path: Path) -> None:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def _draw_bars(axis: Any, part: Sequence[Row], names: Sequence[str]) -> None:
+def _draw_bars(axis: Any, part: Sequence[PairRow], names: Sequence[str]) -> None:
     labels = [f"{row.name}  {row.made:,}" for row in part]
     start = [0.0] * len(part)
     for number, name in enumerate(["kept", *names]):

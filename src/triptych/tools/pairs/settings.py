@@ -28,7 +28,7 @@ MAX_PARTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PairSettings:
     """Everything that decides which pairs come out.
 
     Attributes:
@@ -77,7 +77,7 @@ class Settings:
         return json.loads(json.dumps(asdict(self)))
 
 
-def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def with_changes(settings: PairSettings, changes: Mapping[str, Any]) -> PairSettings:
     """Settings with other values, named as in ``settings.json``: ``near`` or ``limits.passage_chars``.
 
     Raises:
@@ -103,7 +103,7 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
+def part_count(settings: PairSettings, files: Iterable[MinedFile]) -> int:
     """How many parts there are: a function of the settings and the files alone."""
     if settings.parts is not None:
         return settings.parts
@@ -111,7 +111,7 @@ def part_count(settings: Settings, files: Iterable[MinedFile]) -> int:
     return min(MAX_PARTS, 1 + total // PART_BYTES)
 
 
-def fingerprint(settings: Settings, files: Iterable[MinedFile], scorer: str) -> str:
+def fingerprint(settings: PairSettings, files: Iterable[MinedFile], scorer: str) -> str:
     """A digest of the settings, of the names and contents of all files, and of the scorer's name.
 
     Raises:

@@ -23,13 +23,13 @@ from triptych.io import replacing, write_json
 from triptych.records import Place, places_of
 from triptych.text import LanguageCheck, digest
 from triptych.tools.pairs import duplicates as dedup
-from triptych.tools.pairs.base import Pair, StructuredDocument, Translations, pair_record, parse, to_line
+from triptych.tools.pairs.base import StructuredDocument, Translations, WeakPair, pair_record, parse, to_line
 from triptych.tools.pairs.duplicates import Contamination, frequent, key_range, write_array, write_keys
 from triptych.tools.pairs.filters import Scorer, inconsistent, line_digest, pair_filters
 from triptych.tools.pairs.kinds import mine_group, mine_translations, unaligned, without_untranslated
 from triptych.tools.pairs.reading import MinedFile, read_minable
 from triptych.tools.pairs.report import PairCounts
-from triptych.tools.pairs.settings import Settings
+from triptych.tools.pairs.settings import PairSettings
 from triptych.tools.resume import put_part
 
 _SITE = re.compile(r"(.+\S)\s+[-–—|·:»]\s+(.+)", re.DOTALL)
@@ -57,7 +57,7 @@ class Job:
 
     work: Path
     out: Path
-    settings: Settings
+    settings: PairSettings
     batches: int
     parts: int
     scorer: Scorer | None = None
@@ -179,7 +179,7 @@ def finish(job: Job, part: int) -> None:
     if done.exists():
         return
     made = job.file("made", part, "jsonl.zst")
-    pairs = [Pair(*json.loads(raw)) for _, raw in places_of(made) if isinstance(raw, str)]
+    pairs = [WeakPair(*json.loads(raw)) for _, raw in places_of(made) if isinstance(raw, str)]
     counts = PairCounts()
     left = list(range(len(pairs)))
     for name in ("exact-duplicate", "near-duplicate"):
@@ -239,7 +239,7 @@ def _groups(job: Job, part: int) -> _Groups:
     return _Groups([list(held.values()) for held in documents.values()], links, translations, counts)
 
 
-def _mine(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[Any]) -> Iterator[Pair]:
+def _mine(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[Any]) -> Iterator[WeakPair]:
     """All pairs of a part, before any filter."""
     limits, kinds = job.settings.limits, job.settings.kinds
     for group in groups.documents:

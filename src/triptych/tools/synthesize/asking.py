@@ -29,7 +29,7 @@ from triptych.tools.synthesize.client import (
     Messages,
     RefusedError,
     RetryableError,
-    Tokens,
+    TokenCount,
     connect,
 )
 from triptych.tools.tally import Tally
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS answers (
 _GIVE_UP = 8  # requests in a row without any answer
 
 
-class Request(NamedTuple):
+class QuestionRequest(NamedTuple):
     """A request: the key of its answer, the messages, and what it is about (for reports)."""
 
     key: bytes
@@ -59,7 +59,7 @@ def key_of(model: str, messages: Messages, parameters: Mapping[str, Any]) -> byt
     return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
 
-class Answers:
+class AnswerStore:
     """A file of answers. Several processes may use one.
 
     Args:
@@ -145,7 +145,7 @@ class Prices:
     def __post_init__(self) -> None:
         check_types(self)
 
-    def of(self, tokens: Tokens) -> float:
+    def of(self, tokens: TokenCount) -> float:
         """The price of tokens."""
         return (self.input * tokens.input + self.output * tokens.output) / 1_000_000
 
@@ -169,9 +169,9 @@ class Budget:
     prices: Prices = field(default_factory=Prices)
     money: Annotated[float, Gt(0)] | None = None
     tokens: Annotated[int, Gt(0)] | None = None
-    spent: Tokens = NO_TOKENS
-    lost: Tokens = NO_TOKENS
-    in_flight: Tokens = NO_TOKENS
+    spent: TokenCount = NO_TOKENS
+    lost: TokenCount = NO_TOKENS
+    in_flight: TokenCount = NO_TOKENS
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
@@ -186,7 +186,7 @@ class Budget:
         """The price of what was spent and of what may have been."""
         return self.prices.of(self.spent + self.lost)
 
-    async def reserve(self, most: Tokens) -> bool:
+    async def reserve(self, most: TokenCount) -> bool:
         """Waits until a request fits, and counts it as in flight.
 
         Returns:
@@ -200,7 +200,9 @@ class Budget:
             self.in_flight += most
         return True
 
-    async def settle(self, most: Tokens, spent: Tokens = NO_TOKENS, lost: Tokens = NO_TOKENS) -> None:
+    async def settle(
+        self, most: TokenCount, spent: TokenCount = NO_TOKENS, lost: TokenCount = NO_TOKENS
+    ) -> None:
         """Ends what `reserve` began: with what the answer cost, what may have been lost, or nothing."""
         async with self._changed:
             self.in_flight -= most
@@ -208,7 +210,7 @@ class Budget:
             self.lost += lost
             self._changed.notify_all()
 
-    def _fits(self, most: Tokens) -> bool:
+    def _fits(self, most: TokenCount) -> bool:
         total = self.spent + self.lost + self.in_flight + most
         return (self.tokens is None or total.total <= self.tokens) and (
             self.money is None or self.prices.of(total) <= self.money
@@ -263,9 +265,9 @@ class Outcomes:
 
 
 def ask_all(
-    requests: Iterator[Request],
+    requests: Iterator[QuestionRequest],
     endpoint: Endpoint,
-    answers: Answers,
+    answers: AnswerStore,
     budget: Budget,
     patience: Patience,
     progress: Progress | None = None,
@@ -302,7 +304,7 @@ class _Asking:
     """The state of `ask_all`, in one event loop."""
 
     endpoint: Endpoint
-    answers: Answers
+    answers: AnswerStore
     budget: Budget
     patience: Patience
     progress: Progress | None
@@ -312,13 +314,13 @@ class _Asking:
     done: int = 0
     failures: int = 0
 
-    async def run(self, requests: Iterator[Request]) -> None:
+    async def run(self, requests: Iterator[QuestionRequest]) -> None:
         count = self.patience.concurrency
         async with connect(self.endpoint, count) as client, asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._work(requests, client))
 
-    async def _work(self, requests: Iterator[Request], client: Client) -> None:
+    async def _work(self, requests: Iterator[QuestionRequest], client: Client) -> None:
         for request in requests:  # shared by all workers, which take turns in one thread
             await self._ask(request, client)
             if self.outcomes.stopped:
@@ -327,7 +329,7 @@ class _Asking:
             if self.progress:
                 self.progress("asking", self.done, None)
 
-    async def _ask(self, request: Request, client: Client) -> None:
+    async def _ask(self, request: QuestionRequest, client: Client) -> None:
         most = self.endpoint.upper_bound(request.messages)
         loop = asyncio.get_running_loop()
         for attempt in range(1, self.patience.attempts + 1):
@@ -359,7 +361,7 @@ class _Asking:
                 lost = NO_TOKENS
                 raise
             else:
-                spent, lost = Tokens(answer.input_tokens, answer.output_tokens), NO_TOKENS
+                spent, lost = TokenCount(answer.input_tokens, answer.output_tokens), NO_TOKENS
                 self.answers.put(request.key, self.endpoint.model, answer)
                 self.outcomes.answered += 1
                 self.failures = 0

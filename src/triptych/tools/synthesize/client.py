@@ -54,17 +54,17 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenCount:
     """Tokens of requests and of answers."""
 
     input: int = 0
     output: int = 0
 
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.input + other.input, self.output + other.output)
+    def __add__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(self.input + other.input, self.output + other.output)
 
-    def __sub__(self, other: Tokens) -> Tokens:
-        return Tokens(self.input - other.input, self.output - other.output)
+    def __sub__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(self.input - other.input, self.output - other.output)
 
     @property
     def total(self) -> int:
@@ -72,7 +72,7 @@ class Tokens:
         return self.input + self.output
 
 
-NO_TOKENS = Tokens()
+NO_TOKENS = TokenCount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ class Endpoint:
         """What an answer depends on besides model and messages."""
         return {**self.parameters, "max_tokens": self.max_tokens}
 
-    def upper_bound(self, messages: Messages) -> Tokens:
+    def upper_bound(self, messages: Messages) -> TokenCount:
         """Upper bounds of what a request can cost: no tokenizer makes more tokens than there are bytes."""
         size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in messages)
-        return Tokens(size + _OVERHEAD, self.max_tokens)
+        return TokenCount(size + _OVERHEAD, self.max_tokens)
 
     def hide_key(self, text: str) -> str:
         """A text of the server without the key, should the server repeat it; what is shorter than a key stays."""
@@ -137,7 +137,7 @@ class RetryableError(Exception):
     """
 
     def __init__(
-        self, reason: str, after: float | None = None, spent: Tokens = NO_TOKENS, lost: bool = False
+        self, reason: str, after: float | None = None, spent: TokenCount = NO_TOKENS, lost: bool = False
     ) -> None:
         super().__init__(reason)
         self.reason, self.after, self.spent, self.lost = reason, after, spent, lost
@@ -256,7 +256,7 @@ async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[Client
         yield Client(endpoint, http)
 
 
-def parse_answer(text: str, most: Tokens) -> Answer:
+def parse_answer(text: str, most: TokenCount) -> Answer:
     """Reads the body of a response.
 
     Args:
@@ -274,7 +274,7 @@ def parse_answer(text: str, most: Tokens) -> Answer:
     usage = _object(record.get("usage"))
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
     counted = all(type(count) is int and count >= 0 for count in counts)
-    spent = Tokens(*cast("tuple[int, int]", counts)) if counted else most
+    spent = TokenCount(*cast("tuple[int, int]", counts)) if counted else most
     choices = record.get("choices")
     choice = _object(choices[0] if isinstance(choices, list) and choices else None)
     if not isinstance(choice.get("message"), dict):

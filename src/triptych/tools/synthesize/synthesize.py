@@ -16,15 +16,15 @@ from triptych.io import json_lines
 from triptych.records import Document
 from triptych.text import Rank, fold, ranker, size
 from triptych.tools.synthesize.asking import (
-    Answers,
+    AnswerStore,
     Budget,
     Outcomes,
     Patience,
-    Request,
+    QuestionRequest,
     ask_all,
     key_of,
 )
-from triptych.tools.synthesize.client import NO_TOKENS, Answer, Endpoint, Tokens
+from triptych.tools.synthesize.client import NO_TOKENS, Answer, Endpoint, TokenCount
 from triptych.tools.synthesize.passages import Sampling, Span, draw_passages
 from triptych.tools.synthesize.questions import QuestionLimits, clean, load_prompt, problem_of
 from triptych.tools.synthesize.round_trip import Finder, Question
@@ -69,7 +69,7 @@ class Drawn(NamedTuple):
     span: Span
     language: str
     prompt: str
-    request: Request
+    request: QuestionRequest
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class SynthesisReport:
     dropped: Tally[str, str] = field(default_factory=Tally[str, str])
     outcomes: Outcomes = field(default_factory=Outcomes)
     budget: Budget = field(default_factory=Budget)
-    before: Tokens = NO_TOKENS
+    before: TokenCount = NO_TOKENS
     uncounted: int = 0
 
     @property
@@ -181,7 +181,7 @@ def synthesize(
     out, answers = _paths(work, out, answers)
     report = SynthesisReport(budget=budget or Budget())
     rank = ranker(normalize=False) if work.recipe.limits.check_language or not work.recipe.language else None
-    with Answers(answers) as known:
+    with AnswerStore(answers) as known:
         requests = _unknown(work, rank, known, report)
         report.outcomes = ask_all(requests, work.endpoint, known, report.budget, work.patience, progress)
         if report.outcomes.stopped:  # what was not reached is counted too
@@ -209,7 +209,7 @@ def plan(work: Synthesis, answers: Path | str) -> SynthesisReport:
     _, answers = _paths(work, Path(), answers)
     report = SynthesisReport()
     rank = None if work.recipe.language else ranker(normalize=False)
-    with Answers(answers if answers.exists() else Path(":memory:")) as known:
+    with AnswerStore(answers if answers.exists() else Path(":memory:")) as known:
         for request in _unknown(work, rank, known, report):
             report.budget.in_flight += work.endpoint.upper_bound(request.messages)
     return report
@@ -233,13 +233,15 @@ def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
         prompt = load_prompt(language, recipe.prompts)
         messages = prompt.messages(document.title, span.text, language)
         key = key_of(endpoint.model, messages, endpoint.settings)
-        drawn.append(Drawn(document, span, language, prompt.name, Request(key, messages, document.id)))
+        drawn.append(
+            Drawn(document, span, language, prompt.name, QuestionRequest(key, messages, document.id))
+        )
     return drawn
 
 
 def _unknown(
-    work: Synthesis, rank: Rank | None, known: Answers, report: SynthesisReport
-) -> Iterator[Request]:
+    work: Synthesis, rank: Rank | None, known: AnswerStore, report: SynthesisReport
+) -> Iterator[QuestionRequest]:
     """Requests without an answer; counts what is read on the way."""
     drawn_before: set[bytes] = set()
     for document in work.read():
@@ -261,11 +263,11 @@ def _unknown(
                 yield each.request
             else:
                 report.known += 1
-                report.before += Tokens(answer.input_tokens, answer.output_tokens)
+                report.before += TokenCount(answer.input_tokens, answer.output_tokens)
 
 
 def _good(
-    work: Synthesis, rank: Rank | None, known: Answers, report: SynthesisReport, progress: Progress | None
+    work: Synthesis, rank: Rank | None, known: AnswerStore, report: SynthesisReport, progress: Progress | None
 ) -> dict[bytes, Question]:
     """Questions that pass all checks but the round trip, by the keys of their answers."""
     good: dict[bytes, Question] = {}
