@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from triptych.collections.training import Reading
 from triptych.errors import InputError
 from triptych.train.collate import Collator, PairIds
 from triptych.train.data import Datasets, PairLimits, PairRow, open_pairs
@@ -35,8 +34,7 @@ def datasets(folder: Path, *parts: list[dict[str, Any]]) -> Datasets[PairRow]:
     for number, rows in enumerate(parts):
         file = folder / f"{number}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        reading = Reading(prompts=True)
-        opened.append(open_pairs(file, WordTokenizer(), LIMITS, cache=folder / "cache", reading=reading))
+        opened.append(open_pairs(file, WordTokenizer(), LIMITS, cache=folder / "cache"))
     return Datasets(opened)
 
 

@@ -75,7 +75,7 @@ def test_teacher_scores_stand_beside_the_passages_and_may_be_missing(tmp_path: P
 
 def test_rows_are_the_examples_of_the_file_in_their_order(file: Path) -> None:
     data = opened(file)
-    for i, (_, example) in enumerate(read_examples(file, Reading(prompts=True))):
+    for i, (_, example) in enumerate(read_examples(file)):
         query, passages = plain(data[i])
         prompt = "query: " if example.prompt is None else example.prompt
         assert query == " ".join((prompt + example.query).split()[:10])

@@ -69,7 +69,8 @@ class Example:
         neg: Passages that do not.
         pos_scores: A teacher's score of each of `pos`, in any unit, or None.
         neg_scores: The same for `neg`; present exactly when `pos_scores` is.
-        prompt: Stands before the query in place of the model's query prefix, or None.
+        prompt: What the record would have before the query in place of the model's prefix, or None. The published
+            training script reads it only where an instruction is set; training does with `data.prompts`.
         id: What the file calls it.
         language: What the file says of its language.
 
@@ -129,7 +130,7 @@ class Judged:
 
 
 def parse_record(
-    record: Mapping[str, Any], place: Place, *, prompts: bool = False, blank_negatives: bool = True
+    record: Mapping[str, Any], place: Place, *, blank_negatives: bool = True
 ) -> Example | list[Judged]:
     """Makes an example of a record, or judged pairs that wait for others of the same query.
 
@@ -138,16 +139,12 @@ def parse_record(
     Args:
         record: The record.
         place: Where it stands.
-        prompts: Whether a field ``prompt`` counts. The published training script reads it only where an instruction
-            is set, which the one of M3 does not.
         blank_negatives: Whether a blank negative is an error; otherwise it is left out, with its score.
 
     Raises:
         DataError: For a record of none of the known forms, a field of the wrong type, or what `Example` refuses.
     """
     record = {name: value for name, value in record.items() if value is not None}
-    if not prompts:
-        record.pop("prompt", None)
     if "messages" in record and "positive_messages" in record:
         record["query"] = _content(record["messages"], "messages", place)
     query = _first(record, QUERY)

@@ -65,7 +65,6 @@ class Reading:
     Attributes:
         split: The judgements of a BEIR folder that are used.
         positive_from: The least label or score of a positive, where passages are judged one by one.
-        prompts: Whether a record's ``prompt`` stands before its query in place of the model's prefix.
         blank_negatives: "error", or "drop" for those who write ``"neg": [""]`` where there are none.
         on_error: Called with each record that cannot be used; reading goes on after it. None: it is raised.
         on_skip: Called with the place of each query that has no positive.
@@ -75,7 +74,6 @@ class Reading:
 
     split: str = "train"
     positive_from: float = 0.5
-    prompts: bool = False
     blank_negatives: Literal["error", "drop"] = "error"
     on_error: Callable[[DataError], None] | None = None
     on_skip: Callable[[Place], None] | None = None
@@ -203,9 +201,7 @@ def _read_rows(
     for place, raw in rows:
         try:
             record = parsed(raw, place)
-            made = parse_record(
-                record, place, prompts=how.prompts, blank_negatives=how.blank_negatives == "error"
-            )
+            made = parse_record(record, place, blank_negatives=how.blank_negatives == "error")
         except DataError as error:
             if how.on_error is None:
                 raise

@@ -337,7 +337,7 @@ def open_pairs(
     if name is None:
         name = "records" if is_records(source) else _paths(source)[0].name
     options = {"split": how.split, "positive_from": how.positive_from, "lenient": how.on_error is not None}
-    options |= {"prompts": how.prompts, "blank_negatives": how.blank_negatives}
+    options["blank_negatives"] = how.blank_negatives
     folder = _cache_folder("pairs", source, tokenizer, {**asdict(limits), **options}, cache)
 
     def write(writer: RowWriter) -> dict[str, Any]:

@@ -183,13 +183,13 @@ def test_a_reranker_drops_what_it_finds_too_near_and_its_scores_are_written(plac
         assert all(score <= max(record["pos_scores"]) - 5 for score in record["neg_scores"])
 
 
-def test_a_prompt_takes_the_place_of_the_prefix(tmp_path, encoder):
+def test_a_prompt_is_carried_along_and_queries_have_the_models_prefix(tmp_path, encoder):
     write_corpus(tmp_path / "corpus.jsonl")
     records = [{"query": "world", "pos": ["hello"], **extra} for extra in ({}, {"prompt": "query of text "})]
     write_lines(tmp_path / "train.jsonl", records)
     mine(inputs(tmp_path), tmp_path / "out.jsonl", encoder, replace(WIDE, search=RankingOptions("dense")))
     plain, prompted = read_lines(tmp_path / "out.jsonl")
-    for record, query in ((plain, "world"), (prompted, "query of text world")):
+    for record, query in ((plain, "world"), (prompted, "world")):
         scores = encoder.score(query, record["neg"], (1, 0, 0))[0]
         np.testing.assert_allclose(record["neg_scores"], scores, atol=1e-5)
     assert prompted["prompt"] == "query of text "

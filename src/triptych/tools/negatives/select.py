@@ -165,9 +165,9 @@ def mine_block(
 def _encode(
     examples: Sequence[Example], encoder: Encoder, searcher: Searcher, options: MiningOptions
 ) -> Encoded:
-    """Queries as in training: with their own prompt, or else the model's prefix."""
+    """Queries as in training by default: with the model's prefix, whatever their record's ``prompt``."""
     prefix = encoder.config.query_prefix
-    texts = [(prefix if each.prompt is None else each.prompt) + each.query for each in examples]
+    texts = [prefix + each.query for each in examples]
     return encoder.encode(texts, outputs=searcher.heads, max_length=options.search.query_length)
 
 
