@@ -163,35 +163,35 @@ def test_files_that_are_no_files_are_skipped_with_a_count_and_the_rest_is_indexe
     done = run("index", folder, "-o", tmp_path / "i", "--engine", "exact")
     assert done.code == 0, done.err
     assert "1 documents" in done.out
-    assert "skipped 4 files that are no files with a UTF-8 name" in done.err
+    assert "skipped 4 files that are no regular files, or have no UTF-8 name" in done.err
     assert "skipped 1 files whose ending is not known (x.png)" in done.err
     mined = run("data", "pairs", folder, "-o", tmp_path / "pairs", "--no-plot")
     assert mined.code == 0, mined.err
-    assert "skipped 4 files that are no files" in mined.err
+    assert "skipped 4 files that are no regular files" in mined.err
 
 
-def test_a_file_whose_name_is_not_utf8_is_named_when_it_is_asked_for(run: Run, tmp_path: Path) -> None:
+def test_a_file_whose_name_is_not_utf8_has_an_id_that_can_be_shown(run: Run, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
     path.write_text("latin name")
-    done = run("index", path, "-o", tmp_path / "i")
-    assert done.code == 2
-    assert "caf\ufffd.txt: the name of the file is not UTF-8" in done.err
-    assert not (tmp_path / "i").exists()
+    done = run("index", path, "-o", tmp_path / "i", "--engine", "exact")
+    assert done.code == 0, done.err
+    assert "caf\\xe9.txt" in run("search", tmp_path / "i", "latin").out.replace("\n     ", "")
 
 
 def test_an_endless_line_is_an_error_with_a_limit(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triptych.io.MOST_BYTES", 1000)
+    monkeypatch.setattr("triptych.io.MAX_LINE", 1000)
+    monkeypatch.setattr("triptych.io.MAX_TEXT", 1000)
     for name in ("x.jsonl", "x.txt", "x.html", "x.tsv", "x.csv"):
         path = tmp_path / name
         path.write_bytes(b"a" * 1001)
         done = run("index", path, "-o", tmp_path / "i")
         assert done.code == 2
-        assert f"{path}:1: a line of more than 1,000 bytes" in done.err
+        assert f"{path}:1: a line of more than" in done.err
     many = tmp_path / "many.txt"
     many.write_bytes(b"a\n" * 501)
-    assert "a text of more than 1,000 characters" in run("index", many, "-o", tmp_path / "i").err
+    assert "a text of more than" in run("index", many, "-o", tmp_path / "i").err
 
 
 def test_only_the_first_process_of_torchrun_prints(run: Run, corpus: Path) -> None:

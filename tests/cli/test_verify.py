@@ -56,3 +56,23 @@ def test_a_models_own_code_runs_only_on_request(
     monkeypatch.setattr("triptych.encode.encoder.Encoder.from_pretrained", load)
     run("score", "-q", "a", "-d", "b", *flag)
     assert seen == [{"device": None, "dtype": "auto", **trusted}]
+
+
+def test_one_flipped_bit_of_a_model_or_of_encoded_texts_is_found(
+    run: Run, folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    from triptych import Encoder
+
+    model, blocks = tmp_path / "model", tmp_path / "blocks"
+    Encoder.from_pretrained(folder).save_pretrained(model)
+    assert run("encode", corpus, "-o", blocks).code == 0
+    for place in (model, blocks):
+        assert run("verify", place).code == 0
+        victim = max(place.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+        data = bytearray(victim.read_bytes())
+        data[-1] ^= 1
+        victim.write_bytes(data)
+        done = run("verify", place)
+        assert done.code == 1
+        assert victim.name in " ".join(done.out.split())
+        assert run("verify", place, "--repair").code == 2

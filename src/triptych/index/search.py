@@ -47,8 +47,8 @@ class SearchOptions(TypedDict, total=False):
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
-        protocol: "exact" (default): every recalled document gets its exact scores. "paper": as the published
-            evaluation does it, see `triptych.index.search`.
+        protocol: exact (default): all scores of every recalled document; paper: as in the published evaluation, a
+            score that a route did not give is 0.
     """
 
     weights: HeadWeights | Sequence[float] | Mapping[str, float] | None

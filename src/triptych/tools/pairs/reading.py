@@ -47,8 +47,8 @@ class Origin:
 
     Attributes:
         source: Name of the collection; by default the name of the folder or file that was given.
-        lang: Their language; by default it is told by the path, the file, or the text itself.
-        license: Of the text.
+        lang: Language of documents that do not say theirs; by default the path, the file, or the text itself tells.
+        license: License of texts that do not say theirs.
         languages_in_paths: A folder or a next-to-last ending that is a language code says the language and is
             left out of the key: ``guide/de/pot.md`` and ``guide/fr/pot.md``, or ``pot.de.md``, are translations.
     """
