@@ -17,7 +17,7 @@ from corpus.pairs import alike, mine, recurring, sections
 from corpus.questions import as_chunks, derived, human
 from corpus.records import Passage, Question, read, write
 from triptych.errors import DataError
-from triptych.tools.pairs.base import Block, WeakPair, StructuredDocument, Translations
+from triptych.tools.pairs.base import Block, StructuredDocument, Translations, WeakPair
 
 WORDS = (
     "river",

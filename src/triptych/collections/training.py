@@ -139,7 +139,7 @@ def source_paths(sources: Path | str | Iterable[Path | str]) -> list[Path]:
         InputError: For anything else.
     """
     paths: object = [sources] if isinstance(sources, str | Path) else sources
-    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):
+    if not isinstance(paths, Iterable) or isinstance(paths, Mapping | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"sources: got {sources!r:.60}; expected a path, or several")
     listed: list[object] = list(cast("Iterable[object]", paths))
     for path in listed:

@@ -452,8 +452,7 @@ class Encoder:
                 first, so that workers can load it.
             WorkerError: If worker processes cannot be started from here.
         """
-        given: object = devices
-        names = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(devices)
+        names = [] if isinstance(devices, str) or not isinstance(devices, Iterable) else list(devices)  # pyright: ignore[reportUnnecessaryIsInstance]
         if not names:
             raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
         for name in names:
