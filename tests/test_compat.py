@@ -160,6 +160,127 @@ def test_every_argument_here_has_its_name_there() -> None:
         assert set(here) <= set(there), name
 
 
+def test_the_constructor_takes_every_argument_of_flagembedding_in_its_order() -> None:
+    here, there = (
+        [name for name in inspect.signature(of.__init__).parameters if name != "kwargs"]
+        for of in (BGEM3FlagModel, flag.BGEM3FlagModel)
+    )
+    assert here[: len(there)] == there
+
+
+def test_the_calls_that_people_write_run(folder: Path, published: Any) -> None:
+    """The call of milvus-model, and `device`, numbers as devices and arrays as weights of others."""
+    model = BGEM3FlagModel(
+        model_name_or_path=str(folder),
+        normalize_embeddings=True,
+        use_fp16=False,
+        use_bf16=False,
+        query_instruction_for_retrieval=None,
+        query_instruction_format="{}{}",
+        devices=["cpu"],
+        pooling_method="cls",
+        trust_remote_code=False,
+        cache_dir=None,
+        colbert_dim=-1,
+        batch_size=12,
+        query_max_length=8192,
+        passage_max_length=8192,
+        return_dense=True,
+        return_sparse=True,
+        return_colbert_vecs=True,
+        truncate_dim=None,
+    )
+    output = model.encode(TEXTS)
+    assert all(value is not None for value in output.values()), "the constructor's defaults count"
+    assert model.encode(TEXTS, return_colbert_vecs=False)["colbert_vecs"] is None
+    assert BGEM3FlagModel(folder, device="cpu", use_fp16=False).encode(TEXTS)["dense_vecs"] is not None
+    with pytest.raises(InputError, match="cuda:99"):
+        BGEM3FlagModel(folder, devices=99)
+    left, right = zip(*PAIRS, strict=True)
+    weights = np.array([0.4, 0.2, 0.4])
+    expected: Any = model.compute_score(PAIRS, weights_for_different_modes=[0.4, 0.2, 0.4])
+    assert model.compute_score(zip(left, right, strict=True), weights_for_different_modes=weights) == expected
+    vectors: Any = output["colbert_vecs"]
+    score = model.colbert_score(vectors[0], vectors[1])
+    assert score.item() == pytest.approx(float(published.colbert_score(vectors[0], vectors[1])), abs=1e-6)
+    assert (score.numpy().shape, float(score.numpy())) == ((), pytest.approx(score))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"query_instruction_for_retrieval": "what is ", "query_instruction_format": "{}{}"},
+        {"query_instruction_for_retrieval": "hello", "query_instruction_format": "{}\\n{}"},
+        {"truncate_dim": 8},
+    ],
+    ids=["instruction", "format", "truncated"],
+)
+def test_instructions_and_truncation_are_those_of_flagembedding(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = flag.BGEM3FlagModel(
+            str(folder), use_fp16=False, devices="cpu", query_max_length=60, **options
+        )
+    ours = BGEM3FlagModel(folder, use_fp16=False, devices="cpu", **options)
+    for name in ("encode_queries", "encode_corpus"):
+        expected, got = getattr(theirs, name)(TEXTS, **WANTED), getattr(ours, name)(TEXTS, **WANTED)
+        np.testing.assert_allclose(got["dense_vecs"], expected["dense_vecs"], atol=1e-5)
+        for one, other in zip(got["lexical_weights"], expected["lexical_weights"], strict=True):
+            assert one == pytest.approx({key: float(weight) for key, weight in other.items()}, abs=1e-5)
+        for one, other in zip(got["colbert_vecs"], expected["colbert_vecs"], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalize_embeddings": False},
+        {"convert_to_numpy": False},
+        {"colbert_dim": 7},
+        {"colbert_dim": "x"},
+        {"pooling_method": "last"},
+        {"query_instruction_for_retrieval": 3},
+        {"query_instruction_for_retrieval": "x", "query_instruction_format": "{}"},
+        {"query_instruction_for_retrieval": "x", "query_instruction_format": 5},
+        {"batch_size": "12"},
+        {"batch_size": 0},
+        {"query_max_length": 5.5},
+        {"passage_max_length": None},
+        {"truncate_dim": -1},
+        {"devices": 5.5},
+        {"devices": []},
+        {"device": "nowhere"},
+        {"cache_dir": 5},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_honoured_is_an_error_that_names_the_argument(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    name = list(options)[-1].replace("cache_dir", "cache").replace("pooling_method", "pooling")
+    with pytest.raises(InputError, match=name.replace("devices", "device")):
+        BGEM3FlagModel(folder, **{"devices": "cpu", "use_fp16": False} | options)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, 5.5, {"a": 1}, b"bytes", object(), ["x", 3], np.array("x")], ids=repr
+)
+def test_wrong_types_are_input_errors_in_every_method(ours: BGEM3FlagModel, wrong: Any) -> None:
+    calls: list[Any] = [ours.encode, ours.encode_queries, ours.encode_corpus, ours.compute_score]
+    calls += [lambda value: ours.colbert_score(value, np.zeros((1, 32)))]
+    calls += [lambda value: ours.encode("a", max_length=value) if value is not None else ours.encode(None)]  # type: ignore[arg-type]
+    calls += [lambda value: ours.encode("a", batch_size=value) if value not in (None, 5) else ours.encode(5)]  # type: ignore[arg-type]
+    if not isinstance(wrong, dict):
+        calls += [ours.convert_id_to_token, lambda value: ours.compute_lexical_matching_score(value, [{}])]
+    for call in calls:
+        if call is calls[5] and wrong == 5:
+            continue
+        with pytest.raises(InputError):
+            call(wrong)
+
+
 def test_batch_size_changes_no_result(ours: BGEM3FlagModel) -> None:
     whole = ours.encode(TEXTS)["dense_vecs"]
     assert whole is not None

@@ -1,13 +1,14 @@
 """For people who come from FlagEmbedding: its `BGEM3FlagModel`, over `triptych.Encoder`.
 
-Arguments, results and their names are those of FlagEmbedding 1.4.2; what it silently gets wrong is right here:
-an unknown argument is an error (there it is swallowed), an empty list gives an empty result, padding never
-counts as a token (there it has similarity 0), and pairs are scored as pairs, not as the diagonal of all with all.
+Arguments, results and their names are those of FlagEmbedding 1.4.2; what it silently gets wrong is right here: an
+unknown argument is an error (there it is swallowed), as is a value that cannot be honoured; an empty list gives an
+empty result, padding never counts as a token (there it has similarity 0), and pairs are scored as pairs, not as the
+diagonal of all with all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -16,9 +17,20 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from triptych.encode.encoder import Encoder
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 from triptych.scores.on_numpy import maxsim_scores
-from triptych.types import Encoded, Floats, Head, HeadWeights, Ragged
+from triptych.types import (
+    HEADS,
+    Encoded,
+    Floats,
+    Head,
+    HeadWeights,
+    Ragged,
+    check_int,
+    check_iterable,
+    check_str,
+    check_texts,
+)
 
 LexicalWeights = dict[str, float]
 Mode = Literal["colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense"]
@@ -53,100 +65,155 @@ class BGEM3FlagModel:
 
     Args:
         model_name_or_path: A name as `Encoder.from_pretrained` takes it, or an encoder.
+        normalize_embeddings: True; the vectors of an `Encoder` always have length 1.
         use_fp16: True: half precision where the device computes in it (on a processor bfloat16);
             False: float32.
-        devices: One device, such as "cuda:0"; None: a GPU if there is one. For several devices see
-            `Encoder.encode_stream`.
+        use_bf16: bfloat16, whatever `use_fp16` says.
+        query_instruction_for_retrieval: Put before every query by `encode_queries`, in place of the model's prefix.
+        query_instruction_format: How instruction and query are joined.
+        devices: One device, such as "cuda:0", or the number of a GPU; None: a GPU if there is one. For several
+            devices see `Encoder.encode_stream`.
+        pooling_method: "cls", "mean" or "mcls"; None: the model's own.
+        trust_remote_code: See `Encoder.from_pretrained`.
+        cache_dir: Folder for downloads; None: the Hub's own.
+        colbert_dim: Width of the token vectors, as the model has it; -1: the model's own.
         batch_size: Default of the methods' argument.
         query_max_length: Default length of queries; the model's own if that is less.
         passage_max_length: Default length of passages and of `encode`; the model's own if that is less.
+        return_dense: Default of the methods' argument.
+        return_sparse: Default of the methods' argument.
+        return_colbert_vecs: Default of the methods' argument.
+        truncate_dim: Columns of dense and token vectors that the encoding methods keep; None: all.
+        convert_to_numpy: True; results are arrays.
+        device: Another name of `devices`.
 
     Attributes:
         encoder: The encoder.
+
+    Raises:
+        InputError: For a value that cannot be honoured; the message names the argument.
     """
 
     def __init__(
         self,
         model_name_or_path: str | Path | Encoder,
+        normalize_embeddings: bool = True,
         use_fp16: bool = True,
-        *,
-        devices: str | Sequence[str] | None = None,
+        use_bf16: bool = False,
+        query_instruction_for_retrieval: str | None = None,
+        query_instruction_format: str = "{}{}",
+        devices: str | int | Sequence[str | int] | None = None,
+        pooling_method: str | None = None,
+        trust_remote_code: bool = False,
+        cache_dir: str | Path | None = None,
+        colbert_dim: int = -1,
         batch_size: int | None = None,
         query_max_length: int = 512,
         passage_max_length: int = 512,
+        return_dense: bool = True,
+        return_sparse: bool = False,
+        return_colbert_vecs: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        convert_to_numpy: bool = True,
+        device: str | int | None = None,
     ) -> None:
-        self.encoder = (
-            model_name_or_path
-            if isinstance(model_name_or_path, Encoder)
-            else Encoder.from_pretrained(
-                model_name_or_path, device=_one(devices), dtype="auto" if use_fp16 else "float32"
+        for name, value in (
+            ("normalize_embeddings", normalize_embeddings),
+            ("convert_to_numpy", convert_to_numpy),
+        ):
+            if not value:
+                raise InputError(
+                    f"{name}: got {value!r}; expected True, since vectors are arrays of length 1"
+                )
+        if isinstance(model_name_or_path, Encoder):
+            self.encoder = model_name_or_path
+        else:
+            self.encoder = Encoder.from_pretrained(
+                model_name_or_path,
+                device=_one_device(devices if device is None else device),
+                dtype="bfloat16" if use_bf16 else "auto" if use_fp16 else "float32",
+                cache=cache_dir,
+                trust_remote_code=trust_remote_code,
+                **({} if pooling_method is None else {"pooling": pooling_method}),
             )
-        )
-        self.batch_size = batch_size
+        width = self.encoder.widths.get("multi")
+        if colbert_dim not in (-1, width):
+            raise InputError(
+                f"colbert_dim: got {show(colbert_dim)}; expected {width}, which the model has, or -1"
+            )
+        self._instruct = _instruction(query_instruction_for_retrieval, query_instruction_format)
+        self.batch_size = None if batch_size is None else check_int(batch_size, "batch_size")
         limit = self.encoder.config.max_length
-        self.query_max_length = min(query_max_length, limit)
-        self.passage_max_length = min(passage_max_length, limit)
+        self.query_max_length = min(check_int(query_max_length, "query_max_length", 4), limit)
+        self.passage_max_length = min(check_int(passage_max_length, "passage_max_length", 4), limit)
+        self._returns = (return_dense, return_sparse, return_colbert_vecs)
+        self._truncate = None if truncate_dim is None else check_int(truncate_dim, "truncate_dim")
 
     def encode(
         self,
         sentences: str | Sequence[str],
         batch_size: int | None = None,
         max_length: int | None = None,
-        return_dense: bool = True,
-        return_sparse: bool = False,
-        return_colbert_vecs: bool = False,
+        return_dense: bool | None = None,
+        return_sparse: bool | None = None,
+        return_colbert_vecs: bool | None = None,
     ) -> Output:
         """Encodes texts as they are.
 
         Args:
             sentences: N texts, or one.
             batch_size: Texts of full length in one forward pass; None: by device. It changes no result.
-            max_length: Tokens a text; None: `passage_max_length`.
-            return_dense: Whether to compute `dense_vecs`.
-            return_sparse: Whether to compute `lexical_weights`.
-            return_colbert_vecs: Whether to compute `colbert_vecs`.
+            max_length: Tokens per text; None: `passage_max_length`.
+            return_dense: Whether to compute `dense_vecs`; None: as the constructor says.
+            return_sparse: Whether to compute `lexical_weights`; None: as the constructor says.
+            return_colbert_vecs: Whether to compute `colbert_vecs`; None: as the constructor says.
 
         Raises:
             InputError: If nothing is asked for, or the model cannot give it.
         """
         flags = (return_dense, return_sparse, return_colbert_vecs)
-        return self._encode(sentences, "", batch_size, max_length or self.passage_max_length, flags)
+        return self._encode(sentences, "", batch_size, _or(max_length, self.passage_max_length), flags)
 
     def encode_queries(
         self,
         queries: str | Sequence[str],
         batch_size: int | None = None,
         max_length: int | None = None,
-        return_dense: bool = True,
-        return_sparse: bool = False,
-        return_colbert_vecs: bool = False,
+        return_dense: bool | None = None,
+        return_sparse: bool | None = None,
+        return_colbert_vecs: bool | None = None,
     ) -> Output:
         """Encodes queries, with the prefix that the model has for them (BGE-M3 has none)."""
         flags = (return_dense, return_sparse, return_colbert_vecs)
         prefix = self.encoder.config.query_prefix
-        return self._encode(queries, prefix, batch_size, max_length or self.query_max_length, flags)
+        if self._instruct is not None:
+            single, prefix = isinstance(queries, str), ""
+            instructed = [self._instruct(query) for query in check_texts(queries, "queries")]
+            queries = instructed[0] if single else instructed
+        return self._encode(queries, prefix, batch_size, _or(max_length, self.query_max_length), flags)
 
     def encode_corpus(
         self,
         corpus: str | Sequence[str],
         batch_size: int | None = None,
         max_length: int | None = None,
-        return_dense: bool = True,
-        return_sparse: bool = False,
-        return_colbert_vecs: bool = False,
+        return_dense: bool | None = None,
+        return_sparse: bool | None = None,
+        return_colbert_vecs: bool | None = None,
     ) -> Output:
         """Encodes passages, with the prefix that the model has for them (BGE-M3 has none)."""
         flags = (return_dense, return_sparse, return_colbert_vecs)
         prefix = self.encoder.config.document_prefix
-        return self._encode(corpus, prefix, batch_size, max_length or self.passage_max_length, flags)
+        return self._encode(corpus, prefix, batch_size, _or(max_length, self.passage_max_length), flags)
 
     def compute_score(
         self,
-        sentence_pairs: Sequence[Sequence[str]] | tuple[str, str],
+        sentence_pairs: Iterable[Sequence[str]] | tuple[str, str],
         batch_size: int | None = None,
         max_query_length: int | None = None,
         max_passage_length: int | None = None,
-        weights_for_different_modes: Sequence[float] | None = None,
+        weights_for_different_modes: Sequence[float] | NDArray[Any] | None = None,
     ) -> dict[Mode, list[float]] | dict[Mode, float]:
         """Scores pairs of a query and a passage.
 
@@ -155,10 +222,10 @@ class BGEM3FlagModel:
         the paper and in `Encoder.score` the sums are divided by the weights'. Without weights both are 0.
 
         Args:
-            sentence_pairs: Pairs, or one pair of strings.
+            sentence_pairs: Any iterable of pairs, or one pair of strings.
             batch_size: As in `encode`.
-            max_query_length: Tokens a query; None: `query_max_length`.
-            max_passage_length: Tokens a passage; None: `passage_max_length`.
+            max_query_length: Tokens per query; None: `query_max_length`.
+            max_passage_length: Tokens per passage; None: `passage_max_length`.
             weights_for_different_modes: w₀, w₁, w₂ of dense, sparse and colbert; None: (1, 1, 1).
 
         Returns:
@@ -167,12 +234,20 @@ class BGEM3FlagModel:
         Raises:
             InputError: For something that is not pairs of strings, or bad weights.
         """
-        given = cast("Sequence[Any]", sentence_pairs)
+        odd = isinstance(sentence_pairs, str | Mapping) or getattr(sentence_pairs, "ndim", 1) == 0
+        if odd or not isinstance(sentence_pairs, Iterable):
+            raise InputError(f"sentence_pairs: got {show(sentence_pairs)}; expected pairs of strings")
+        given: list[Any] = list(sentence_pairs)
         single = len(given) == 2 and all(isinstance(part, str) for part in given)
         pairs = _pairs([given] if single else given)
-        weights = HeadWeights.of(weights_for_different_modes or (1.0, 1.0, 1.0))
+        weights = HeadWeights.of(
+            (1.0, 1.0, 1.0) if weights_for_different_modes is None else weights_for_different_modes
+        )
         scores: dict[Head, list[float]] = {"dense": [], "lexical": [], "multi": []}
-        lengths = (max_query_length or self.query_max_length, max_passage_length or self.passage_max_length)
+        lengths = (
+            _or(max_query_length, self.query_max_length),
+            _or(max_passage_length, self.passage_max_length),
+        )
         for start in range(0, len(pairs), _PAIRS):
             left, right = self._encode_pairs(pairs[start : start + _PAIRS], batch_size, lengths)
             for head, values in _pair_scores(left, right).items():
@@ -190,11 +265,17 @@ class BGEM3FlagModel:
         Returns:
             A mapping for a mapping or a list of one (as FlagEmbedding does), otherwise a list.
         """
-        items = [lexical_weights] if isinstance(lexical_weights, Mapping) else list(lexical_weights)
+        items: list[Any] = (
+            [lexical_weights]
+            if isinstance(lexical_weights, Mapping)
+            else list(check_iterable(lexical_weights, "lexical_weights"))
+        )
         tokenizer = self.encoder.tokenizer.tokenizer
         named: list[LexicalWeights] = []
         for item in items:
             names: LexicalWeights = {}
+            if not isinstance(item, Mapping) or not all(str(key).isdigit() for key in item):
+                raise InputError(f"lexical_weights: got {show(item)}; expected token id → weight")
             for key, weight in item.items():
                 name = str(tokenizer.decode([int(key)]))
                 names[name] = max(weight, names.get(name, weight))
@@ -218,13 +299,26 @@ class BGEM3FlagModel:
             raise InputError(
                 "compute_lexical_matching_score: got a mapping and a list; expected two mappings or two lists"
             )
+        left, right = (
+            list(check_iterable(side, f"lexical_weights_{number}"))
+            for number, side in ((1, left), (2, right))
+        )
+        if odd := [item for item in (*left, *right) if not isinstance(item, Mapping)]:
+            raise InputError(
+                f"compute_lexical_matching_score: got {show(odd[0])}; expected token id → weight"
+            )
         rows = [[_shared(one, other) for other in right] for one in left]
         return np.array(rows, dtype=np.float32).reshape(len(left), len(right))
 
     @staticmethod
-    def colbert_score(q_reps: NDArray[Any], p_reps: NDArray[Any]) -> float:
-        """The multi-vector score of a query's and a passage's `colbert_vecs`, each ``[n, D']``."""
-        return float(maxsim_scores(Ragged.of([q_reps]), Ragged.of([p_reps]))[0, 0])
+    def colbert_score(q_reps: NDArray[Any], p_reps: NDArray[Any]) -> Score:
+        """The multi-vector score of a query's and a passage's `colbert_vecs`, each ``[n, D']``.
+
+        Raises:
+            InputError: For what is not two matrices of one width.
+        """
+        sides = [_matrix(value, name) for value, name in ((q_reps, "q_reps"), (p_reps, "p_reps"))]
+        return Score(maxsim_scores(Ragged.of([sides[0]]), Ragged.of([sides[1]]))[0, 0])
 
     def _encode(
         self,
@@ -232,26 +326,41 @@ class BGEM3FlagModel:
         prefix: str,
         batch_size: int | None,
         max_length: int,
-        flags: tuple[bool, bool, bool],
+        flags: tuple[bool | None, bool | None, bool | None],
     ) -> Output:
-        heads = [head for head, wanted in zip(("dense", "lexical", "multi"), flags, strict=True) if wanted]
+        asked = (
+            default if flag is None else flag for flag, default in zip(flags, self._returns, strict=True)
+        )
+        heads = [head for head, flag in zip(HEADS, asked, strict=True) if flag]
         encoded = self._run(texts, heads, prefix, batch_size, max_length)
+        dense = None if encoded.dense is None else self._cut(encoded.dense)
         lexical = None if encoded.lexical is None else list(_weights(encoded.lexical))
-        multi = None if encoded.multi is None else list(encoded.multi)
+        multi = None if encoded.multi is None else [self._cut(vectors) for vectors in encoded.multi]
         if not isinstance(texts, str):
-            return Output(dense_vecs=encoded.dense, lexical_weights=lexical, colbert_vecs=multi)
+            return Output(dense_vecs=dense, lexical_weights=lexical, colbert_vecs=multi)
         return Output(
-            dense_vecs=None if encoded.dense is None else encoded.dense[0],
+            dense_vecs=None if dense is None else dense[0],
             lexical_weights=None if lexical is None else lexical[0],
             colbert_vecs=None if multi is None else multi[0],
         )
 
+    def _cut(self, vectors: Floats) -> Floats:
+        """The first `truncate_dim` columns, with rows of length 1 again."""
+        if self._truncate is None:
+            return vectors
+        cut = vectors[:, : self._truncate]
+        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+
     def _run(
-        self, texts: str | Sequence[str], heads: list[str], prefix: str, batch_size: int | None, length: int
+        self,
+        texts: str | Sequence[str],
+        heads: Sequence[str],
+        prefix: str,
+        batch_size: int | None,
+        length: int,
     ) -> Encoded:
-        size = batch_size or self.batch_size
-        if size is not None and size < 1:
-            raise InputError(f"batch_size: got {size}; expected ≥ 1")
+        size = self.batch_size if batch_size is None else check_int(batch_size, "batch_size")
+        length = check_int(length, "max_length", 4)
         budget = None if size is None else size * length
         return self.encoder.encode(
             texts, outputs=heads, prefix=prefix, max_length=length, token_budget=budget
@@ -271,20 +380,66 @@ class BGEM3FlagModel:
         return sides[0], sides[1]
 
 
-def _one(devices: str | Sequence[str] | None) -> str | None:
-    if devices is None or isinstance(devices, str):
-        return devices
-    if len(devices) != 1:
+class Score(float):
+    """A score as FlagEmbedding returns it: a number with the methods of a tensor of one element that people call."""
+
+    def item(self) -> float:
+        """The plain number."""
+        return float(self)
+
+    def numpy(self) -> NDArray[np.float32]:
+        """A float32 array without dimensions."""
+        return np.array(self, dtype=np.float32)
+
+    def tolist(self) -> float:
+        """The plain number."""
+        return float(self)
+
+
+def _or(given: int | None, usual: int) -> int:
+    return usual if given is None else given
+
+
+def _one_device(devices: Any) -> str | None:
+    if devices is None:
+        return None
+    listed: list[Any] = (
+        [devices] if isinstance(devices, str | int) else list(check_iterable(devices, "devices"))
+    )
+    if len(listed) != 1:
         raise InputError(
-            f"devices: got {list(devices)}; expected one device here (Encoder.encode_stream takes several)"
+            f"devices: got {show(listed)}; expected one device here (Encoder.encode_stream takes several)"
         )
-    return devices[0]
+    number = isinstance(listed[0], int) and not isinstance(listed[0], bool)
+    return f"cuda:{listed[0]}" if number else check_str(listed[0], "devices")
+
+
+def _instruction(instruction: str | None, form: str) -> Callable[[str], str] | None:
+    """What puts an instruction before a query, as FlagEmbedding does; None without an instruction."""
+    if instruction is None:
+        return None
+    check_str(instruction, "query_instruction_for_retrieval")
+    joined = check_str(form, "query_instruction_format").replace("\\n", "\n")
+    if joined.replace("{}", "", 2) != joined.replace("{}", "") or joined.count("{}") != 2:
+        raise InputError(f"query_instruction_format: got {form!r}; expected two {{}}, such as '{{}}{{}}'")
+    return lambda query: joined.format(instruction, query)
+
+
+def _matrix(value: Any, where: str) -> NDArray[np.float32]:
+    try:
+        matrix = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0, np.float32)
+    if matrix.ndim != 2:
+        raise InputError(f"{where}: got {show(value)}; expected a matrix, one row per token")
+    return matrix
 
 
 def _pairs(given: Sequence[Any]) -> list[tuple[str, str]]:
     for i, pair in enumerate(given):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            raise InputError(f"sentence_pairs[{i}]: got {pair!r:.80}; expected a pair of strings")
+        good = isinstance(pair, Sequence | np.ndarray) and not isinstance(pair, str) and len(pair) == 2
+        if not good or not all(isinstance(part, str) for part in pair):
+            raise InputError(f"sentence_pairs[{i}]: got {show(pair)}; expected a pair of strings")
     return [(pair[0], pair[1]) for pair in given]
 
 

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge
 
 from triptych.errors import InputError
 
@@ -123,29 +125,25 @@ class M3Config:
     """
 
     pooling: Pooling = "cls"
-    mcls_every: int = 256
+    mcls_every: Annotated[int, Ge(1)] = 256
     query_prefix: str = ""
     document_prefix: str = ""
-    max_length: int = 8192
+    max_length: Annotated[int, Ge(4)] = 8192
     dense: bool = True
     lexical: bool = True
-    multi_dim: int | None = 1024
+    multi_dim: Annotated[int, Ge(1)] | None = 1024
     multi_first: bool = False
     multi_last: bool = True
     prefix_in_lexical: bool = False
 
     def __post_init__(self) -> None:
-        checks = {
-            f"pooling {self.pooling!r} is not one of {get_args(Pooling)}": self.pooling in get_args(Pooling),
-            f"mcls_every {self.mcls_every} is not ≥ 1": self.mcls_every >= 1,
-            f"max_length {self.max_length} is not ≥ 4": self.max_length >= 4,
-            "no head is left of dense, lexical, multi_dim": self.dense
-            or self.lexical
-            or self.multi_dim is not None,
-            f"multi_dim {self.multi_dim} is not ≥ 1": self.multi_dim is None or self.multi_dim >= 1,
-        }
-        if problems := [problem for problem, good in checks.items() if not good]:
-            raise InputError(f"M3Config: {'; '.join(problems)}")
+        check_types(self)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if hasattr(value, "item"):  # a NumPy number, which JSON does not know
+                object.__setattr__(self, field.name, value.item())
+        if not self.dense and not self.lexical and self.multi_dim is None:
+            raise InputError("M3Config: no head is left of dense, lexical, multi_dim")
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> M3Config:

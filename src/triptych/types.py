@@ -56,7 +56,7 @@ def check_int(value: object, where: str, least: int = 1, most: int | None = None
     span = f"an integer ≥ {least}" if most is None else f"an integer from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"{where}: got {show(value)}; expected {span}")
-    if value < least or (most is not None and value > most):
+    if not least <= value <= (2**62 if most is None else most):
         raise InputError(f"{where}: got {show(value)}; expected {span}")
     return int(value)
 

@@ -83,3 +83,73 @@ def test_unpadded_batches_hold_as_many_texts_as_the_budget_of_real_tokens_allows
         assert part.stop - part.start == 1 or tokens <= budget
         if part.stop < len(lengths):
             assert tokens + lengths[part.stop] > budget, "the next text would have fitted"
+
+
+def test_a_model_that_was_changed_has_another_fingerprint_and_is_saved_as_it_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    for number, change in enumerate(
+        (
+            lambda model: model.lexical_head.weight.data.add_(0.5),
+            lambda model: model.backbone.embeddings.word_embeddings.weight.data[7].mul_(2),
+            lambda model: setattr(model, "config", model.config.with_(pooling="mean")),
+        )
+    ):
+        for engine in (True, False):
+            encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", inference_engine=engine)
+            loaded = encoder.fingerprint
+            assert encoder.model is not None
+            assert encoder.fingerprint == loaded, "reading it changes nothing"
+            change(encoder.model)
+            changed = encoder.fingerprint
+            assert changed != loaded
+            place = tmp_path / f"{number}-{engine}"
+            encoder.save_pretrained(place)
+            assert (encoder.describe()["kernels"] != "transformers") is engine, "saving leaves the engine"
+            saved = Encoder.from_pretrained(place, device="cpu", dtype="float32")
+            assert saved.fingerprint != loaded
+            twin.assert_same(saved.encode(TEXTS), encoder.encode(TEXTS), 1e-5)
+            encoder.release_model()
+            assert encoder.fingerprint != loaded
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_releasing_the_model_alone_keeps_the_fingerprint_and_training_it_does_not(
+    folder: Path, dtype: str
+) -> None:
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype=dtype)
+    loaded = encoder.fingerprint
+    model = encoder.release_model()
+    assert encoder.fingerprint == loaded
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    model(Packed.of([[0, 5, 6, 2]])).dense.float()[0, 0].backward()
+    optimizer.step()
+    assert encoder.fingerprint != loaded
+
+
+def test_blocks_of_a_model_are_not_taken_for_those_of_the_model_trained_from_it(
+    own_encoder: Encoder, tmp_path: Path
+) -> None:
+    list(own_encoder.encode_stream(TEXTS, folder=tmp_path))
+    own_encoder.release_model().lexical_head.bias.data.add_(1)
+    with pytest.raises(InputError, match="another model"):
+        list(own_encoder.encode_stream(TEXTS, folder=tmp_path))
+
+
+def test_nothing_is_compiled_where_that_is_switched_off(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "from triptych.model import native; print(native.load())"
+    environment = {"TRIPTYCH_NO_JIT": "1", "TRIPTYCH_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    assert done.stdout == "Native(rows=None, why='TRIPTYCH_NO_JIT is set: nothing is compiled')\n"
+    assert list(tmp_path.iterdir()) == []

@@ -30,6 +30,7 @@ from triptych.encode.stream import (
     pack,
     prepare_ahead,
     unpack,
+    verify,
 )
 from triptych.errors import InputError, StorageError, WorkerError
 
@@ -398,3 +399,20 @@ def test_a_worker_for_a_gpu_makes_it_its_own_before_it_loads(
     monkeypatch.setattr(Encoder, "from_pretrained", load)
     _load_on({"name": folder, "source": "", "settings": {}}, 4, "cuda:1")
     assert said == [("set_device", torch.device("cuda:1")), ("load", "cuda:1")]
+
+
+def test_a_flipped_bit_in_any_part_of_a_block_is_an_error_that_names_the_file(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    list(encoder.encode_stream(TEXTS, folder=tmp_path))
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    assert verify(tmp_path) == {}
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"00000000\.safetensors"):
+            list(encoder.encode_stream(TEXTS, folder=tmp_path))
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 16]) + whole[-8:])
+    assert list(verify(tmp_path)) == [path]
+    with pytest.raises(InputError, match="is damaged"):
+        list(encoder.encode_stream(TEXTS, folder=tmp_path))

@@ -20,7 +20,7 @@ import torch
 
 from triptych.config import M3Config
 from triptych.encode import stream
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
 from triptych.model.backbone import Dtype, device_of, dtype_of
@@ -95,7 +95,7 @@ class Encoder:
     ) -> None:
         if not isinstance(checkpoint, Checkpoint):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"checkpoint: got {checkpoint!r:.60}; expected a Checkpoint (Encoder.from_pretrained takes a name)"
+                f"checkpoint: got {show(checkpoint)}; expected a Checkpoint (Encoder.from_pretrained takes a name)"
             )
         _use_one_thread_after_fork()
         self.source = check_str(source, "source")
@@ -103,8 +103,8 @@ class Encoder:
         # What workers load and `save_pretrained` reads again: of a Hub name, the revision that was fetched.
         self._folder: Path | None = None
         self._trusted = False
-        self._int8 = dtype == "int8"
         self.dtype = dtype_of(dtype, self.device) if dtype is not None else None
+        self._int8 = dtype == "int8"
         self.tokenizer: TextTokenizer = checkpoint.tokenizer
         self.parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
         self._fingerprint = checkpoint.fingerprint
@@ -402,7 +402,9 @@ class Encoder:
         given = {"max_length": max_length, "token_budget": token_budget}
         options |= {name: value for name, value in given.items() if value is not None}
         options["outputs"] = self._check_options(**options, progress=progress)[0]
-        store = None if folder is None else stream.Store(folder, self._facts(block, options))
+        store = None
+        if folder is not None:
+            store = stream.Store(check_path(folder, "folder"), self._facts(block, options))
         pool = None if devices is None else self.workers(devices)
         return self._stream(stream.blocks_of(source, block), options, store, pool, progress)
 
@@ -452,9 +454,9 @@ class Encoder:
                 first, so that workers can load it.
             WorkerError: If worker processes cannot be started from here.
         """
-        names = [] if isinstance(devices, str) or not isinstance(devices, Iterable) else list(devices)  # pyright: ignore[reportUnnecessaryIsInstance]
+        names = [] if isinstance(devices, str) else list(check_iterable(devices, "devices"))
         if not names:
-            raise InputError(f"devices: got {devices!r}; expected a list of one or more devices")
+            raise InputError(f"devices: got {show(devices)}; expected a list of one or more devices")
         for name in names:
             device_of(check_str(name, "device"))
         return stream.WorkerPool(partial(_load_on, self._recipe("workers"), _threads_each(names)), names)
@@ -608,11 +610,14 @@ def _dense_of(value: Any, where: str) -> Floats:
             f"similarity: {where}: got representations without the dense head; expected it on both sides"
         )
     try:
-        rows = np.atleast_2d(np.asarray(dense, dtype=np.float32))
+        rows = np.asarray(dense)
+        with np.errstate(over="ignore"):
+            usable = rows.ndim > 0 and not np.iscomplexobj(rows)
+            rows = np.atleast_2d(rows.astype(np.float32)) if usable else np.zeros((0, 0, 0))
     except (TypeError, ValueError):
-        rows = np.zeros(0, np.float32)
-    if dense is None or rows.ndim != 2 or np.ndim(dense) == 0:
-        raise InputError(f"similarity: {where}: got {value!r:.60}; expected an Encoded or rows of numbers")
+        rows = np.zeros((0, 0, 0))
+    if rows.ndim != 2:
+        raise InputError(f"similarity: {where}: got {show(value)}; expected an Encoded or rows of numbers")
     return cast(Floats, rows)
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -253,12 +254,16 @@ class WorkerPool:
             raise self._died() from error
 
     def _died(self) -> WorkerError:
-        for process in self._processes.values():
-            process.join(5)
-        codes = [process.exitcode for process in self._processes.values()]
+        processes = list(self._processes.values())
+        # The executor waits for them in its own thread, and only one of the two threads learns the exit code at once.
+        end = time.monotonic() + 5
+        while any(process.exitcode is None for process in processes) and time.monotonic() < end:
+            time.sleep(0.01)
         # Those that were left are ended by the executor with SIGTERM.
-        codes = sorted({code for code in codes if code} - {-signal.SIGTERM}) or [-signal.SIGTERM]
-        return WorkerError(f"a worker process died: {'; '.join(map(_explain_exit, codes))}")
+        codes = {process.exitcode for process in processes if process.exitcode}
+        causes = sorted(codes - {-signal.SIGTERM}) or sorted(codes)
+        told = "; ".join(map(_explain_exit, causes)) or "no exit code is known"
+        return WorkerError(f"a worker process died: {told}")
 
     def __enter__(self) -> WorkerPool:
         return self

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 from transformers.utils import logging
 
-from triptych.errors import InputError, ModelError
+from triptych.errors import InputError, ModelError, show
 from triptych.model.packed import Packed
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -37,7 +37,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, TypeError):
         chosen = None
     if chosen is None:
-        raise InputError(f"device: got {device!r}; expected cpu, cuda, cuda:N or mps")
+        raise InputError(f"device: got {show(device)}; expected cpu, cuda, cuda:N or mps")
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     here += ["mps"] if torch.backends.mps.is_available() else []
     if str(chosen) not in here and f"{chosen.type}:{chosen.index or 0}" not in here:
@@ -55,10 +55,10 @@ def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     known["int8"] = torch.bfloat16
-    if isinstance(name, str) and name in known:  # pyright: ignore[reportUnnecessaryIsInstance]
-        return known[name]
+    if not isinstance(name, str) or name not in (*known, "auto"):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"dtype: got {show(name)}; expected auto, {', '.join(known)}")
     if name != "auto":
-        raise InputError(f"dtype: got {name!r}; expected auto, {', '.join(known)}")
+        return known[name]
     if has_bfloat16(device):
         return torch.bfloat16
     return torch.float16 if device.type == "cuda" else torch.float32

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
-from triptych.errors import InputError, ModelError, StorageError
+from triptych.errors import InputError, ModelError, StorageError, show
 from triptych.io import write_json
 from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
@@ -319,12 +319,12 @@ def check_save_options(
     Raises:
         InputError: Names the option, what came and what was expected.
     """
-    if layout not in get_args(Layout):
-        raise InputError(f"layout: got {layout!r}; expected {', '.join(get_args(Layout))}")
-    if part not in ("dense", "multi"):
-        raise InputError(f"part: got {part!r}; expected dense or multi")
+    if not isinstance(layout, str) or layout not in get_args(Layout):
+        raise InputError(f"layout: got {show(layout)}; expected {', '.join(get_args(Layout))}")
+    if not isinstance(part, str) or part not in ("dense", "multi"):
+        raise InputError(f"part: got {show(part)}; expected dense or multi")
     if bits is not None and not isinstance(bits, Mapping):
-        raise InputError(f"bits: got {bits!r:.60}; expected a mapping of tensor names to 4 or 8")
+        raise InputError(f"bits: got {show(bits)}; expected a mapping of tensor names to 4 or 8")
     if start is not None:
         check_path(start, "start")
 
