@@ -169,7 +169,11 @@ def open_source(path: Path | str) -> Generator[Source]:
 
 def printable(path: Path | str) -> str:
     r"""A path as text, with ``/`` between its parts; bytes that are not UTF-8 are escaped, as in ``\xe9``."""
-    return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
+    name = Path(path).as_posix()
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which is no name of a file
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_lines(source: Source) -> Iterator[Line]:

@@ -146,8 +146,9 @@ def test_a_file_or_folder_without_a_name_in_unicode_that_is_given_is_refused(tmp
     write_strange(tmp_path / "folder")
     (tmp_path / os.fsdecode(b"\xe9")).mkdir()
     for path, message in (
-        (tmp_path / "folder" / os.fsdecode(b"caf\xe9.md"), r"caf\\udce9\.md: the name is not UTF-8"),
+        (tmp_path / "folder" / os.fsdecode(b"caf\xe9.md"), r"caf\\xe9\.md: the name is not UTF-8"),
         (tmp_path / os.fsdecode(b"\xe9"), "the name is not UTF-8"),
+        ("\ud800.md", r"\\ud800\.md: the name is not UTF-8"),
         (tmp_path / "folder" / "pipe.md", "is a pipe or device"),
     ):
         with pytest.raises(DataError, match=message):

@@ -157,7 +157,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _EXAMPLE_CHARS else text[: _EXAMPLE_CHARS - 1] + "…"
 
 
-class PairRow(NamedTuple):
+class CountRow(NamedTuple):
     """Counts of the pairs of a source, kind or language: made = kept + all of `dropped`.
 
     Attributes:
@@ -173,7 +173,7 @@ class PairRow(NamedTuple):
     dropped: tuple[int, ...]
 
 
-def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[PairRow]:
+def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[CountRow]:
     """The counts by source, kind or language, the greatest first.
 
     Args:
@@ -191,16 +191,16 @@ def rows(counts: PairCounts, by: str, limit: int | None = None) -> list[PairRow]
     return [*table[: limit - 1], _row(counts, OTHERS, rest)]
 
 
-def total(counts: PairCounts) -> PairRow:
+def total(counts: PairCounts) -> CountRow:
     """The counts of everything."""
     return _row(counts, "all", counts.made)
 
 
-def _row(counts: PairCounts, name: str, cells: Iterable[PairCell]) -> PairRow:
+def _row(counts: PairCounts, name: str, cells: Iterable[PairCell]) -> CountRow:
     group = list(cells)
     made, kept = (sum(each[cell] for cell in group) for each in (counts.made, counts.kept))
     dropped = tuple(sum(counts.dropped[by, cell] for cell in group) for by in counts.filters)
-    return PairRow(name, made, kept, dropped)
+    return CountRow(name, made, kept, dropped)
 
 
 def examples(counts: PairCounts) -> list[tuple[str, PairCell, DroppedPair]]:
@@ -263,7 +263,7 @@ def draw(counts: PairCounts, path: Path) -> None:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def _draw_bars(axis: Any, part: Sequence[PairRow], names: Sequence[str]) -> None:
+def _draw_bars(axis: Any, part: Sequence[CountRow], names: Sequence[str]) -> None:
     labels = [f"{row.name}  {row.made:,}" for row in part]
     start = [0.0] * len(part)
     for number, name in enumerate(["kept", *names]):
