@@ -135,7 +135,7 @@ class BGEM3FlagModel:
                 dtype="bfloat16" if use_bf16 else "auto" if use_fp16 else "float32",
                 cache=cache_dir,
                 trust_remote_code=trust_remote_code,
-                **({} if pooling_method is None else {"pooling": pooling_method}),
+                **cast("dict[str, Any]", {} if pooling_method is None else {"pooling": pooling_method}),
             )
         width = self.encoder.widths.get("multi")
         if colbert_dim not in (-1, width):
@@ -234,14 +234,17 @@ class BGEM3FlagModel:
         Raises:
             InputError: For something that is not pairs of strings, or bad weights.
         """
-        odd = isinstance(sentence_pairs, str | Mapping) or getattr(sentence_pairs, "ndim", 1) == 0
-        if odd or not isinstance(sentence_pairs, Iterable):
+        pairs_given: object = sentence_pairs
+        odd = isinstance(pairs_given, str | Mapping) or getattr(pairs_given, "ndim", 1) == 0
+        if odd or not isinstance(pairs_given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"sentence_pairs: got {show(sentence_pairs)}; expected pairs of strings")
         given: list[Any] = list(sentence_pairs)
         single = len(given) == 2 and all(isinstance(part, str) for part in given)
         pairs = _pairs([given] if single else given)
         weights = HeadWeights.of(
-            (1.0, 1.0, 1.0) if weights_for_different_modes is None else weights_for_different_modes
+            (1.0, 1.0, 1.0)
+            if weights_for_different_modes is None
+            else cast("Sequence[float]", weights_for_different_modes)
         )
         scores: dict[Head, list[float]] = {"dense": [], "lexical": [], "multi": []}
         lengths = (
@@ -278,7 +281,7 @@ class BGEM3FlagModel:
                 raise InputError(f"lexical_weights: got {show(item)}; expected token id → weight")
             for key, weight in item.items():
                 name = str(tokenizer.decode([int(key)]))
-                names[name] = max(weight, names.get(name, weight))
+                names[name] = max(float(weight), names.get(name, float(weight)))
             named.append(names)
         return named[0] if len(named) == 1 else named
 
@@ -459,7 +462,7 @@ def _pair_scores(left: Encoded, right: Encoded) -> dict[Head, list[float]]:
     product = cast(sparse.csr_array, left.lexical).multiply(cast(sparse.csr_array, right.lexical))
     lexical = np.asarray(product.sum(axis=1), dtype=np.float32).ravel()
     sides = zip(cast(Ragged, left.multi), cast(Ragged, right.multi), strict=True)
-    multi = [BGEM3FlagModel.colbert_score(query, passage) for query, passage in sides]
+    multi = [float(BGEM3FlagModel.colbert_score(query, passage)) for query, passage in sides]
     return {"dense": dense.tolist(), "lexical": lexical.tolist(), "multi": multi}
 
 
