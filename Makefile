@@ -20,6 +20,13 @@ quick: $(VENV)/.ready
 test-recipe: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest recipes/small/tests
 
+# The built wheel in an environment of its own, with the newest and with the lowest allowed versions.
+test-wheel:
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" scripts/check_install.sh wheel
+
+test-lowest:
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" scripts/check_install.sh lowest
+
 # Everything that has to hold before a change goes in: what CI runs.
 check: lint types test
 

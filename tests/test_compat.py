@@ -265,7 +265,9 @@ def test_a_value_that_cannot_be_honoured_is_an_error_that_names_the_argument(
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, 5, 5.5, {"a": 1}, b"bytes", object(), ["x", 3], np.array("x")], ids=repr
+    "wrong",
+    [None, 5, 5.5, {"a": 1}, b"bytes", object(), ["x", 3], np.array("x")],
+    ids=lambda wrong: type(wrong).__name__,
 )
 def test_wrong_types_are_input_errors_in_every_method(ours: BGEM3FlagModel, wrong: Any) -> None:
     calls: list[Any] = [ours.encode, ours.encode_queries, ours.encode_corpus, ours.compute_score]
