@@ -262,7 +262,7 @@ class WorkerPool:
         # Those that were left are ended by the executor with SIGTERM.
         codes = {process.exitcode for process in processes if process.exitcode}
         causes = sorted(codes - {-signal.SIGTERM}) or sorted(codes)
-        told = "; ".join(map(_explain_exit, causes)) or "no exit code is known"
+        described = "; ".join(map(_explain_exit, causes)) or "no exit code is known"
         return WorkerError(f"a worker process died: {told}")
 
     def __enter__(self) -> WorkerPool:
