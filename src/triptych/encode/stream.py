@@ -263,7 +263,7 @@ class WorkerPool:
         codes = {process.exitcode for process in processes if process.exitcode}
         causes = sorted(codes - {-signal.SIGTERM}) or sorted(codes)
         described = "; ".join(map(_explain_exit, causes)) or "no exit code is known"
-        return WorkerError(f"a worker process died: {told}")
+        return WorkerError(f"a worker process died: {described}")
 
     def __enter__(self) -> WorkerPool:
         return self
