@@ -1,5 +1,8 @@
 """What scores are made of adds up to the scores."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -99,3 +102,43 @@ def test_no_documents_give_no_explanations_and_a_bare_string_is_refused(encoder:
     assert explain(encoder, "hello", []) == []
     with pytest.raises(InputError, match="list of strings"):
         explain(encoder, "hello", "world")
+
+
+def test_a_word_that_the_prefix_has_too_is_explained_by_its_place_in_the_text(folder: Path) -> None:
+    prefixes = {"query_prefix": "text of ", "document_prefix": "text of "}
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", **prefixes)  # type: ignore[arg-type]
+    (found,) = explain(encoder, "a model of text", ["the text of a model"])
+    check_sums(encoder, "a model of text", ["the text of a model", "日本", ""])
+    assert found.lexical
+    for match in found.lexical:
+        assert match.query_token.kind == match.document_token.kind == "text"
+    (found,) = explain(encoder, "hello", ["world"])
+    assert found.lexical == (), "a prefix is no word in common"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, "a", ["b"]), "encoder: got None"),
+        (("small", "a", ["b"]), "encoder: got 'small'"),
+        ((..., None, ["b"]), "query: got None"),
+        ((..., ["a"], ["b"]), "query: got"),
+        ((..., "a", None), "documents: got NoneType"),
+        ((..., "a", {"b": "c"}), "documents: got dict"),
+        ((..., "a", ["b", 3]), r"documents\[1\]: got int"),
+        ((..., "a", "b"), "documents: got one string"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_errors_that_name_them(
+    encoder: Encoder, arguments: tuple[Any, ...], message: str
+) -> None:
+    values = [encoder if value is ... else value for value in arguments]
+    with pytest.raises(InputError, match=message):
+        explain(*values)
+
+
+def test_a_model_without_a_dense_head_is_explained(folder: Path, tmp_path: Path) -> None:
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", dense=False)
+    (found,) = explain(encoder, "a model", ["a text model"])
+    assert set(found.scores) == {"lexical", "multi"}

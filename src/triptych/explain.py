@@ -14,10 +14,10 @@ import numpy as np
 from scipy import sparse
 
 from triptych.encode.encoder import Encoder
-from triptych.errors import InputError
+from triptych.errors import InputError, show
 from triptych.model.packed import Ids, Packed, positions
 from triptych.model.tokenizer import TextTokenizer
-from triptych.types import Encoded, Head, Ragged
+from triptych.types import Encoded, Head, Ragged, check_str, check_texts
 
 Kind = Literal["text", "prefix", "special"]
 
@@ -31,7 +31,8 @@ class Token:
         word: The run of characters between blanks in which it stands; equal to `piece` for whole words.
         id: Its id in the vocabulary.
         position: Its place in the encoded text, from 0, special tokens and the prefix counted.
-        kind: Whether it is of the text, of the prefix that the model puts before it, or a special token.
+        kind: Whether it is of the text, of the prefix that the model puts before it, or a special token. Tokens of a
+            prefix have vectors, but no lexical weight (`M3Config.prefix_in_lexical`).
     """
 
     piece: str
@@ -97,7 +98,7 @@ class Explanation:
 def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:
     """Explains the scores of documents for one query.
 
-    The texts are encoded anew, so the numbers are those of the encoder: an index that stores token vectors in
+    The texts are encoded again, so the numbers are those of the encoder: an index that stores token vectors in
     fewer bits may give slightly other ones.
 
     Args:
@@ -112,13 +113,17 @@ def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Expl
     Raises:
         InputError: If `documents` is one string, or something is not a string.
     """
+    if not isinstance(encoder, Encoder):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"encoder: got {show(encoder)}; expected an Encoder")
+    check_str(query, "query")
     if isinstance(documents, str):
-        raise InputError("explain: got one string as documents; expected a list of strings")
+        raise InputError("documents: got one string; expected a list of strings")
+    documents = check_texts(documents, "documents")
     if not documents:
         return []
     config = encoder.config
     left = encoder.encode_query([query])
-    right = encoder.encode_document(list(documents))
+    right = encoder.encode_document(documents)
     query_tokens = tokens_of(encoder, query, config.query_prefix)
     explained: list[Explanation] = []
     for row, text in enumerate(documents):
@@ -139,13 +144,18 @@ def _explain_one(
     encoder: Encoder, query: tuple[list[Token], Encoded], document: tuple[list[Token], Encoded]
 ) -> Explanation:
     (query_tokens, left), (document_tokens, right) = query, document
-    scores: dict[Head, float] = {
-        "dense": float(cast("np.ndarray", left.dense)[0] @ cast("np.ndarray", right.dense)[0])
-    }
+    scores: dict[Head, float] = {}
+    if left.dense is not None and right.dense is not None:
+        scores["dense"] = float(left.dense[0] @ right.dense[0])
     lexical: list[LexicalMatch] = []
     partners: list[TokenMatch] = []
     if left.lexical is not None and right.lexical is not None:
-        lexical = _lexical_matches((query_tokens, left.lexical), (document_tokens, right.lexical))
+        counted = encoder.config.prefix_in_lexical
+        query_side, document_side = (
+            [token for token in side if counted or token.kind != "prefix"]
+            for side in (query_tokens, document_tokens)
+        )
+        lexical = _lexical_matches((query_side, left.lexical), (document_side, right.lexical))
         scores["lexical"] = float(sum(match.contribution for match in lexical))
     if left.multi is not None and right.multi is not None:
         partners = _token_matches(
@@ -193,7 +203,7 @@ def _with_vectors(encoder: Encoder, tokens: list[Token]) -> list[Token]:
 
 
 def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[Token]:
-    """Tells for each token which characters it stands for.
+    """Finds the characters that each token stands for.
 
     The ids are those that the model reads; the tokens of the text stand among them in their order, with
     special tokens before, after and (with `mcls`) between them.
@@ -210,7 +220,7 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
             continue
         start, end = spans[at]
         piece = whole[start:end].strip() or name
-        inside = end <= len(prefix.rstrip()) and end > 0
+        inside = 0 < end <= len(prefix)
         tokens.append(
             Token(piece, _word(whole, start, end) or piece, number, position, "prefix" if inside else "text")
         )

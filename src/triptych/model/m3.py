@@ -42,7 +42,7 @@ class M3Model(nn.Module):
 
     def __init__(self, backbone: nn.Module, config: M3Config, special: SpecialIds) -> None:
         super().__init__()
-        width = hidden_size(backbone)
+        width = self._hidden_size = hidden_size(backbone)
         self.backbone = backbone
         self.lexical_head = nn.Linear(width, 1) if config.lexical else None
         self.multi_head = nn.Linear(width, config.multi_dim) if config.multi_dim is not None else None
@@ -67,7 +67,7 @@ class M3Model(nn.Module):
         """Columns of each head: hidden size, vocabulary size, D'."""
         config = cast(Any, self.backbone).config
         widths = {
-            "dense": hidden_size(self.backbone),
+            "dense": self._hidden_size,
             "lexical": config.vocab_size,
             "multi": self.config.multi_dim,
         }
