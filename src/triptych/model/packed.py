@@ -219,18 +219,18 @@ def _prefix_positions(batch: Packed, special: SpecialIds) -> Tensor | None:
     prefixes = tuple(prefix for prefix in prefixes if len(prefix) > 1)
     if not prefixes or not len(batch):
         return None
-    found = torch.zeros_like(batch.ids, dtype=torch.bool)
-    starts, lengths = batch.offsets[:-1], batch.offsets.diff()
+    ids = batch.ids.cpu().numpy()
+    lengths = np.array(batch.lengths)
+    starts = np.cumsum(lengths) - lengths
+    longest = np.zeros(len(lengths), dtype=np.int64)
     for prefix in prefixes:
-        expected = torch.tensor(prefix, device=batch.ids.device)
-        columns = torch.arange(len(prefix), device=batch.ids.device)
-        inside = columns < lengths[:, None]
-        at = (starts[:, None] + columns).clamp_max(len(batch.ids) - 1)
-        same = ((batch.ids[at] == expected) & inside).int().cumprod(1).bool()
-        if not known:
-            same = same & same[:, -1:]
-        found[at[same]] = True
-    return found
+        same, reached = np.ones(len(lengths), dtype=bool), np.zeros(len(lengths), dtype=np.int64)
+        for at, expected in enumerate(prefix):
+            same = same & (at < lengths) & (ids[np.minimum(starts + at, len(ids) - 1)] == expected)
+            reached += same
+        longest = np.maximum(longest, reached if known else np.where(same, reached, 0))
+    found = np.arange(len(ids)) - np.repeat(starts, lengths) < np.repeat(longest, lengths)
+    return torch.from_numpy(found).to(batch.ids.device)
 
 
 @dataclass(frozen=True, slots=True)
