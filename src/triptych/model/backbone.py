@@ -33,8 +33,8 @@ def device_of(device: str | torch.device | None) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
+        chosen = torch.device(device) if isinstance(device, str | torch.device) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    except RuntimeError:
         chosen = None
     if chosen is None:
         raise InputError(f"device: got {show(device)}; expected cpu, cuda, cuda:N or mps")
