@@ -36,9 +36,13 @@ def from_mapping(cls: type[_Config], values: Mapping[str, Any], where: str) -> _
 
 def unknown_key(key: str, known: Collection[str], where: str) -> InputError:
     """The error for a key that is not one of `known`; it names the nearest one."""
+    return InputError(f"{where}: unknown key {key!r}; {hint(key, known)}")
+
+
+def hint(key: str, known: Collection[str]) -> str:
+    """What an error about an unknown key says next: the nearest known one, or all of them."""
     near = get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-    return InputError(f"{where}: unknown key {key!r}; {hint}")
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
 
 
 def check_value(value: Any, hint: Any, where: str) -> None:

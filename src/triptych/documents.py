@@ -29,6 +29,7 @@ from triptych.records import (
     tsv_rows,
     typed,
 )
+from triptych.text import is_utf8
 
 Format: TypeAlias = Literal["jsonl", "tsv", "csv", "text", "lines", "markdown", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -195,7 +196,7 @@ def walk(folder: Path, on_skip: Callable[[Path], None] | None = None) -> Iterato
             path = Path(place, name)
             if name.startswith("."):
                 continue
-            if path.is_file() and printable(below := path.relative_to(folder)) == below.as_posix():
+            if path.is_file() and is_utf8(path.relative_to(folder)):
                 yield path
             elif on_skip:
                 on_skip(path)

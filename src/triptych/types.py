@@ -93,6 +93,29 @@ def check_callable(value: object, where: str) -> None:
         raise InputError(f"{where}: got {show(value)}; expected a function or None")
 
 
+def items_of(value: object, *, ordered: bool = True) -> Iterable[Any] | None:
+    """The items of a list-like value.
+
+    Args:
+        value: What came; of an Arrow array, whose scalars are no strings, the Python values are taken.
+        ordered: Whether the order counts, so that a set is refused.
+
+    Returns:
+        None for what has no order or whose iteration does not give its items: a string, bytes, a mapping (its keys),
+        a table (its column names), an array that is not one-dimensional; and for what is not iterable.
+    """
+    if isinstance(value, str | bytes | bytearray | memoryview | Mapping) or hasattr(value, "columns"):
+        return None
+    if (
+        not isinstance(value, Iterable)
+        or getattr(value, "ndim", 1) != 1
+        or (ordered and isinstance(value, Set))
+    ):
+        return None
+    convert = getattr(value, "to_pylist", None)
+    return cast("Iterable[Any]", convert() if callable(convert) else value)
+
+
 def check_iterable(texts: object, where: str = "texts") -> Iterable[Any]:
     """Returns what can be walked as a sequence of texts; one string is a list of one.
 
@@ -102,19 +125,17 @@ def check_iterable(texts: object, where: str = "texts") -> Iterable[Any]:
     """
     if isinstance(texts, str):
         return [texts]
+    if (items := items_of(texts)) is not None:
+        return items
     kind, hint = type(texts).__name__, ""
     if isinstance(texts, Mapping):
         hint = "; its values are list(mapping.values())"
     elif hasattr(texts, "columns"):
         hint = "; take one of its columns"
-    elif isinstance(texts, Set | bytes | bytearray | memoryview) or not isinstance(texts, Iterable):
-        hint = f": {show(texts)}" if not isinstance(texts, Iterable) else ""
-    elif getattr(texts, "ndim", 1) != 1:
+    elif not isinstance(texts, Iterable):
+        hint = f": {show(texts)}"
+    elif not isinstance(texts, Set | bytes | bytearray | memoryview):
         kind = f"{kind} with {getattr(texts, 'ndim')} dimensions"  # noqa: B009
-    elif hasattr(texts, "to_pylist"):  # pyarrow, whose scalars are no strings
-        return cast(Any, texts).to_pylist()
-    else:
-        return cast("Iterable[Any]", texts)
     raise InputError(f"{where}: got {kind}{hint}; expected a string or an ordered iterable of strings")
 
 

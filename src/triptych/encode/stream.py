@@ -1,6 +1,6 @@
 """Encoding more texts than fit in memory, block by block, and resuming after an interruption.
 
-Worker processes that hold one model each: several devices, one queue of work.
+With several devices, worker processes that hold one model each take blocks from one queue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from safetensors.numpy import save
 
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_atomically
-from triptych.scores.packing import pack, unpack
+from triptych.scores.packing import digest, pack, unpack
 from triptych.types import Encoded, Progress
 
 _DIGEST = "digest"
@@ -78,19 +78,17 @@ class Store:
             StorageError: If writing fails.
         """
         arrays = pack(encoded)
-        write_atomically(
-            self._path(number), save(arrays, self._metadata(texts) | {_DIGEST: _digest_of(arrays)})
-        )
+        write_atomically(self._path(number), save(arrays, self._metadata(texts) | {_DIGEST: digest(arrays)}))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.safetensors"
 
     def _metadata(self, texts: Sequence[str]) -> dict[str, str]:
-        digest = hashlib.blake2b(digest_size=16)
+        found = hashlib.blake2b(digest_size=16)
         for text in texts:
             data = text.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little") + data)
-        return {"facts": self.facts, "texts": digest.hexdigest()}
+            found.update(len(data).to_bytes(8, "little") + data)
+        return {"facts": self.facts, "texts": found.hexdigest()}
 
 
 def _as_json(facts: Mapping[str, Any]) -> str:
@@ -121,18 +119,10 @@ def _read_block(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it, and it will be made again") from error
-    digest = metadata.pop(_DIGEST, None)
-    if digest is not None and digest != _digest_of(arrays):
+    written = metadata.pop(_DIGEST, None)
+    if written is not None and written != digest(arrays):
         raise InputError(f"{path}: is damaged (its digest differs); remove it, and it will be made again")
     return arrays, metadata
-
-
-def _digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-        digest.update(array.reshape(-1).view("u1").data)
-    return digest.hexdigest()
 
 
 def blocks_of(texts: Iterable[str], size: int) -> Iterator[list[str]]:

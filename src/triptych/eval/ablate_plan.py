@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from triptych.config import M3Config
+from triptych.config import M3Config, hint
 from triptych.errors import InputError
 from triptych.eval.systems import MODES
 from triptych.train.settings import (
     Recipe,
     Settings,
-    hint,
     normalize,
     overlay,
     read_mapping,

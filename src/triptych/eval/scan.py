@@ -27,7 +27,7 @@ from triptych.eval.groups import Survey
 from triptych.eval.systems import HeadScores, Scoring, VectorModel, heads_of
 from triptych.io import write_atomically, write_json
 from triptych.scores.on_numpy import Best, combine, head_scores
-from triptych.scores.packing import pack, unpack
+from triptych.scores.packing import digest, pack, unpack
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Progress, Ragged
 
 TokenType: TypeAlias = Literal["float32", "float16"]
@@ -174,8 +174,8 @@ def encode_queries(model: VectorModel, texts: Sequence[str], cache: Path | None)
     """Encodes queries, or reads what an earlier run encoded of the same texts with the same model."""
     if cache is None:
         return model.encode_queries(texts)
-    digest = hashlib.blake2b(json.dumps(list(texts)).encode(), digest_size=16).hexdigest()
-    path = cache / f"queries-{_key({'texts': digest} | _facts(model))}.safetensors"
+    asked = hashlib.blake2b(json.dumps(list(texts)).encode(), digest_size=16).hexdigest()
+    path = cache / f"queries-{_key({'texts': asked} | _facts(model))}.safetensors"
     if path.is_file():
         return read_block(path)
     encoded = model.encode_queries(texts)
@@ -191,7 +191,7 @@ def write_block(path: Path, encoded: Encoded) -> None:
         StorageError: If it cannot be written.
     """
     arrays = pack(encoded)
-    write_atomically(path, save(arrays, {name: _digest(array) for name, array in arrays.items()}))
+    write_atomically(path, save(arrays, {name: digest({name: array}) for name, array in arrays.items()}))
 
 
 def read_block(path: Path, heads: Sequence[Head] | None = None) -> Encoded:
@@ -210,19 +210,13 @@ def read_block(path: Path, heads: Sequence[Head] | None = None) -> Encoded:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(_damaged(str(error)), path) from error
     for name, array in arrays.items():
-        if _digest(array) != digests[name]:
+        if digest({name: array}) != digests[name]:
             raise DataError(_damaged(f"the digest of {name!r} is not the one that was written"), path)
     return unpack(arrays)
 
 
 def _damaged(why: str) -> str:
     return f"damaged ({why}); remove the file, and it will be made again"
-
-
-def _digest(array: NDArray[Any]) -> str:
-    digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).data if array.size else b"")
-    return digest.hexdigest()
 
 
 def _facts(model: VectorModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
@@ -21,6 +21,7 @@ from uuid import UUID
 import numpy as np
 
 from triptych.errors import InputError, show
+from triptych.types import items_of
 
 DEPTH = 64
 """Most levels of nested objects and lists in metadata: the engines' decoders stop at 128, with theirs around ours."""
@@ -87,13 +88,11 @@ def check_list(value: object, where: str, argument: str, *, ordered: bool = True
     Raises:
         InputError: For what is no list of single items: a text, a mapping, a table.
     """
-    wrong = isinstance(value, str | bytes | bytearray | Mapping) or getattr(value, "ndim", 1) != 1
-    if wrong or not isinstance(value, Iterable) or (ordered and isinstance(value, Set)):
+    items = items_of(value, ordered=ordered)
+    if items is None:
         what = f"the string {show(value)}" if isinstance(value, str) else show(value)
         raise InputError(f"{where}: got {what} for {argument}; expected a list of strings")
-    if callable(convert := getattr(value, "to_pylist", None)):  # an Arrow array, whose items are no strings
-        return list(cast(Iterable[Any], convert()))
-    return list(cast(Iterable[Any], value))
+    return list(items)
 
 
 def check_text(text: object, where: str) -> str:

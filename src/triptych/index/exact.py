@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import re
 import shutil
@@ -38,6 +37,7 @@ from triptych.index.layout import Layout, Tokens, check_block, check_vectors
 from triptych.index.storage import read_error, storage_error
 from triptych.io import write_atomically
 from triptych.scores.on_numpy import cuts, dense_scores, lexical_scores, maxsim_scores, top_k
+from triptych.scores.packing import digest
 from triptych.types import Encoded, Floats, Head, Ragged
 
 _NAME = re.compile(r"(\d{8})\.safetensors")
@@ -219,7 +219,7 @@ class SegmentFolder:
         arrays = {"deleted": _text(list(segment.deleted))}
         if segment.rows is not None:
             arrays |= _to_arrays(segment.rows)
-        data = save(arrays, metadata={"first": str(first), "digest": _digest(arrays, first)})
+        data = save(arrays, metadata={"first": str(first), "digest": digest(arrays, str(first))})
         try:
             write_atomically(self._path(last), data)
         except OSError as error:
@@ -282,20 +282,10 @@ def _text(value: object) -> NDArray[np.uint8]:
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), dtype=np.uint8)
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]], first: int) -> str:
-    """Of all that a segment says: names, types, shapes and bytes of the arrays, and which steps it stands for."""
-    found = hashlib.blake2b(str(first).encode(), digest_size=16)
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(array.data.cast("B") if array.size else b"")
-    return found.hexdigest()
-
-
 def _check_digest(arrays: Mapping[str, NDArray[Any]], notes: Mapping[str, str]) -> None:
     """Raises ValueError if a segment is not what was written."""
     if "digest" in notes:
-        good = _digest(arrays, int(notes["first"])) == notes["digest"]
+        good = digest(arrays, notes["first"]) == notes["digest"]
     else:
         good = _old_checksum(arrays) == int(notes["crc"])
     if not good:

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError, StorageError, show
-from triptych.io import write_json
+from triptych.io import DIGESTS, file_digest, write_digests, write_json
 from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
 from triptych.model import tensors as compact
@@ -36,8 +34,6 @@ from triptych.types import check_path
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
-DIGESTS = "digests.json"
-"""File of a checkpoint folder: digests of its weights and vocabulary."""
 _DATA = (".safetensors", ".pt", ".bin")
 _LFS = b"version https://git-lfs"
 _HEADS = {"lexical_head": "sparse_linear.pt", "multi_head": "colbert_linear.pt"}
@@ -158,21 +154,12 @@ def verify(folder: Path) -> dict[Path, str]:
         path = folder / name
         if not path.is_file():
             problems[path] = f"missing; {DIGESTS} names it"
-        elif _digest_of(path) != digest:
+        elif file_digest(path) != digest:
             problems[path] = (
                 f"is damaged or was changed: its digest is not that in {listing}; restore it, or remove its line there "
                 "if the change is meant"
             )
     return problems
-
-
-def _digest_of(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    if path.stat().st_size:
-        # In one call, which holds the interpreter's lock at no time.
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            digest.update(content)
-    return digest.hexdigest()
 
 
 def reconfigured(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:
@@ -312,8 +299,7 @@ def save(
     else:
         st_layout.save(checkpoint.model, checkpoint.tokenizer, folder, part)
     checkpoint.tokenizer.save(folder)
-    digests = {path.relative_to(folder).as_posix(): _digest_of(path) for path in _data_files(folder)}
-    write_json(folder / DIGESTS, digests)
+    write_digests(folder, _data_files(folder))
 
 
 def check_save_options(

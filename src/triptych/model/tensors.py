@@ -1,6 +1,4 @@
-"""Reading the JSON files of a checkpoint folder.
-
-Matrices in 4 or 8 bits: how the bundled model keeps its tables small.
+"""The tensors and the JSON files of a checkpoint; matrices in 4 or 8 bits keep the bundled model's tables small.
 
 4 bits: a row is cut into blocks of 32 columns, and every block has a float16 scale d and 32 codes::
 
@@ -13,11 +11,8 @@ This is the "Q4_0" form of the GGML file formats, so that a source in that form 
 
     value = d · (code − 128),   code in 1..255
 
-One safetensors file in which a matrix may be stored in 4 or 8 bits.
-
-A compact tensor NAME is two tensors of the file, ``NAME::codes`` and ``NAME::scales`` (see
-`triptych.model.tensors`), and an entry of the JSON object that the file's metadata holds under
-``triptych.quantized``::
+In a safetensors file a compact tensor NAME is two tensors, ``NAME::codes`` and ``NAME::scales``, and an entry of the
+JSON object that the file's metadata holds under ``triptych.quantized``::
 
     {"NAME": {"bits": 4, "block": 32, "shape": [rows, columns]}}
 

@@ -1,11 +1,7 @@
-"""The three scores and their sum on NumPy and SciPy arrays: the index's and the evaluation's side.
+"""The three scores, their weighted sum and the order that they make, on NumPy and SciPy arrays.
 
 `triptych.scores.on_torch` has the same functions for training and for GPUs. The formulae are those of
 arXiv 2402.03216v4, section 3.2; `tests/reference.py` writes them out in plain loops.
-
-Ranking quality of a matrix of scores.
-
-The best documents of many queries, kept while blocks of scores go by.
 """
 
 from collections.abc import Mapping, Sequence
@@ -198,8 +194,8 @@ def top_k(
 ) -> NDArray[np.int64]:
     """Positions of the k largest scores, the best first; equal ones by position, as a stable sort has them.
 
-    This is the one rule for ties: whoever wants them broken by id sorts the documents by id beforehand. Where
-    that order is not known yet, `with_ties` also returns all that equal the k-th.
+    This is the one rule for ties. To break them by id, sort the documents by id beforehand; where that order is not
+    known yet, `with_ties` also returns all that equal the k-th.
 
     Args:
         scores: ``[N]``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,16 @@ def pack(encoded: Encoded) -> dict[str, NDArray[Any]]:
     if encoded.multi is not None:
         arrays |= {"multi.values": encoded.multi.values, "multi.offsets": encoded.multi.offsets}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def digest(arrays: Mapping[str, NDArray[Any]], also: str = "") -> str:
+    """BLAKE2b of named arrays, 16 bytes as hex: of their names, types, shapes and bytes, and of what else is said."""
+    found = hashlib.blake2b(also.encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.data.cast("B") if array.size else b"")
+    return found.hexdigest()
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> Encoded:

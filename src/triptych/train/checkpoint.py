@@ -8,7 +8,6 @@ appears whole or not at all; the file ``checkpoints/latest`` names the last one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from triptych.config import from_mapping
 from triptych.errors import DataError, InputError, StorageError
-from triptych.io import sync_folder, write_atomically, write_json
+from triptych.io import DIGESTS, file_digest, sync_folder, write_atomically, write_digests
 from triptych.train.optim import trainable
 from triptych.train.settings import Recipe
 
@@ -195,7 +194,7 @@ def save(snapshot: Snapshot, run: Path, recipe: str, keep: int) -> Path:
                 sync(temporary / f"{name}.safetensors")
         write_atomically(temporary / "state.json", json.dumps(asdict(snapshot.state), indent=2).encode())
         write_atomically(temporary / "recipe.yaml", recipe.encode())
-        write_json(temporary / _DIGESTS, {file.name: _digest(file) for file in sorted(temporary.iterdir())})
+        write_digests(temporary, sorted(temporary.iterdir()))
         sync_folder(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -234,9 +233,9 @@ def load(folder: Path) -> Snapshot:
         DataError: If a file is missing, broken, or not what was written.
     """
     try:
-        if (folder / _DIGESTS).is_file():  # releases before wrote none
-            for name, digest in json.loads((folder / _DIGESTS).read_bytes()).items():
-                if _digest(folder / name) != digest:
+        if (folder / DIGESTS).is_file():  # releases before wrote none
+            for name, digest in json.loads((folder / DIGESTS).read_bytes()).items():
+                if file_digest(folder / name) != digest:
                     raise DataError(
                         "differs from what was written; expected a checkpoint from a copy", folder / name
                     )
@@ -256,11 +255,6 @@ def clean(run: Path) -> None:
     """Removes what an interrupted `save` left."""
     for unfinished in (run / "checkpoints").glob(".new-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def sync(path: Path) -> None:

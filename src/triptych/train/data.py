@@ -28,6 +28,7 @@ from triptych.collections.beir import is_beir
 from triptych.collections.examples import Example, Scores
 from triptych.collections.training import Reading, read_examples, read_records, read_texts, source_files
 from triptych.errors import DataError, InputError
+from triptych.io import file_digest
 from triptych.model.tokenizer import TextTokenizer
 from triptych.records import JSONL, PARQUET, Place, ending, files_of
 from triptych.train.rows import RowTable, RowWriter, open_or_build
@@ -125,8 +126,7 @@ def _content_digest(source: DataSource, split: str) -> str:
         for file in source_files(path, split):
             name = ending(file) if file == path else file.relative_to(path).as_posix()
             try:
-                with file.open("rb") as stream:
-                    content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+                content = file_digest(file)
             except OSError as error:
                 raise DataError(f"cannot be read: {error.strerror or error}", file) from error
             digest.update(json.dumps([name, content]).encode())

@@ -28,9 +28,6 @@ from triptych.model.m3 import M3Model
 from triptych.model.packed import Reps
 from triptych.train.objective import Answers, Candidates
 
-EVALUATION_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
-"""Tokens that an evaluation encodes at a time."""
-
 
 def autocast(wanted: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a forward pass: in bfloat16 if that is wanted, or if `wanted` is auto and the device can."""

@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from triptych.model.packed import Packed, Reps, to_device
+from triptych.model.packed import Packed, Reps, batches, to_device
 from triptych.train.objective import concat_reps, leaves, ragged_places, take
 
 Encode: TypeAlias = Callable[["SubBatch"], Reps]
@@ -49,15 +50,8 @@ def split(batch: Packed, budget: int | None) -> list[SubBatch]:
     if budget is None:
         return [SubBatch(batch, tuple(range(len(batch))))]
     order = sorted(range(len(batch)), key=lambda i: -batch.lengths[i])
-    groups: list[list[int]] = [[]]
-    used = 0
-    for text in order:
-        length = batch.lengths[text]
-        if groups[-1] and used + length > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append(text)
-        used += length
+    lengths = np.asarray([batch.lengths[i] for i in order], dtype=np.int64)
+    groups = [order[part] for part in batches(lengths, budget, padded=False)] or [order]
     return [SubBatch(choose(batch, group), tuple(group)) for group in groups]
 
 

@@ -27,11 +27,11 @@ from triptych.model import hub
 from triptych.model.backbone import device_of, hidden_size
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Packed, Reps
+from triptych.model.packed import TOKEN_BUDGET, Packed, Reps
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
 from triptych.train.checkpoint import State
-from triptych.train.distributed import EVALUATION_TOKENS, Replica, autocast, compile_layers
+from triptych.train.distributed import Replica, autocast, compile_layers
 from triptych.train.loop import Callbacks, Record, train
 from triptych.train.optim import Average, make_optimizer, trainable
 from triptych.train.retromae import RetroMAE, load_mlm_head
@@ -263,7 +263,7 @@ class _Run:
                 heads,
                 self.recipe.objective.score_weights,
                 device=runner.device,
-                budget=EVALUATION_TOKENS[runner.device.type],
+                budget=TOKEN_BUDGET[runner.device.type],
             )
 
     @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from triptych.config import hint
 from triptych.errors import DataError, InputError
 from triptych.train.data import is_records
 from triptych.train.objective import INTEGRATED, OBJECTIVES, Objective
@@ -41,12 +41,6 @@ class Settings(BaseModel):
     """A part of a recipe: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def hint(key: str, names: Sequence[str]) -> str:
-    """What an error about an unknown key says next: the nearest known one, or all of them."""
-    near = get_close_matches(key, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
 
 
 def _known(kind: type[Any], base: Any, given: Any) -> Any:

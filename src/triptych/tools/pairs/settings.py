@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le
 
 from triptych.config import check_types, check_value, unknown_key
 from triptych.errors import DataError, InputError
-from triptych.io import printable
+from triptych.io import file_digest, printable
 from triptych.text import is_utf8
 from triptych.tools.pairs.base import Limits
 from triptych.tools.pairs.duplicates import SHORTEST, WORDS
@@ -126,8 +126,7 @@ def fingerprint(settings: PairSettings, files: Iterable[MinedFile], scorer: str)
             if not each.is_file():
                 continue
             try:
-                with each.open("rb") as content:
-                    digest = file_digest(content, lambda: blake2b(digest_size=16)).digest()
+                digest = bytes.fromhex(file_digest(each))
             except OSError as error:
                 raise DataError(f"cannot be read: {error.strerror or error}", each) from error
             state.update(each.as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
