@@ -79,7 +79,7 @@ def synthesize(
         answers: Where answers are kept; by default FILE.answers.sqlite.
         limit: Take the first documents alone.
         round_trip: What has to find a question's document among all: words, or an encoder of yours.
-        dry_run: Ask nobody; show what would be asked and what it can cost.
+        dry_run: Send no request; show what would be asked and what it can cost.
     """
     from triptych.cli.options import Inputs
     from triptych.tools.synthesize.synthesize import Synthesis, plan, synthesize

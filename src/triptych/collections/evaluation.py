@@ -84,7 +84,7 @@ def collections_of_items(
     """Test collections of queries that bring their passages: the passages of all together are the corpus.
 
     A document's id is made of its text, so that a passage of several queries is one document, and equal queries are
-    one query. The collection is as hard as its negatives, and passages that nobody judged count as not relevant.
+    one query. The collection is as hard as its negatives, and unjudged passages count as not relevant.
 
     Args:
         read: Reads the queries from the beginning.

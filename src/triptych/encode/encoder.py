@@ -479,7 +479,7 @@ class Encoder:
         }
 
     def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
-        """Pickled, an encoder is the place of its model: whoever unpickles it loads the model again."""
+        """Pickled, an encoder is the place of its model: unpickling loads the model again."""
         return _load_again, (self._recipe("pickle"), str(self.device))
 
     def score(

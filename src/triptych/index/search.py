@@ -204,7 +204,7 @@ def _hits(
         ]
         if not gone:
             break
-        for i, row in gone:  # deleted by somebody else since it was recalled
+        for i, row in gone:  # deleted since it was recalled
             totals[i][row] = -np.inf
     answers: list[list[Hit]] = []
     for i, rows in enumerate(best):

@@ -228,7 +228,7 @@ class FolderLock:
             if error.errno not in _READ_ONLY:
                 raise storage_error(f"{path}: cannot be opened", error) from error
             self.read_only = True
-            with contextlib.suppress(OSError):  # without the file nobody who can write has it open
+            with contextlib.suppress(OSError):  # without the file no writer has it open
                 self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         if self._handle is None:
             return

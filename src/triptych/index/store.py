@@ -77,7 +77,7 @@ class _Opened:
 class Store:
     """An open index: its engine and manifest; `create_store` or `open_store` makes one.
 
-    One that nobody refers to any more is closed; so are all at the end of the process.
+    One without references is closed; so are all at the end of the process.
 
     Attributes:
         place: Folder or address.

@@ -29,7 +29,7 @@ class ConversionReport:
     Attributes:
         dataset: Name of the data set.
         split: Part of it.
-        license: As its publisher states it, or as the caller did; None if nobody did.
+        license: As its publisher states it, or as the caller did; None: not stated.
         examples: How many were written.
         positives: How many passages of them answer.
         negatives: How many do not.

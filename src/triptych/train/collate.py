@@ -104,7 +104,7 @@ class Collator:
     its data set is filled up: with `fill` = "random" by positives of other rows of the same data set (what an
     in-batch negative is too), with "repeat", as the published code does, by its own negatives once more, which
     doubles their weight; a row with none always by the former, and a row with a teacher's scores by the latter,
-    since nobody scored a random passage.
+    since a random passage has no score.
 
     Args:
         datasets: Where the rows are.

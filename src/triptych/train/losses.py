@@ -174,7 +174,7 @@ def false_negatives(
 def known_answers(
     keys: Int[Tensor, "n"], answers: Int[Tensor, "a"], queries: Int[Tensor, "a"], count: int
 ) -> Bool[Tensor, "count n"]:
-    """Candidates whose text is labelled as an answer of the query: never its negatives, whoever brought them.
+    """Candidates whose text is labelled as an answer of the query: never its negatives, whichever row brought them.
 
     Args:
         keys: A number for each candidate's text.
