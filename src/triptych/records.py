@@ -44,6 +44,21 @@ TEXTS = ("text", "contents", "content", "body", "passage", "document", "page_con
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """Where a part of a document begins, and under what it stands.
+
+    Attributes:
+        start: Offset of its first character in the document's text.
+        headings: The headings over it, the outermost first.
+        page: Number of the page or slide, from 1; None if the format has none.
+    """
+
+    start: int
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One document of a collection.
 
@@ -52,12 +67,14 @@ class Document:
         text: The text without its title; that of a Markdown or HTML file has all that is seen, headings too.
         title: Its title, or None.
         metadata: All other fields of the record.
+        sections: Its structure, in order; empty if the format has none.
     """
 
     id: str
     text: str
     title: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sections: tuple[Section, ...] = ()
 
     @property
     def content(self) -> str:
