@@ -16,7 +16,7 @@ from fakes import FakeEncoder, random_texts
 
 from triptych.errors import IndexForeign, InputError
 from triptych.index.index import Index
-from triptych.index.layout import MAX_TOKEN_NUMBERS, Layout, check_token_limit, point_id
+from triptych.index.layout import Layout, point_id
 from triptych.index.store import EngineName
 from triptych.types import Encoded, Ragged
 
@@ -136,31 +136,6 @@ def test_the_graph_finds_nearly_what_a_scan_finds(new_index: Callable[..., Index
         found += len(b)
         shared += len({hit.score for hit in a} & {hit.score for hit in b})
     assert shared >= 0.9 * min(found, sum(len({h.score for h in hits}) for hits in scan.search(queries, 10)))
-
-
-def test_a_document_of_too_many_token_numbers_is_refused_before_anything_is_stored(
-    engine: EngineName, new_index: Callable[..., Index]
-) -> None:
-    encoder = FakeEncoder(multi=1024)
-    index = new_index(engine, encoder)
-    long = " ".join(["w1"] * 1024)
-    with pytest.raises(
-        InputError, match=r"'long' has 1024 token vectors.*at most 1023 tokens.*Split the document"
-    ):
-        index.add(["short", "long"], ["w1", long])
-    assert len(index) == 0
-    index.add(["long"], [" ".join(["w1"] * 1023)])
-    assert len(index) == 1
-    without = new_index(engine, encoder, multi=None)
-    without.add(["long"], [long])
-    assert len(without) == 1
-
-
-def test_the_limit_of_token_numbers_is_the_servers() -> None:
-    check_token_limit(["a"], [8191], 128)
-    for length, width in ((8192, 128), (1024, 1024), (MAX_TOKEN_NUMBERS, 1)):
-        with pytest.raises(InputError):
-            check_token_limit(["a"], [length], width)
 
 
 def test_a_layout_survives_its_json() -> None:

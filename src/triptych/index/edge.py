@@ -146,10 +146,15 @@ class EdgeBackend:
             records = self.shard.retrieve(list(keys), with_payload=list(fields), with_vector=False)
         return {str(record.id): record.payload or {} for record in records}
 
-    def count(self, where: Filter | None) -> int:
+    def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
         with _reading(self._folder):
-            return self.shard.count(qe.CountRequest(exact=True, filter=write_filter(_DIALECT, where)))
+            chosen = write_filter(_DIALECT, where, parts=parts)
+            return self.shard.count(qe.CountRequest(exact=True, filter=chosen))
+
+    def index_field(self, field: str) -> None:
+        """See `Backend.index_field`."""
+        self._update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Keyword))
 
     def ids(self) -> Iterator[str]:
         """See `Backend.ids`."""
@@ -158,7 +163,8 @@ class EdgeBackend:
             with _reading(self._folder):
                 request = qe.ScrollRequest(offset=offset, limit=_PAGE, with_payload=["id"], with_vector=False)
                 records, offset = self.shard.scroll(request)
-            yield from (cast(dict[str, Any], record.payload)["id"] for record in records)
+            payloads = [dict(record.payload or {}) for record in records]
+            yield from (payload["id"] for payload in payloads if "id" in payload)
             if offset is None:
                 return
 

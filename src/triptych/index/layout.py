@@ -26,11 +26,11 @@ from triptych.errors import IndexForeign, InputError
 from triptych.index.documents import Payload, check_choice, check_integer, check_options
 from triptych.types import HEADS, Encoded, Floats, Head, Ragged
 
-LAYOUT = 1
-"""Version of all that this module describes; an index of another version is refused."""
+LAYOUT = 2
+"""Version of all that this module describes."""
 
-MAX_TOKEN_NUMBERS = 1_048_576
-"""A document's token vectors must have fewer numbers than this (the server refuses it, so all engines do)."""
+READABLE = (1, 2)
+"""Versions of layouts that can be opened: in the first no document had its token vectors in several points."""
 
 _LARGEST_HALF = 65504
 
@@ -145,7 +145,7 @@ def check_block(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -
 
     Raises:
         InputError: For different numbers of texts, a missing head, other widths, numbers that are not finite,
-            negative lexical weights, repeated ids, or too many token vectors.
+            negative lexical weights, or repeated ids.
     """
     if len(vectors) != len(payloads):
         raise InputError(f"add: got vectors of {len(vectors)} texts for {len(payloads)} payloads")
@@ -156,8 +156,6 @@ def check_block(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -
     check_vectors(layout, vectors, layout.heads, "add")
     if vectors.lexical is not None and "lexical" in layout.heads and (vectors.lexical.data < 0).any():
         raise InputError("add: got negative lexical weights; expected weights ≥ 0")
-    if vectors.multi is not None and "multi" in layout.heads:
-        check_token_limit(ids, vectors.multi.lengths.tolist(), vectors.multi.width)
 
 
 def check_vectors(layout: Layout, vectors: Encoded, heads: Sequence[Head], where: str) -> None:
@@ -184,22 +182,6 @@ def check_vectors(layout: Layout, vectors: Encoded, heads: Sequence[Head], where
         if half and numbers.size and max(numbers.max(), -numbers.min()) > _LARGEST_HALF:
             raise InputError(
                 f"{where}: got {head} vectors with numbers beyond ±{_LARGEST_HALF}, which 16 bits hold"
-            )
-
-
-def check_token_limit(ids: Sequence[str], lengths: Sequence[int], width: int) -> None:
-    """Refuses documents with more token vectors than a server would take.
-
-    Raises:
-        InputError: Naming the first such document and what can be done.
-    """
-    for name, length in zip(ids, lengths, strict=True):
-        if length * width >= MAX_TOKEN_NUMBERS:
-            raise InputError(
-                f"add: document {name!r} has {length} token vectors of {width} numbers, {length * width:,} in all; "
-                f"expected fewer than {MAX_TOKEN_NUMBERS:,} (at this width at most "
-                f"{(MAX_TOKEN_NUMBERS - 1) // width} tokens). Split the document, pool its token vectors, use a "
-                "model with a narrower multi-vector head, or leave the token vectors out (multi=None)"
             )
 
 

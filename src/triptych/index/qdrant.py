@@ -3,14 +3,20 @@
 All that is ours is here: the collection of a layout, what is asked, in which way, and what the answers mean. Both
 libraries take the same settings under almost the same names, but as objects of their own; a `Backend` and a
 `Dialect` (in `edge` and `server`) only write them in these, so that both behave alike.
+
+A point holds fewer than 2^20 numbers of token vectors, since a server refuses more. The token vectors of a longer
+document lie in several points: that of the document, which has the first of them, and *parts*, which it names in
+its payload. Its score is the exact MaxSim over all of them. Parts are written before the document that names them, so
+that a process may end at any moment; parts that no document names are never read.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 from scipy import sparse
@@ -29,7 +35,7 @@ from triptych.index.layout import (
     point_id,
     to_text,
 )
-from triptych.scores.on_numpy import cuts, maxsim_scores
+from triptych.scores.on_numpy import cuts, maxsim_scores, top_k
 from triptych.types import Encoded, Floats, Head, Ragged
 
 Datatype: TypeAlias = Literal["float32", "float16", "turbo8"]
@@ -40,6 +46,18 @@ MULTI: Head = "multi"
 
 BITS = "bits"
 """Field of the payload for token vectors of one bit a number, which the engines have no vectors for."""
+
+PARTS = "parts"
+"""Field of a document's payload: the ids of the points with the rest of its token vectors."""
+
+PART_OF = "part_of"
+"""Field of such a point's payload: the id of the document's point."""
+
+POINT_NUMBERS = 2**20 - 1
+"""Most numbers of token vectors in one point: a server refuses more."""
+
+_MARK = point_id("\0parts")
+"""A point that is there if there are parts, so that an index without any never has to ask."""
 
 GRAPH_DEGREE = 16
 GRAPH_BUILD = 200
@@ -102,29 +120,64 @@ class NeutralPoint:
     payload: dict[str, Any]
 
 
-def points(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> list[NeutralPoint]:
-    """The points of documents. Numbers as lists: the engine takes them twice as fast as arrays."""
-    packed = None
-    if layout.multi == "binary" and vectors.multi is not None:
-        packed = Tokens.pack(vectors.multi, "binary")
-    found: list[NeutralPoint] = []
+class Piece(NamedTuple):
+    """What becomes one point: a document with its first token vectors, or further ones of it.
+
+    Attributes:
+        document: Its number.
+        rows: Which of its token vectors.
+        parts: Of a document: the ids of its parts; of a part: None.
+        id: The point's id.
+    """
+
+    document: int
+    rows: slice
+    parts: list[str] | None
+    id: str
+
+
+def pieces(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> Iterator[Piece]:
+    """The points that documents will be, each document after its parts."""
+    lengths, step = np.zeros(len(payloads), np.int64), 1
+    if "multi" in layout.widths and layout.multi != "binary":
+        lengths, step = cast(Ragged, vectors.multi).lengths, max(1, POINT_NUMBERS // layout.widths["multi"])
     for i, payload in enumerate(payloads):
+        rest = [slice(at, at + step) for at in range(step, int(lengths[i]), step)]
+        names = [str(uuid.uuid4()) for _ in rest]
+        for name, rows in zip(names, rest, strict=True):
+            yield Piece(i, rows, None, name)
+        yield Piece(i, slice(0, step), names, point_id(payload["id"]))
+
+
+def points(
+    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[Piece]
+) -> list[NeutralPoint]:
+    """The points of some pieces. Numbers as lists: the engine takes them twice as fast as arrays."""
+    found: list[NeutralPoint] = []
+    for piece in chosen:
+        i, payload = piece.document, payloads[piece.document]
         plain: dict[str, list[float] | list[list[float]]] = {}
+        weights: dict[str, tuple[list[int], list[float]]] = {}
+        if layout.multi == "binary" and vectors.multi is not None:
+            extra: dict[str, Any] = {BITS: to_text(Tokens.pack(vectors.multi.take([i]), "binary"), 0)}
+        else:
+            extra = {}
+            rows = cast(Ragged, vectors.multi)[i][piece.rows] if "multi" in layout.widths else []
+            if len(rows):
+                plain[MULTI] = np.asarray(rows, dtype=np.float32).tolist()
+        if piece.parts is None:
+            part = {PART_OF: point_id(payload["id"]), "metadata": payload["metadata"]}
+            found.append(NeutralPoint(piece.id, plain, {}, part))
+            continue
+        if piece.parts:
+            extra[PARTS] = piece.parts
         if "dense" in layout.widths:
             plain[DENSE] = cast(Floats, vectors.dense)[i].tolist()
-        weights: dict[str, tuple[list[int], list[float]]] = {}
-        extra: dict[str, Any] = {}
         if "lexical" in layout.widths:
             indices, values = sparse_row(cast(sparse.csr_array, vectors.lexical), i)
             if indices:
                 weights[LEXICAL] = indices, values
-        if packed is not None:
-            extra[BITS] = to_text(packed, i)
-        elif "multi" in layout.widths:
-            rows = cast(Ragged, vectors.multi)[i]
-            if len(rows):
-                plain[MULTI] = rows.astype(np.float32, copy=False).tolist()
-        found.append(NeutralPoint(point_id(payload["id"]), plain, weights, dict(payload) | extra))
+        found.append(NeutralPoint(piece.id, plain, weights, dict(payload) | extra))
     return found
 
 
@@ -176,19 +229,24 @@ class Dialect:
     ids: Callable[[Sequence[str]], Any]
 
 
-def write_filter(dialect: Dialect, where: Filter | None, only: Sequence[str] | None = None) -> Any:
+def write_filter(
+    dialect: Dialect, where: Filter | None, only: Sequence[str] | None = None, *, parts: bool = False
+) -> Any:
     """A filter in a library's classes; None if it lets all points through.
 
     Args:
         dialect: The library.
         where: Only points that fulfil this.
         only: Only these points.
+        parts: Only parts of documents.
     """
     conditions = (
         [] if where is None else [_write_condition(dialect, condition) for condition in where.conditions]
     )
     if only is not None:
         conditions.append(dialect.ids(only))
+    if parts:
+        conditions.append(dialect.none_of([dialect.empty(PART_OF)]))
     return dialect.all_of(conditions) if conditions else None
 
 
@@ -262,12 +320,16 @@ class Backend(Protocol):
         """These fields of the payloads of points that are there."""
         ...
 
-    def count(self, where: Filter | None) -> int:
-        """How many points there are."""
+    def count(self, where: Filter | None, *, parts: bool = False) -> int:
+        """How many points, or parts of documents, there are."""
+        ...
+
+    def index_field(self, field: str) -> None:
+        """Makes conditions on a field of the payload, a text, fast."""
         ...
 
     def ids(self) -> Iterator[str]:
-        """The field "id" of all payloads."""
+        """The field "id" of all payloads that have it."""
         ...
 
     def flush(self) -> None:
@@ -292,7 +354,8 @@ class QdrantEngine:
         # Token vectors of one bit lie in the payload, where Qdrant can keep but not search them.
         unsearchable = {"multi"} if layout.multi == "binary" else set[str]()
         self.routes: tuple[Head, ...] = tuple(head for head in layout.heads if head not in unsearchable)
-        self._count = backend.count(None)
+        self._points = backend.count(None)
+        self._has_parts = bool(backend.payloads([_MARK], [PART_OF]))
 
     def key(self, document: str) -> str:
         """A UUID made of the id."""
@@ -301,39 +364,50 @@ class QdrantEngine:
     def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
         """See `Engine.add`."""
         check_block(self.layout, vectors, payloads)
-        for part in _parts(self.layout, vectors, payloads):
-            self.backend.upsert(points(self.layout, vectors[part], payloads[part]))
-        self._count = self.backend.count(None)
+        chosen = list(pieces(self.layout, vectors, payloads))
+        if len(chosen) > len(payloads):
+            self._mark()
+        replaced = self._parts_of([piece.id for piece in chosen if piece.parts is not None])
+        for cut in _cuts(self.layout, vectors, payloads, chosen):
+            self.backend.upsert(points(self.layout, vectors, payloads, chosen[cut]))
+        self._delete_points([name for names in replaced.values() for name in names])
+        self._points = self.backend.count(None)
 
     def delete(self, keys: Sequence[str]) -> int:
         """See `Engine.delete`."""
         deleted = 0
         for i in range(0, len(keys), _IDS_AT_ONCE):
-            there = list(self.backend.payloads(keys[i : i + _IDS_AT_ONCE], ["id"]))
-            if there:
-                self.backend.delete(there)
+            there = self.backend.payloads(keys[i : i + _IDS_AT_ONCE], ["id", PARTS])
+            self._delete_points(list(there))
+            self._delete_points([name for payload in there.values() for name in payload.get(PARTS, [])])
             deleted += len(there)
-        self._count = self.backend.count(None)
+        self._points = self.backend.count(None)
         return deleted
 
     def count(self, where: Filter | None = None) -> int:
         """See `Engine.count`."""
-        return self.backend.count(where)
+        others = self.backend.count(where, parts=True) if self._has_parts else 0
+        return self.backend.count(where) - others
 
     def recall(self, queries: Encoded, route: Head, k: int, where: Filter | None = None) -> list[Candidates]:
         """See `Engine.recall`."""
         if route not in self.routes:
             raise InputError(f"recall: got the route {route!r}; expected one of {', '.join(self.routes)}")
         check_vectors(self.layout, queries, [route], "recall")
-        exact = route != "dense" or self._count < self.layout.exact_below
-        if k > _MANY:  # the engine makes room for as many as are asked for
-            k = min(k, max(_MANY, self.backend.count(None)))
+        exact = route != "dense" or self._points < self.layout.exact_below
+        in_parts = route == "multi" and self._has_parts
+        limit = 2 * k if in_parts else k  # several parts of a document may be among the best
+        if limit > _MANY:  # the engine makes room for as many as are asked for
+            limit = min(limit, max(_MANY, self.backend.count(None)))
         asked: dict[int, Request] = {}
         for i in range(len(queries)):
             if vector := _query_vector(queries, route, i):
-                asked[i] = Request(route, vector, k, exact, where)
+                asked[i] = Request(route, vector, limit, exact, where)
         found = dict(zip(asked, self.backend.query(list(asked.values())), strict=True))
-        return [_candidates(found.get(i, []), _factor(queries, route, i), route) for i in range(len(queries))]
+        lists = [
+            _candidates(found.get(i, []), _factor(queries, route, i), route) for i in range(len(queries))
+        ]
+        return self._join_parts(queries, lists, k) if in_parts else lists
 
     def score(
         self, queries: Encoded, keys: Sequence[Sequence[str]], heads: Sequence[Head]
@@ -354,6 +428,8 @@ class QdrantEngine:
         if "multi" in heads and "multi" not in self.routes:
             for i, names in enumerate(keys):
                 scores[i]["multi"] = self._bit_scores(cast(Ragged, queries.multi).take([i]), names)
+        elif "multi" in heads and self._has_parts:
+            self._score_parts(queries, keys, scores)
         return scores
 
     def fetch(self, keys: Sequence[str]) -> list[Payload | None]:
@@ -379,6 +455,65 @@ class QdrantEngine:
         """See `Engine.close`."""
         self.backend.close()
 
+    def _mark(self) -> None:
+        """Notes that there are parts, before the first of them."""
+        if not self._has_parts:
+            self.backend.index_field(PART_OF)
+            self.backend.upsert([NeutralPoint(_MARK, {}, {}, {PART_OF: ""})])
+            self._has_parts = True
+
+    def _parts_of(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """The parts of those documents that have some."""
+        found: dict[str, list[str]] = {}
+        for i in range(0, len(keys) if self._has_parts else 0, _IDS_AT_ONCE):
+            stored = self.backend.payloads(keys[i : i + _IDS_AT_ONCE], [PARTS])
+            found |= {key: payload[PARTS] for key, payload in stored.items() if PARTS in payload}
+        return found
+
+    def _delete_points(self, names: Sequence[str]) -> None:
+        for i in range(0, len(names), _IDS_AT_ONCE):
+            self.backend.delete(names[i : i + _IDS_AT_ONCE])
+
+    def _score_parts(
+        self, queries: Encoded, keys: Sequence[Sequence[str]], scores: Sequence[dict[Head, Floats]]
+    ) -> None:
+        """Puts the MaxSim over all parts in place of that over a document's first ones.
+
+        A point's own MaxSim cannot be joined with another's, so that each query token is asked for by itself.
+        """
+        parts = self._parts_of(list({key for names in keys for key in names}))
+        for i, names in enumerate(keys):
+            owner = {part: row for row, key in enumerate(names) for part in (key, *parts.get(key, ()))
+                     if key in parts}  # fmt: skip
+            if not owner:
+                continue
+            tokens = _query_vector(queries, "multi", i)
+            asked = [Request("multi", [token], len(owner), exact=True, only=list(owner)) for token in tokens]  # type: ignore[list-item]
+            best = np.full((len(asked), len(names)), -np.inf)
+            for t, found in enumerate(self.backend.query(asked)):
+                for key, score in found:
+                    best[t, owner[key]] = max(best[t, owner[key]], score)
+            rows = [row for row in sorted(set(owner.values())) if np.isfinite(best[:, row]).all()]
+            if asked:
+                scores[i]["multi"][rows] = best[:, rows].mean(axis=0)
+
+    def _join_parts(self, queries: Encoded, lists: Sequence[Candidates], k: int) -> list[Candidates]:
+        """Documents in place of their parts, with their exact scores."""
+        stored: dict[str, Mapping[str, Any]] = {}
+        keys = list({key for found in lists for key in found.keys})
+        for i in range(0, len(keys), _IDS_AT_ONCE):
+            stored |= self.backend.payloads(keys[i : i + _IDS_AT_ONCE], [PART_OF])
+        owners = [
+            list(dict.fromkeys(stored.get(key, {}).get(PART_OF, key) for key in found.keys))
+            for found in lists
+        ]
+        found = [part["multi"] for part in self.score(queries, owners, ["multi"])]
+        best = [top_k(values, k) for values in found]
+        return [
+            Candidates([names[int(row)] for row in rows], values[rows])
+            for names, values, rows in zip(owners, found, best, strict=True)
+        ]
+
     def _bit_scores(self, query: Ragged, keys: Sequence[str]) -> Floats:
         """MaxSim with token vectors that lie in the payloads."""
         stored = self.backend.payloads(keys, [BITS]) if keys else {}
@@ -390,15 +525,20 @@ class QdrantEngine:
         return maxsim_scores(query, documents.unpack())[0]
 
 
-def _parts(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> list[slice]:
-    """Runs of documents with at most `_NUMBERS_AT_ONCE` numbers each, or texts of that size."""
-    each = np.asarray([len(payload["text"]) // 16 for payload in payloads], dtype=np.int64)
+def _cuts(
+    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[Piece]
+) -> list[slice]:
+    """Runs of pieces with at most `_NUMBERS_AT_ONCE` numbers each, or texts of that size."""
+    rows = np.asarray([piece.document for piece in chosen], dtype=np.int64)
+    each = np.asarray([len(payload["text"]) // 16 for payload in payloads], dtype=np.int64)[rows]
     if "dense" in layout.widths:
         each += layout.widths["dense"]
     if "lexical" in layout.widths:
-        each += 2 * np.diff(cast(sparse.csr_array, vectors.lexical).indptr)
+        each += 2 * np.diff(cast(sparse.csr_array, vectors.lexical).indptr)[rows]
     if "multi" in layout.widths:
-        each += cast(Ragged, vectors.multi).lengths * layout.widths["multi"]
+        lengths = cast(Ragged, vectors.multi).lengths[rows].tolist()
+        held = [len(range(*piece.rows.indices(n))) for piece, n in zip(chosen, lengths, strict=True)]
+        each += np.asarray(held, dtype=np.int64) * layout.widths["multi"]
     return cuts(each, _NUMBERS_AT_ONCE)
 
 

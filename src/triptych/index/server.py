@@ -184,12 +184,20 @@ class ServerBackend:
             )
         return {str(record.id): record.payload or {} for record in records}
 
-    def count(self, where: Filter | None) -> int:
+    def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
         with _asking(self._name):
-            return self.client.count(
-                self._name, count_filter=write_filter(_dialect(), where), exact=True
-            ).count
+            chosen = write_filter(_dialect(), where, parts=parts)
+            return self.client.count(self._name, count_filter=chosen, exact=True).count
+
+    def index_field(self, field: str) -> None:
+        """See `Backend.index_field`."""
+        if self._name == _LOCAL_COLLECTION:  # it has no indexes, and warns of it
+            return
+        with _asking(self._name, writing=True):
+            self.client.create_payload_index(
+                self._name, field, _models().PayloadSchemaType.KEYWORD, wait=True
+            )
 
     def ids(self) -> Iterator[str]:
         """See `Backend.ids`."""
@@ -199,7 +207,8 @@ class ServerBackend:
                 records, offset = self.client.scroll(
                     self._name, limit=_PAGE, offset=offset, with_payload=["id"], with_vectors=False
                 )
-            yield from (cast(dict[str, Any], record.payload)["id"] for record in records)
+            payloads = [dict(record.payload or {}) for record in records]
+            yield from (payload["id"] for payload in payloads if "id" in payload)
             if offset is None:
                 return
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from triptych.errors import IndexCorrupt, IndexFault, IndexForeign, IndexLocked, IndexMissing, StorageError
-from triptych.index.layout import LAYOUT, Layout
+from triptych.index.layout import LAYOUT, READABLE, Layout
 from triptych.io import write_json
 
 FORMAT = "triptych-index"
@@ -86,10 +86,10 @@ class Manifest:
                 f"{place}: got something that is not an index; expected one made by Index.create"
             )
         found = cast(dict[str, Any], value)
-        if found.get("version") != LAYOUT:
+        if found.get("version") not in READABLE:
             raise IndexForeign(
-                f"{place}: got an index of layout version {found.get('version')!r}; this triptych reads version "
-                f"{LAYOUT}. Use the triptych that made it, or build it again"
+                f"{place}: got an index of layout version {found.get('version')!r}; this triptych reads the "
+                f"versions {', '.join(map(str, READABLE))}. Use the triptych that made it, or build it again"
             )
         if found.get("engine") not in ENGINES and isinstance(found.get("engine"), str):
             raise IndexForeign(
