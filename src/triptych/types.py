@@ -14,6 +14,8 @@ from scipy import sparse
 from triptych.errors import InputError, show
 
 Floats: TypeAlias = NDArray[np.float32]
+Spans: TypeAlias = NDArray[np.int64]
+"""int64 ``[T, 2]``: the first character of each token of a text, and the one after its last."""
 Head: TypeAlias = Literal["dense", "lexical", "multi"]
 HEADS: tuple[Head, ...] = ("dense", "lexical", "multi")
 Progress: TypeAlias = Callable[[str, int, int | None], None]
@@ -399,4 +401,18 @@ class TextEncoder(Protocol):
 
     def encode_document(self, texts: str | Sequence[str], *, outputs: Sequence[Head] = HEADS) -> Encoded:
         """Encodes documents."""
+        ...
+
+    def token_spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Where the tokens of texts stand, uncut and without special tokens."""
+        ...
+
+    def encode_spans(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        *,
+        outputs: Sequence[Head] = HEADS,
+    ) -> Encoded:
+        """Encodes parts of documents as a pass over the whole documents sees them, in order."""
         ...

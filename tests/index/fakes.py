@@ -1,6 +1,7 @@
 """A small deterministic encoder: words are hashed to vectors, so that no model is needed."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,6 +30,21 @@ class FakeEncoder:
     def encode_document(self, texts: str | Sequence[str], *, outputs: Sequence[Head] = HEADS) -> Encoded:
         self.calls.append(len(texts))
         return self._encode(texts, outputs)
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        found = [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
+        return [np.asarray(spans, dtype=np.int64).reshape(-1, 2) for spans in found]
+
+    def encode_spans(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        *,
+        outputs: Sequence[Head] = HEADS,
+    ) -> Encoded:
+        """Vectors of a word do not depend on its context here."""
+        parts = [text[a:b] for text, own in zip(texts, spans, strict=True) for a, b in own]
+        return self.encode_document(parts, outputs=outputs)
 
     def _encode(self, texts: str | Sequence[str], outputs: Sequence[Head]) -> Encoded:
         texts = [texts] if isinstance(texts, str) else list(texts)

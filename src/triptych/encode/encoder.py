@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from triptych.config import M3Config
-from triptych.encode import stream
+from triptych.encode import late, stream
 from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
@@ -36,6 +36,7 @@ from triptych.types import (
     Head,
     HeadWeights,
     Progress,
+    Spans,
     check_callable,
     check_heads,
     check_int,
@@ -353,6 +354,45 @@ class Encoder:
         """Encodes documents, with the model's document prefix. Options as in `encode`."""
         return self.encode(
             texts, **cast("dict[str, Any]", {"prefix": self.config.document_prefix, **options})
+        )
+
+    def token_spans(self, texts: str | Iterable[str]) -> list[Spans]:
+        """Where the tokens of texts stand, uncut and without special tokens.
+
+        Returns:
+            For each text int64 ``[T, 2]``: the first character of each token and the one after its last.
+        """
+        return [places for _, places in self.tokenizer.spans(check_texts(texts))]
+
+    def encode_spans(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        *,
+        outputs: str | Sequence[str] | None = None,
+    ) -> Encoded:
+        """Encodes parts of documents, each as the pass over the whole document sees it (late chunking).
+
+        A document that is longer than the model reads is seen through several windows. The dense vector of a part is
+        the mean of its tokens' states; a model that was trained with another pooling has not learned that.
+
+        Args:
+            texts: N documents.
+            spans: For each the parts, in order: first character and the one after the last.
+            outputs: As for `encode`.
+
+        Returns:
+            The parts of the first document, then those of the second …
+
+        Raises:
+            InputError: For a part with more tokens than the model reads.
+        """
+        heads, prefix, length, budget, _ = self._check_options(
+            outputs=outputs, prefix=self.config.document_prefix
+        )
+        windows = late.windows_of(self.tokenizer, check_texts(texts), spans, prefix, length)
+        return late.encode_windows(
+            self._model, windows, heads, budget or usual_budget(self._model, self.device), self.device
         )
 
     def encode_stream(

@@ -15,7 +15,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, TypedDict, cast, get_args
+from typing import Any, NotRequired, TypedDict, cast, get_args
 from uuid import UUID
 
 import numpy as np
@@ -33,12 +33,31 @@ _LARGEST_INTEGER = 2**63
 """Integers in metadata lie within ±this: what the engines' JSON holds."""
 
 
+class Origin(TypedDict):
+    """Where a document or passage came from, for `triptych.index.sync`.
+
+    Attributes:
+        document: The id of the document.
+        passages: How many passages it has; 1 for one that is whole.
+        digest: Of its content and of how it was cut.
+        source: The folder or file that was read, by its whole path; "" for documents of a program.
+        stamp: Size and time of change of its file, where the file is this document and no other; else "".
+    """
+
+    document: str
+    passages: int
+    digest: str
+    source: str
+    stamp: str
+
+
 class Payload(TypedDict):
     """What is kept of a document beside its vectors."""
 
     id: str
     text: str
     metadata: dict[str, Any]
+    origin: NotRequired[Origin]
 
 
 def check_options(options: Mapping[str, Any], kind: type, where: str) -> None:

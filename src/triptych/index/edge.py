@@ -156,15 +156,16 @@ class EdgeBackend:
         """See `Backend.index_field`."""
         self._update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Keyword))
 
-    def ids(self) -> Iterator[str]:
-        """See `Backend.ids`."""
+    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """See `Backend.scroll`."""
         offset: Any = None
         while True:
             with _reading(self._folder):
-                request = qe.ScrollRequest(offset=offset, limit=_PAGE, with_payload=["id"], with_vector=False)
+                request = qe.ScrollRequest(
+                    offset=offset, limit=_PAGE, with_payload=list(fields), with_vector=False
+                )
                 records, offset = self.shard.scroll(request)
-            payloads = [dict(record.payload or {}) for record in records]
-            yield from (payload["id"] for payload in payloads if "id" in payload)
+            yield from (record.payload or {} for record in records)
             if offset is None:
                 return
 

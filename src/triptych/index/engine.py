@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from triptych.index.documents import Payload
+from triptych.index.documents import Origin, Payload
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout
 from triptych.types import Encoded, Floats, Head
@@ -97,6 +97,10 @@ class Engine(Protocol):
 
     def ids(self) -> Iterator[str]:
         """The ids of all documents, in no particular order."""
+        ...
+
+    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+        """The ids of all documents and where these came from, in no particular order."""
         ...
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ from safetensors.numpy import save
 from scipy import sparse
 
 from triptych.errors import IndexCorrupt, IndexFault, StorageError
-from triptych.index.documents import Payload
+from triptych.index.documents import Origin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, Tokens, check_block, check_vectors
@@ -544,6 +544,13 @@ class ExactEngine:
         with self._lock:
             self._repair()
             return iter(list(self._row_of))
+
+    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+        """See `Engine.origins`."""
+        with self._lock:
+            self._repair()
+            payloads = [] if self._state.rows is None else self._state.rows.payloads
+            return iter([(name, payloads[row].get("origin")) for name, row in self._row_of.items()])
 
     def flush(self) -> None:
         """Nothing to do: every step is on the disk when its method returns."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Unpack, cast, overload
 
+import numpy as np
+
 from triptych.errors import IndexFault, IndexForeign, InputError, show
 from triptych.index.documents import (
     Payload,
@@ -23,10 +25,17 @@ from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
 from triptych.index.search import CANDIDATES, Plan, SearchOptions, check_fields, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.types import Encoded, Head, Hit, Progress, TextEncoder
+from triptych.index.sync import Changes, Synchronizer
+from triptych.passages import PassageOptions
+from triptych.records import Document
+from triptych.scores.on_numpy import cuts
+from triptych.types import Encoded, Head, Hit, Progress, TextEncoder, check_callable
 
 BLOCK = 128
-"""Documents that `Index.add` encodes and stores at once."""
+"""Most documents that `Index.add` encodes and stores at once."""
+
+BLOCK_CHARACTERS = 131_072
+"""Most characters of them, unless one alone has more."""
 
 
 class Index:
@@ -148,7 +157,7 @@ class Index:
             texts: N texts.
             metadata: N JSON objects (None: an empty one) of at most 64 levels; dates, NumPy's numbers and the like
                 become what they stand for in JSON, see `triptych.index.documents`.
-            block: Documents per block.
+            block: Most documents per block; blocks of long texts are smaller.
             progress: Called with ("index", stored, N) at the start and after each block, when it is stored.
 
         Returns:
@@ -167,15 +176,53 @@ class Index:
                     f"add: got progress={show(progress)}; expected a function (stage, done, total)"
                 )
             progress("index", 0, len(payloads))
-        engine = self._store.engine
-        for start in range(0, len(payloads), block):
-            part = payloads[start : start + block]
+        engine, done = self._store.engine, 0
+        for part in _blocks(payloads, block):
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
             with self._store.changing():
                 engine.add(vectors, part)
+            done += len(part)
             if progress is not None:
-                progress("index", start + len(part), len(payloads))
+                progress("index", done, len(payloads))
         return len(payloads)
+
+    def add_documents(
+        self,
+        documents: Iterable[Document],
+        options: PassageOptions | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Changes:
+        """Adds documents of any length, cut into passages; those that are there already, unchanged, cost nothing.
+
+        A passage is a document of the index with an id such as ``report.pdf#3``, and with metadata that say of which
+        document it is (`parent`), which it is (`passage`, `passages`), under which `heading` and on which `page`, and
+        where it stands in the text (`start`, `end`). A document of one passage keeps its own id.
+
+        Args:
+            documents: With different ids; read as a stream.
+            options: How they are cut; default: `PassageOptions`.
+            progress: Called with ("index", documents done, None).
+
+        Returns:
+            How many were added, replaced and unchanged.
+
+        Raises:
+            InputError: For a document that cannot be kept; those before it may be stored.
+            StorageError: If a block could not be stored; those before it are.
+        """
+        self._store.check_open()
+        run = self.synchronizer(options, progress)
+        run.add(documents)
+        return run.finish()
+
+    def synchronizer(
+        self, options: PassageOptions | None = None, progress: Progress | None = None
+    ) -> Synchronizer:
+        """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
+        self._store.check_open()
+        check_callable(progress, "progress")
+        return Synchronizer(self._store, self.encoder, options or PassageOptions(), progress)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Removes documents; unknown ids are no error.
@@ -275,7 +322,11 @@ class Index:
         """Documents as they were added (id, text, metadata), in the order of `ids`; None for one not there."""
         self._store.check_open()
         engine = self._store.engine
-        return engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
+        found = engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
+        return [
+            payload and Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
+            for payload in found
+        ]
 
     @property
     def ids(self) -> Iterator[str]:
@@ -347,6 +398,14 @@ def _check_encoder(encoder: object) -> None:
 def _check_key(api_key: object) -> None:
     if api_key is not None and not isinstance(api_key, str):
         raise InputError(f"index: got {type(api_key).__name__} for api_key; expected a string or None")
+
+
+def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload]]:
+    """Runs of documents that are encoded at once: so many, or so many characters, that memory stays bounded."""
+    lengths = np.asarray([len(payload["text"]) for payload in payloads], dtype=np.int64)
+    for run in cuts(lengths, BLOCK_CHARACTERS):
+        for start in range(run.start, run.stop, most):
+            yield payloads[start : min(start + most, run.stop)]
 
 
 def _queries(query: object) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import sparse
 
 from triptych.errors import IndexFault, InputError
-from triptych.index.documents import Payload
+from triptych.index.documents import Origin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import AnyOf, Between, Condition, Filter
 from triptych.index.layout import (
@@ -197,7 +197,8 @@ def read_payload(stored: Mapping[str, Any]) -> Payload:
         IndexFault: If the point was not written by this package.
     """
     try:
-        return Payload(id=stored["id"], text=stored["text"], metadata=dict(stored["metadata"]))
+        origin: Any = {"origin": stored["origin"]} if "origin" in stored else {}
+        return Payload(id=stored["id"], text=stored["text"], metadata=dict(stored["metadata"]), **origin)
     except (KeyError, TypeError) as error:
         raise IndexFault(
             f"got a point with the payload {stored!r}; expected id, text and metadata"
@@ -328,8 +329,8 @@ class Backend(Protocol):
         """Makes conditions on a field of the payload, a text, fast."""
         ...
 
-    def ids(self) -> Iterator[str]:
-        """The field "id" of all payloads that have it."""
+    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """These fields of the payloads of all points."""
         ...
 
     def flush(self) -> None:
@@ -441,7 +442,12 @@ class QdrantEngine:
 
     def ids(self) -> Iterator[str]:
         """See `Engine.ids`."""
-        return self.backend.ids()
+        return (payload["id"] for payload in self.backend.scroll(["id"]) if "id" in payload)
+
+    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+        """See `Engine.origins`."""
+        found = self.backend.scroll(["id", "origin"])
+        return ((payload["id"], payload.get("origin")) for payload in found if "id" in payload)
 
     def flush(self) -> None:
         """See `Engine.flush`."""

@@ -199,16 +199,15 @@ class ServerBackend:
                 self._name, field, _models().PayloadSchemaType.KEYWORD, wait=True
             )
 
-    def ids(self) -> Iterator[str]:
-        """See `Backend.ids`."""
+    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """See `Backend.scroll`."""
         offset: Any = None
         while True:
             with _asking(self._name):
                 records, offset = self.client.scroll(
-                    self._name, limit=_PAGE, offset=offset, with_payload=["id"], with_vectors=False
+                    self._name, limit=_PAGE, offset=offset, with_payload=list(fields), with_vectors=False
                 )
-            payloads = [dict(record.payload or {}) for record in records]
-            yield from (payload["id"] for payload in payloads if "id" in payload)
+            yield from (record.payload or {} for record in records)
             if offset is None:
                 return
 

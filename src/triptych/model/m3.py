@@ -16,7 +16,7 @@ from triptych.errors import InputError
 from triptych.model.backbone import hidden_size
 from triptych.model.forward import RunLayer, last_states, supported
 from triptych.model.inference import Engine
-from triptych.model.packed import Packed, Reps, SpecialIds, positions, to_device
+from triptych.model.packed import Packed, Reps, SpecialIds, counts, positions, to_device
 from triptych.types import HEADS, Head
 
 # Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and
@@ -101,6 +101,41 @@ class M3Model(nn.Module):
             multi_offsets=multi_offsets,
         )
 
+    def forward_spans(self, batch: Packed, spans: Tensor, outputs: Sequence[Head] = HEADS) -> Reps:
+        """Runs the backbone once and the heads over runs of its states, each of them a text of its own.
+
+        The dense vector of a run is the mean of its states, whatever the model's pooling: it has no [CLS].
+
+        Args:
+            batch: Token ids of texts, on the model's device.
+            spans: int64 ``[S, 2]``, the first position of each run in the batch and the one after its last; none is
+                empty, and they may overlap.
+            outputs: Heads to compute.
+
+        Returns:
+            Packed representations of S runs.
+        """
+        states = self._states(batch, first_only=False)
+        lengths = spans[:, 1] - spans[:, 0]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        rows = torch.arange(len(spans)).repeat_interleave(lengths)
+        chosen = torch.arange(int(offsets[-1])) - offsets[:-1][rows] + spans[:, 0][rows]
+        places = to_device(chosen, states.device)
+        ids, picked = batch.ids.index_select(0, places), states.index_select(0, places)
+        own = Packed(ids, to_device(offsets, states.device), tuple(lengths.tolist()))
+        dense = lexical = multi = None
+        if "dense" in outputs:
+            total = picked.new_zeros(len(spans), picked.shape[1], dtype=torch.float32)
+            dense = normalize(total.index_add(0, own.rows, picked.float()), dim=-1)
+        if "lexical" in outputs:
+            no = torch.zeros_like(ids, dtype=torch.bool)
+            counted = counts("lexical", self.config, self.special, ids, no, no, None)
+            lexical = self._weights(picked) * counted
+        if "multi" in outputs:
+            head = cast(nn.Linear, self.multi_head)
+            multi = normalize(head(picked.to(head.weight.dtype)).float(), dim=-1)
+        return Reps(ids, own.offsets, dense, lexical, multi, own.offsets)
+
     def _states(self, batch: Packed, *, first_only: bool) -> Tensor:
         """``[T, H]``; with `first_only` the first state of each text, ``[N, H]``."""
         if self.engine is not None:
@@ -129,10 +164,13 @@ class M3Model(nn.Module):
 
     def _lexical(self, states: Tensor, batch: Packed) -> Tensor:
         """``w_i = ReLU(W_lex h_i + b)`` in float32, 0 at positions that do not count."""
+        weights = self._weights(states)
+        return weights * to_device(self._counted(batch, "lexical"), weights.device)
+
+    def _weights(self, states: Tensor) -> Tensor:
         head = cast(nn.Linear, self.lexical_head)
         with torch.autocast(states.device.type, enabled=False):
-            weights = torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
-        return weights * to_device(self._counted(batch, "lexical"), weights.device)
+            return torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """``E_i = norm(W_mul h_i + b)`` for the positions that count."""

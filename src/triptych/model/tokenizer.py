@@ -116,6 +116,32 @@ class TextTokenizer:
             [self._frame_text(text[:room], mcls_every) for text in ids], sum(len(text) > room for text in ids)
         )
 
+    def spans(self, texts: Sequence[str], prefix: str = "") -> list[tuple[Ids, Ids]]:
+        """Token ids of texts and where they stand, uncut and without special tokens.
+
+        Args:
+            texts: Any strings.
+            prefix: Put before every text; its tokens are left out.
+
+        Returns:
+            For each text int64 ``[T]`` and int64 ``[T, 2]``, the first character of each token and the one after it.
+
+        Raises:
+            InputError: For a string that is no text (it holds half of a surrogate pair).
+        """
+        try:
+            encodings = self._backend.encode_batch(
+                [prefix + text for text in texts], add_special_tokens=False
+            )
+        except TypeError as error:
+            raise _no_text(texts) from error
+        found: list[tuple[Ids, Ids]] = []
+        for encoding in encodings:
+            places = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) - len(prefix)
+            own = places[:, 1] > 0
+            found.append((np.array(encoding.ids, dtype=np.int64)[own], np.maximum(places[own], 0)))
+        return found
+
     def prefix_ids(self, prefix: str, mcls_every: int | None = None) -> tuple[int, ...]:
         """The token ids of a prefix, with the [CLS] before it; () for no prefix.
 
