@@ -171,15 +171,25 @@ def plain_html(html: str) -> Plain:
     root = parse_html(html)
     if root is None:
         return Plain("")
-    pieces = [piece for piece in html_pieces(root, _is_around) if isinstance(piece, Piece)]
-    if not any(piece.text for piece in pieces):  # a page of links only
-        pieces = [piece for piece in html_pieces(root) if isinstance(piece, Piece)]
+    pieces = _page_pieces(root)
     head = root.css_first("head > title")
     title = "" if head is None else squeeze(head.text())
     heading = next((squeeze(node.text()) for node in root.css("h1") if node.text().strip()), "")
     if heading and heading in title:
         title = heading
     return assemble(pieces, title or heading or None, _head_metadata(root))
+
+
+def page_pieces(html: str) -> list[Piece]:
+    """The blocks of a page without what stands around its text."""
+    root = parse_html(html)
+    return [] if root is None else _page_pieces(root)
+
+
+def _page_pieces(root: LexborNode) -> list[Piece]:
+    pieces = [piece for piece in html_pieces(root, _is_around) if isinstance(piece, Piece)]
+    # A page of links only is all navigation.
+    return pieces or [piece for piece in html_pieces(root) if isinstance(piece, Piece)]
 
 
 def _head_metadata(root: LexborNode) -> dict[str, Any]:
