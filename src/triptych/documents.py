@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, cast, get_args
 from zipfile import ZipFile, ZipInfo
 
 from triptych.errors import DataError, InputError, MissingExtra, TooLarge
@@ -401,7 +401,7 @@ class _Reader:
         else:
             yield from self._document(plain_text(text))
 
-    def _is_record(self, value: Any) -> bool:
+    def _is_record(self, value: Any) -> TypeGuard[dict[str, Any]]:
         if not isinstance(value, dict):
             return False
         record = cast("dict[str, Any]", value)

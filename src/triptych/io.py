@@ -260,11 +260,14 @@ def read_bytes(source: Source) -> bytes:
     Raises:
         TooLarge: If there are more than `MAX_TEXT`.
     """
+    data = io.BytesIO()
     with _read_errors(source.name):
-        data = source.stream.read(MAX_TEXT + 1)
-    if len(data) > MAX_TEXT:
-        raise TooLarge(f"a file of more than {MAX_TEXT >> 20} MiB, the limit for its kind", source.name)
-    return data
+        # In chunks, as the memory for a read is taken at once.
+        for chunk in iter(partial(source.stream.read, _CHUNK), b""):
+            data.write(chunk)
+            if data.tell() > MAX_TEXT:
+                raise TooLarge(f"a file of more than {MAX_TEXT >> 20} MiB, the limit", source.name)
+    return data.getvalue()
 
 
 @contextlib.contextmanager

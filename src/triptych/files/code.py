@@ -19,14 +19,18 @@ LANGUAGES = {
     ".r": "r", ".jl": "julia", ".sql": "sql", ".ex": "elixir", ".exs": "elixir",
 }  # fmt: skip
 """Languages by the ending of a file."""
-_WORDS = r"(?:(?:export|default|declare|pub(?:\([^)]*\))?|public|private|protected|internal|static|abstract|final|async"
-_WORDS += r"|unsafe|extern|inline|virtual|override|sealed|open|data|const|partial|readonly|local)\s+)*"
-_KEYWORDS = (
-    r"(?:function\*?|func|fn|def|defp|defmodule|class|struct|enum|union|interface|trait|impl(?:<[^>]*>)?|type"
-)
-_KEYWORDS += r"|module|mod|namespace|object|protocol|extension|record|sub|package|macro_rules!|macro)"
+_WORDS = "|".join((
+    *("export", "default", "declare", r"pub(?:\([^)]*\))?", "public", "private", "protected", "internal", "static"),
+    *("abstract", "final", "async", "unsafe", "extern", "inline", "virtual", "override", "sealed", "open", "data"),
+    *("const", "partial", "readonly", "local"),
+))  # fmt: skip
+_KEYWORDS = "|".join((
+    *(r"function\*?", "func", "fn", "def", "defp", "defmodule", "class", "struct", "enum", "union", "interface"),
+    *("trait", r"impl(?:<[^>]*>)?", "type", "module", "mod", "namespace", "object", "protocol", "extension"),
+    *("record", "sub", "package", "macro_rules!", "macro"),
+))  # fmt: skip
 # A word that defines something, before its name; Go has a receiver between them.
-_DEFINED = re.compile(rf"{_WORDS}{_KEYWORDS}\s+(?:\([^)]*\)\s*)?([\w$:.]+[?!]?)")
+_DEFINED = re.compile(rf"(?:(?:{_WORDS})\s+)*(?:{_KEYWORDS})\s+(?:\([^)]*\)\s*)?([\w$:.]+[?!]?)")
 # const name = (…) => or = function
 _ARROW = re.compile(
     r"(?:export\s+)?(?:const|let|var)\s+([\w$]+)\s*(?::[^=\n]*)?=\s*(?:async\s*)?(?:function\b|\(|[\w$]+\s*=>)"

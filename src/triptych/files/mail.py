@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import Any, cast
+from typing import Any
 
 from triptych.errors import TooLarge
 from triptych.io import MAX_TEXT, Source
@@ -20,7 +20,7 @@ def read_mail(data: bytes, name: str) -> Plain:
 
     Any bytes are a message to the parser, at worst one without headers; `name` is not used.
     """
-    message = cast(EmailMessage, message_from_bytes(data, policy=policy.default))
+    message = message_from_bytes(data, policy=policy.default)
     said: dict[str, Any] = {key: _header(message, header) for key, header in _HEADERS.items()}
     try:
         date = message["date"].datetime if message["date"] is not None else None

@@ -161,13 +161,16 @@ def _rst_pieces(tree: Any, name: str, depth: int, level: int = 0) -> Iterator[Pi
 
 
 def _unknown(message: Any, name: str, depth: int, level: int) -> Iterator[Piece]:
-    """What a directive that docutils does not know holds, read as text again."""
+    """What a directive that docutils does not know holds, read as text again; other text with an error as it is."""
     from docutils import nodes
 
     source = next((node.astext() for node in message.findall(nodes.literal_block)), "")
     first, _, rest = source.partition("\n")
     match = _UNKNOWN.match(first)
+    if "directive disabled" in message.children[0].astext():
+        return
     if match is None or depth == 0:
+        yield Piece("pre", source)
         return
     lines = rest.split("\n")
     while lines and _OPTION.match(lines[0]):

@@ -112,15 +112,15 @@ def _join(pages: Sequence[str], bookmarks: Sequence[_Bookmark]) -> tuple[str, tu
             sections.append(Section(size, tuple(mark.title for mark in path), number + 1))
         for at, mark in places:
             path = [*(above for above in path if above.level < mark.level), mark]
-            section = Section(size + at, tuple(above.title for above in path), number + 1)
-            if sections and sections[-1].start == section.start:
+            if not page:
+                continue
+            if sections and sections[-1].start == size + at:
                 sections.pop()
-            sections.append(section)
+            sections.append(Section(size + at, tuple(above.title for above in path), number + 1))
         if page:
             parts.append(page)
             size += len(page) + 2
-    end = size - 2
-    return "\n\n".join(parts), tuple(section for section in sections if section.start < end)
+    return "\n\n".join(parts), tuple(sections)
 
 
 def _places(page: str, marks: Sequence[_Bookmark]) -> Iterator[tuple[int, _Bookmark]]:
