@@ -80,8 +80,8 @@ class Form:
         format: Format of the input; by default by the files' endings, and for '-' JSON Lines if it begins with '{',
             otherwise one text a line.
         fields: Names of their fields.
-        skip_unreadable: Leave out the rest of JSON Lines and tables of a folder after a broken line, and count them, as
-            other files that cannot be read always are.
+        skip_unreadable: Leave out what follows a broken line in JSON Lines and tables of a folder, and count the files;
+            other files of a folder that cannot be read always are left out.
     """
 
     format: Format | None = None

@@ -56,10 +56,10 @@ def read_pdf(data: bytes, name: str) -> Plain:
         raise DataError(f"a broken PDF ({error})", name) from error
     finally:
         file.close()
-    said = {"author": squeeze(metadata["Author"]), "created": _date(metadata["CreationDate"])}
+    said = {"author": _clean(metadata["Author"]), "created": _date(metadata["CreationDate"])}
     text, sections = _join(pages, bookmarks)
     entries = {"pages": len(pages), **{key: value for key, value in said.items() if value}}
-    return Plain(text, squeeze(metadata["Title"]) or None, sections, entries)
+    return Plain(text, _clean(metadata["Title"]) or None, sections, entries)
 
 
 def _pages(file: Any, name: str) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _bookmarks(file: Any) -> Iterator[_Bookmark]:
     for mark in file.get_toc():
         target = mark.get_dest()
         page = None if target is None else target.get_index()
-        title = squeeze(_CONTROL.sub("", mark.get_title() or ""))
+        title = _clean(mark.get_title() or "")
         if page is not None and title:
             yield _Bookmark(int(mark.level), title, int(page))
 
@@ -131,6 +131,10 @@ def _places(page: str, marks: Sequence[_Bookmark]) -> Iterator[tuple[int, _Bookm
         found = re.compile(rf"^(?:[\w.]+\s+)?{words}", re.IGNORECASE | re.MULTILINE).search(page, at)
         at = at if found is None else found.start()
         yield at, mark
+
+
+def _clean(value: str) -> str:
+    return squeeze(_CONTROL.sub("", value))
 
 
 def _date(value: str) -> str:
