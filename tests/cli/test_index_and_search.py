@@ -137,10 +137,9 @@ def test_a_folder_is_read_recursively_and_other_files_are_named(run: Run, tmp_pa
     (notes / "picture.png").write_bytes(b"\x89PNG")
     done = run("index", notes, "-o", tmp_path / "n.index", "--engine", "exact", "--json")
     assert done.lines[0]["added"] == 3
-    assert "skipped 1 files" in done.err
-    assert "picture.png" in done.err
+    assert "skipped 1 files: unknown kind (picture.png)" in done.err
     with Index.open(tmp_path / "n.index") as opened:
-        document = opened.get([(notes / "two.md").as_posix()])[0]
+        document = opened.get(["two.md"])[0]
         assert document is not None
         assert "model" in document["text"]
         assert "*" not in document["text"]
@@ -252,17 +251,23 @@ def test_a_folder_with_strange_files_is_indexed_and_they_are_named(run: Run, tmp
     done = run("index", folder, "--into", tmp_path / "a.index", "--engine", "exact")
     assert done.code == 0, done.err
     notes = " ".join(done.err.split())
-    assert "skipped 3 files" in notes
-    assert "caf\\xe9.txt" in notes
+    assert "skipped 2 files: no regular file (pipe.txt, zero.txt)" in notes
+    assert "skipped 1 files: no UTF-8 name (caf\\xe9.txt)" in notes
     (folder / "latin.txt").write_bytes("\xe9t\xe9".encode("latin-1"))
     done = run("index", folder, "--into", tmp_path / "b.index", "--engine", "exact")
+    assert done.code == 0, done.err
+    notes = " ".join(done.err.split())
+    assert "left out 1 files that cannot be read" in notes
+    assert "latin.txt:1: byte 0xe9 at offset 0 is not UTF-8" in notes
+    (folder / "rows.jsonl").write_text('{"text": "hello"}\n{\n')
+    done = run("index", folder, "--into", tmp_path / "c.index", "--engine", "exact")
     assert done.code != 0
-    assert "latin.txt:1: byte 0xe9 at offset 0 is not UTF-8" in " ".join(done.err.split())
+    assert "rows.jsonl:2: broken JSON" in " ".join(done.err.split())
     done = run(
-        "index", folder, "--into", tmp_path / "b.index", "--engine", "exact", "--skip-unreadable", "--json"
+        "index", folder, "--into", tmp_path / "c.index", "--engine", "exact", "--skip-unreadable", "--json"
     )
     assert done.code == 0, done.err
-    assert "left out 1 files that cannot be read" in " ".join(done.err.split())
+    assert "left out 2 files that cannot be read" in " ".join(done.err.split())
 
 
 def test_more_hits_than_candidates_raise_the_candidates(run: Run, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def pairs(
     from triptych.tools.pairs.report import summary
     from triptych.tools.pairs.settings import with_changes
 
-    skipped: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
     with progress() as draw:
         mined = mine_pairs(
             sources,
@@ -308,7 +308,7 @@ def pairs(
             workers=workers,
             scorer=None if model is None else EncoderScorer(loading.place(model), loading.device),
             scorer_name=model or "",
-            on_skip=skipped.append,
+            on_skip=lambda path, reason: skipped.append((path, reason)),
             progress=draw,
         )
     note_skipped(skipped)

@@ -54,8 +54,9 @@ def index(
 ) -> None:
     """Make an index of documents, or add to it; a document whose id is there already is replaced.
 
-    Reads JSON Lines, TSV, CSV, text, Markdown, HTML, and folders of them, plain or compressed by gzip or
-    Zstandard. What a run has stored when it is interrupted stays; the same command again completes it.
+    Reads JSON Lines, tables, text, Markdown, HTML, PDF, office files, e-books, notebooks, mail, source code, and
+    folders and archives of them (docs/files.md). What a run has stored when it is interrupted stays; the same command
+    again completes it.
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
 

@@ -80,7 +80,8 @@ class Form:
         format: Format of the input; by default by the files' endings, and for '-' JSON Lines if it begins with '{',
             otherwise one text a line.
         fields: Names of their fields.
-        skip_unreadable: Leave out files of a folder that are not UTF-8 or have a broken line, and count them.
+        skip_unreadable: Leave out what follows a broken line in JSON Lines and tables of a folder, and count the files;
+            other files of a folder that cannot be read always are left out.
     """
 
     format: Format | None = None
@@ -120,6 +121,7 @@ def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:
     return found
 
 
+_NOTED = ("unreadable", "too large")  # with what is wrong with them
 _BOUNDS = ((">=", "gte"), ("<=", "lte"), (">", "gt"), ("<", "lt"))
 
 
@@ -166,13 +168,13 @@ class Inputs:
     Attributes:
         paths: Files, folders or ``-``.
         form: Their format and the names of their fields.
-        skipped: Files of folders that were passed over.
+        skipped: Files of folders that were passed over, and why.
         unreadable: What is wrong with those that were left out.
     """
 
     paths: Sequence[str]
     form: Form = field(default_factory=Form)
-    skipped: list[Path] = field(default_factory=list[Path])
+    skipped: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
     unreadable: list[DataError] = field(default_factory=list[DataError])
 
     def read(self) -> Iterator[Document]:
@@ -186,9 +188,18 @@ class Inputs:
             self.paths,
             format=form.format,
             fields=form.fields,
-            on_skip=self.skipped.append,
-            on_error=self.unreadable.append if form.skip_unreadable else None,
+            on_skip=lambda path, reason: self.skipped.append((path, reason)),
+            on_error=self._leave_out,
         )
+
+    def _leave_out(self, error: DataError) -> None:
+        """Goes on after a file that is one document; that records are missing must be asked for."""
+        from triptych.documents import RECORDS, format_of
+
+        form = self.form.format or format_of(error.path or "")
+        if form in RECORDS and not self.form.skip_unreadable:
+            raise error
+        self.unreadable.append(error)
 
     def blocks(self, size: int) -> Iterator[list[Document]]:
         """The documents in lists of `size`; the last may be shorter."""
@@ -215,19 +226,16 @@ class Inputs:
         note_skipped(self.skipped)
 
 
-def note_skipped(paths: Sequence[Path]) -> None:
-    """Says which files were passed over, and why."""
-    from triptych.text import is_utf8
-
-    named = [path for path in paths if is_utf8(path) and path.is_file()]
-    odd = [path for path in paths if path not in named]
-    for what, some in (
-        ("whose ending is not known", named),
-        ("that are no regular files, or have no UTF-8 name", odd),
-    ):
-        if some:
-            names = ", ".join(printable(path.name) for path in some[:3]) + (", …" if len(some) > 3 else "")
-            say(f"skipped {len(some)} files {what} ({names})")
+def note_skipped(paths: Sequence[tuple[Path, str]]) -> None:
+    """Says how many files were passed over, for each reason with the first names."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in paths:
+        by_reason.setdefault(reason, []).append(printable(path.name))
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        advice = "; pip install 'triptych[files]' to read them" if reason == "extra missing" else ""
+        if reason not in _NOTED:
+            say(f"skipped {len(names)} files: {reason} ({shown}){advice}")
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:
