@@ -34,11 +34,13 @@ class SourceFile:
         path: Where it is, as it was given.
         key: What ids are made of: its path relative to the folder that was given, with ``/`` between its parts, or its
             name if it was given itself.
+        root: The folder or file that was given, by its real path; empty for standard input and pipes.
         is_named: Whether it was given itself; such a file is read, or an error.
     """
 
     path: Path
     key: str
+    root: str = ""
     is_named: bool = False
 
 
@@ -64,14 +66,17 @@ def list_files(
     for root in map(Path, sources):
         if str(root) == STDIN or not root.is_dir():
             folder = Path(os.path.realpath(root.parent))
-            file = SourceFile(root, printable(root.name), is_named=True)
+            whole = str(folder / root.name) if root.is_file() else ""
+            file = SourceFile(root, printable(root.name), whole, is_named=True)
             found.setdefault(STDIN if str(root) == STDIN else str(folder / root.name), (file, folder))
             continue
         folder = Path(os.path.realpath(root))
         for path in walk(root, on_skip):
             relative = path.relative_to(root)
             if is_known(path):
-                found.setdefault(str(folder / relative), (SourceFile(path, relative.as_posix()), folder))
+                found.setdefault(
+                    str(folder / relative), (SourceFile(path, relative.as_posix(), str(folder)), folder)
+                )
             elif on_skip:
                 on_skip(path, "unknown kind")
     counts = Counter(file.key for file, _ in found.values())
