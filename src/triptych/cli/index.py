@@ -14,7 +14,7 @@ import typer
 
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
-from triptych.errors import IndexMissing, InputError, MissingExtra
+from triptych.errors import IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from triptych.cli.options import Form, Inputs, Loading
@@ -279,9 +279,14 @@ def _open(place: str, model: str | None, loading: Loading) -> Index:
     """Opens an index with its recorded model, or that model from another place."""
     from triptych.index.index import Index
 
-    with Index.open(place) as index:
-        source = index.info()["model"]["source"]
-    return Index.open(place, loading.encoder(model or source))
+    read_only = False
+    try:
+        opened = Index.open(place)
+    except IndexLocked:
+        opened, read_only = Index.open(place, read_only=True), True
+    with opened:
+        source = opened.info()["model"]["source"]
+    return Index.open(place, loading.encoder(model or source), read_only=read_only)
 
 
 def show_hits(

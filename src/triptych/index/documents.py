@@ -42,6 +42,7 @@ class Origin(TypedDict):
         digest: Of its content and of how it was cut.
         facts: A digest of its metadata.
         source: The folder or file that was read, by its whole path; "" for documents of a program.
+        file: The key of the file that it was in; "" for documents of a program.
         stamp: Size and time of change of its file and what was given beside it, where the file is this document and no
             other; else "".
     """
@@ -51,6 +52,7 @@ class Origin(TypedDict):
     digest: str
     facts: str
     source: str
+    file: str
     stamp: str
 
 

@@ -107,7 +107,12 @@ class Index:
 
     @classmethod
     def open(
-        cls, place: str | os.PathLike[str], encoder: TextEncoder | None = None, *, api_key: str | None = None
+        cls,
+        place: str | os.PathLike[str],
+        encoder: TextEncoder | None = None,
+        *,
+        api_key: str | None = None,
+        read_only: bool = False,
     ) -> Index:
         """Opens an index.
 
@@ -115,6 +120,9 @@ class Index:
             place: Folder or address, as for `create`.
             encoder: The model; None: the recorded one is loaded when it is first needed.
             api_key: For a server.
+            read_only: Whether it is not to be changed: of a folder what it holds now is read, by any number of
+                processes. With the engine "exact" another one may write to it meanwhile; the engine "edge" reads a
+                copy, which it makes while no other has the index open.
 
         Raises:
             IndexMissing: If there is no index.
@@ -127,7 +135,7 @@ class Index:
         if encoder is not None:
             _check_encoder(encoder)
         _check_key(api_key)
-        store = open_store(where, api_key)
+        store = open_store(where, api_key, read_only=bool(read_only))
         try:
             if encoder is not None:
                 _check_model(store, encoder)

@@ -140,8 +140,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         )
     if routes is None:
         routes = tuple(head for head in ("dense", "lexical") if head in heads) or heads
-    routes = check_heads(routes, "search: routes")
-    for route in routes:
+    by = check_heads(routes, "search: routes")
+    for route in by:
         if route not in engine.routes:
             why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
             raise InputError(
@@ -149,8 +149,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
             )
     if protocol == "paper":
         wanted: tuple[Head, ...] = ("dense",) if chosen.multi else chosen.heads
-        routes = tuple(head for head in wanted if head in engine.routes)
-        if not routes:
+        by = tuple(head for head in wanted if head in engine.routes)
+        if not by:
             raise InputError(
                 "search: got protocol='paper' with a multi-vector weight, which re-ranks the dense list; the index has "
                 "no dense vectors. Expected protocol='exact'"
@@ -164,7 +164,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         k,
         chosen,
         candidates,
-        routes,
+        by,
         Filter.of(options.get("filter")),
         protocol,
         offset,

@@ -207,25 +207,30 @@ class FolderLock:
     """Keeps all others, in this process and in others, from the index in a folder until `close`.
 
     The lock is the operating system's, so that it ends with the process whatever its end, and with this object.
-    In a folder that cannot be written it is shared with other readers.
+    In a folder that cannot be written, or is to be read alone, it is shared with other readers.
+
+    Args:
+        folder: The folder.
+        read_only: Whether it is to be read alone.
 
     Attributes:
         folder: The folder, without links.
-        read_only: Whether the folder cannot be written.
+        read_only: Whether it is to be read alone, or cannot be written.
 
     Raises:
         IndexLocked: If another holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         path = folder / LOCK
         self.folder = folder.resolve()
-        self.read_only = False
+        self.read_only = read_only
         self._handle: int | None = None
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            usual = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+            self._handle = os.open(path, usual | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in _READ_ONLY and not (read_only and error.errno == errno.ENOENT):
                 raise storage_error(f"{path}: cannot be opened", error) from error
             self.read_only = True
             with contextlib.suppress(OSError):  # without the file no writer has it open
@@ -239,7 +244,8 @@ class FolderLock:
             self.close()
             raise IndexLocked(
                 f"{folder}: the index is open elsewhere, in this process or another; an index in a folder can be "
-                "open once at a time. Close it there first, or put it on a server"
+                "open once at a time. Close it there first; or let `triptych serve` open it, which any number of "
+                "programs can ask"
             ) from None
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ from triptych.index.storage import (
 from triptych.io import sync_folder
 
 EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
+_ATTEMPTS = 5
+"""How often reading is tried beside a writer that merges files."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class _Opened:
     seal: Seal | None = None
     temporary: str | None = None
     torn: bool = False
+    read_only: bool = False
     process: int = 0
 
     def __post_init__(self) -> None:
@@ -118,9 +121,10 @@ class Store:
             IndexFault: If the index is closed, or was opened in a folder that cannot be written.
         """
         self.check_open()
-        if self._opened.lock is not None and self._opened.lock.read_only:
+        if self._opened.read_only or (self._opened.lock is not None and self._opened.lock.read_only):
             raise IndexFault(
-                f"{self.place}: the folder cannot be written, so that the index is open for reading alone"
+                f"{self.place}: the index is open for reading alone; expected a folder that can be written, opened "
+                "without read_only"
             )
         try:
             yield self.engine
@@ -168,8 +172,14 @@ def create_store(
     return open_store(str(folder))
 
 
-def open_store(place: str, api_key: str | None = None) -> Store:
+def open_store(place: str, api_key: str | None = None, *, read_only: bool = False) -> Store:
     """Opens an index.
+
+    Args:
+        place: Folder or address.
+        api_key: For a server.
+        read_only: Whether it is not to be changed. Of a folder what it holds now is read, and its lock given back: then
+            others may change it.
 
     Raises:
         IndexMissing: If there is none.
@@ -181,21 +191,38 @@ def open_store(place: str, api_key: str | None = None) -> Store:
         client, collection = server.connect(place, api_key)
         try:
             manifest = server.read_manifest(client, collection)
-            return Store(place, manifest, _Opened(server.load(client, collection, manifest.layout)))
+            opened = _Opened(server.load(client, collection, manifest.layout), read_only=read_only)
+            return Store(place, manifest, opened)
         except BaseException:
             client.close()
             raise
     folder = Path(place).absolute()
     manifest = read_manifest(folder)
-    lock = FolderLock(folder)
+    if read_only and manifest.engine == "exact":
+        return Store(str(folder), manifest, _read_beside_writer(folder, manifest))
+    lock = FolderLock(folder, read_only=read_only)
     try:
-        return Store(str(folder), manifest, open_folder(folder, manifest, lock))
+        opened = open_folder(folder, manifest, lock)
+        if read_only:
+            lock.close()
+        return Store(str(folder), manifest, opened)
     except MemoryError as error:
         lock.close()
         raise read_error(folder, error) from error
     except BaseException:
         lock.close()
         raise
+
+
+def _read_beside_writer(folder: Path, manifest: Manifest) -> _Opened:
+    """The exact engine's files never change, and are in memory once read; a writer may only merge them meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _Opened(load_engine(manifest, folder / DATA, read_only=True), read_only=True)
+        except IndexCorrupt:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
 def open_folder(folder: Path, manifest: Manifest, lock: FolderLock) -> _Opened:

@@ -153,27 +153,27 @@ class Synchronizer:
                     on_skip(path, reason)
 
             found = read_documents([file], format=format, fields=fields, on_skip=skip, on_error=on_error)
-            self.add(found, file.root, {file.key: stamp})
+            self._add(found, file.root, file.key, stamp)
         if not keep:
             roots = {os.path.realpath(path) for path in paths if Path(path).is_dir() or Path(path).is_file()}
-            self._remove_others(roots, tuple(spared))
+            self._remove_others(roots, set(spared))
         return self.finish()
 
-    def add(
-        self, documents: Iterable[Document], source: str = "", stamps: Mapping[str, str] | None = None
-    ) -> None:
+    def add(self, documents: Iterable[Document]) -> None:
         """Adds documents; those that the index has already are not encoded again.
 
         Args:
             documents: With different ids.
-            source: Where they came from; see `Origin`.
-            stamps: The stamps of those that are a file each.
 
         Raises:
             InputError: For a document that cannot be kept, an id that came before in this run, or one that stands for
                 a document of another source.
             StorageError: If a block could not be stored; those before it are.
         """
+        self._add(documents)
+
+    def _add(self, documents: Iterable[Document], source: str = "", file: str = "", stamp: str = "") -> None:
+        """Adds documents of a file; the stamp is that of the one that has the file's key as id."""
         for given in documents:
             if not isinstance(given, Document):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InputError(f"add: got {show(given)}; expected a triptych.records.Document")
@@ -185,7 +185,8 @@ class Synchronizer:
                 digest=f"{_digest(document.text, document.title, document.sections)} {self._cut}",
                 facts=_digest(document.metadata),
                 source=source,
-                stamp=(stamps or {}).get(document.id, ""),
+                file=file,
+                stamp=stamp if document.id == file else "",
             )
             held = self._held.get(document.id, Holding())
             if held.complete and held.origin and held.origin["digest"] == origin["digest"]:
@@ -230,7 +231,7 @@ class Synchronizer:
                 f"{printable(source)}; expected different ids. Give both together, or the folder over them"
             )
 
-    def _remove_others(self, sources: Set[str], spared: tuple[str, ...]) -> None:
+    def _remove_others(self, sources: Set[str], spared: Set[str]) -> None:
         """Removes the documents of sources that did not come in this run, but for those of spared files."""
         self._store_waiting()
         gone = [
@@ -239,7 +240,7 @@ class Synchronizer:
             if held.origin is not None
             and held.origin["source"] in sources
             and name not in self._seen
-            and not any(name == key or name.startswith((f"{key}:", f"{key}#", f"{key}/")) for key in spared)
+            and held.origin["file"] not in spared
         ]
         self._delete([part for name in gone for part in self._held.pop(name).ids])
         self.changes.removed += len(gone)
