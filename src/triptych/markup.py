@@ -60,6 +60,7 @@ _AROUND = frozenset((
     "toc", "table-of-contents", "tableofcontents", "navheader", "navfooter", "headerlink", "sphinxsidebar",
     "breadcrumb", "breadcrumbs", "skip-link", "mw-editsection", "mw-jump-link", "navbox",
 ))  # fmt: skip
+_MARKS = frozenset(("#", "¶", "§", "🔗"))  # of links from a heading to itself
 _META = {
     "author": ("author", "article:author", "dc.creator", "dcterms.creator"),
     "created": ("date", "article:published_time", "dc.date", "dcterms.date", "dcterms.created"),
@@ -319,6 +320,10 @@ def _is_around(node: LexborNode, tag: str) -> bool:
     if tag not in _CONTAINERS:
         return False
     attributes = node.attributes
+    if tag == "a" and (attributes.get("href") or "").startswith("#"):
+        words = node.text().strip().lower()
+        if words in _MARKS or words.startswith("skip to "):
+            return True
     if attributes.get("role") in _ROLES:
         return True
     names = {*(attributes.get("class") or "").lower().split(), (attributes.get("id") or "").lower()}

@@ -128,6 +128,7 @@ def test_rst_keeps_what_the_directives_and_roles_of_sphinx_hold(tmp_path: Path) 
     for words in ("make(pot)", "Makes a pot.", "Now with a lid.", "x = 1\n\ny = 2", "a\nb", "k v\n1 2"):
         assert words in inner[2], words
     assert "root:" not in document.text
+    assert "other" not in document.text
     assert "<b>" not in document.text
 
 

@@ -175,6 +175,13 @@ def test_a_title_that_says_the_heading_with_more_words_is_the_heading() -> None:
     assert plain_html("<title>Pots - The manual</title><h1>Pots</h1>x").title == "Pots"
 
 
+def test_links_of_headings_to_themselves_and_to_the_text_are_left_out() -> None:
+    page = (
+        '<a href="#x">Skip to content</a><h1>Pots<a href="#x">#</a></h1><p>See <a href="#y">lids</a> in C#.'
+    )
+    assert plain_html(page).text == "Pots\n\nSee lids in C#."
+
+
 def test_a_page_of_navigation_only_keeps_its_text() -> None:
     assert plain_html("<nav><a href=x>one</a></nav>").text == "one"
 

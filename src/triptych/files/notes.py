@@ -10,7 +10,10 @@ from typing import Any, cast
 from triptych.errors import DataError, MissingExtra
 from triptych.markup import Piece, Plain, assemble, markdown_pieces, squeeze
 
-_UNKNOWN = re.compile(r"\.\.[ \t]+(?:\|[^|]*\|[ \t]+)?[\w:+.-]+::[ \t]*(.*)")  # a directive and its argument
+_UNKNOWN = re.compile(
+    r"\.\.[ \t]+(?:\|[^|]*\|[ \t]+)?([\w:+.-]+)::[ \t]*(.*)"
+)  # a directive and its argument
+_CONDITIONS = ("only", "ifconfig", "highlight", "currentmodule", "tabularcolumns", "default-domain")
 _OPTION = re.compile(r"[ \t]*:[\w -]+:(?:\s|$)")
 _ROLE = re.compile(r":[\w:+.-]+:`([^`]*)`")
 _TARGET = re.compile(r"\s*<[^<>]*>$")
@@ -172,11 +175,13 @@ def _unknown(message: Any, name: str, depth: int, level: int) -> Iterator[Piece]
     if match is None or depth == 0:
         yield Piece("pre", source)
         return
+    if match[1] in ("toctree", "index"):
+        return
     lines = rest.split("\n")
     while lines and _OPTION.match(lines[0]):
         del lines[0]
-    if match[1]:
-        yield Piece("", match[1])
+    if match[2] and match[1] not in _CONDITIONS:
+        yield Piece("", match[2])
     width = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
     inner = "\n".join(line[width:] for line in lines)
     if inner.strip():
