@@ -52,6 +52,24 @@ def test_filters_choose_by_value_by_several_values_and_by_range(run: Run, made: 
     assert found("lang=fr", "lang=de") == ["b", "c", "d"]
     assert found("year>=2020", "year<2024") == ["b", "c"]
     assert found("lang=fr", "year<2020") == ["d"]
+    assert found("lang=fr|de") == ["b", "c", "d"]
+    assert found("lang!=fr", "id!=a") == ["b"]
+    assert found("id=a|c") == ["a", "c"]
+    assert found("title^=hel") == ["c"]
+    assert found("title?") == ["c"]
+    assert found("title!?", "lang=fr") == ["d"]
+    either = json.dumps({"or": [{"lang": "de"}, {"title": {"exists": True}}]})
+    lines = run("search", made, "model", "--json", "--filter-json", either, "-f", "year>2000").lines
+    assert sorted(ids_of(lines)) == ["b", "c"]
+
+
+def test_a_field_that_no_document_has_is_said(run: Run, made: Path) -> None:
+    done = run("search", made, "model", "-f", "colour=red")
+    assert done.code == 0
+    assert "no document has the field 'colour'; fields are" in done.err
+    done = run("search", made, "model", "-f", "lnag!?", "-f", "lang=xx")
+    assert done.code == 2
+    assert "did you mean 'lang'" in done.err
 
 
 def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:

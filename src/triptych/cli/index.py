@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from triptych.index.store import EngineName
     from triptych.types import HeadWeights, Hit
 
-CANDIDATES = 200
-
 
 @command(
     {
@@ -171,6 +169,7 @@ def _ids_of(path: Path | None) -> list[str]:
         "routes": "-r",
         "candidates": "-c",
         "conditions": "-f --filter CONDITION",
+        "filter_json": "JSON",
         "options.filter": None,
         "explain": "-x --explain",
         "model": "-m",
@@ -185,6 +184,7 @@ def search(
     id_field: str | None = None,
     k: int = 10,
     conditions: list[str] | None = None,
+    filter_json: str | None = None,
     options: SearchOptions,
     explain: bool = False,
     full: bool = False,
@@ -204,7 +204,9 @@ def search(
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
         k: Hits a query.
-        conditions: On metadata: lang=fr (again with lang=de: either), year>=2020, year<2025. All must hold.
+        conditions: On metadata, or on the id: lang=fr, 'lang=fr|de' (either), 'lang!=fr', 'path^=docs/' (begins so),
+            'year>=2020', 'author?' (is there), 'author!?' (is not). All must hold.
+        filter_json: A filter as JSON, such as {"or": [{"lang": "fr"}, {"year": {"gte": 2020}}]}; see docs/index.md.
         explain: Show which words matched with which weights, and which document token each query token met.
         full: Show whole texts instead of two lines.
         model: Load the index's model from here instead of from where it was.
@@ -216,8 +218,8 @@ def search(
     fields = Fields()
     named = id_field and replace(fields, id=(id_field,), text=(*fields.text, "query", "question"))
     asked = queries_of(words or [], queries, named or None)
-    chosen = cast("SearchOptions", {"candidates": max(CANDIDATES, k), **options})
-    chosen["filter"] = parse_filter(conditions or [])
+    chosen = options.copy()
+    chosen["filter"] = parse_filter(conditions or [], filter_json)
     with _open(index, model, loading) as opened:
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
         widths = opened.info()["layout"]["widths"]

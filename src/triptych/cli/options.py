@@ -122,34 +122,66 @@ def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:
 
 
 _NOTED = ("unreadable", "too large")  # with what is wrong with them
-_BOUNDS = ((">=", "gte"), ("<=", "lte"), (">", "gt"), ("<", "lt"))
+_SIGNS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "!=": "not", "^=": "prefix", "=": "in"}
+"""Signs of conditions and the operators of `triptych.index.filters`; longer ones first, where one begins another."""
 
 
-def parse_filter(values: Sequence[str]) -> dict[str, Any] | None:
-    """Reads conditions on metadata: ``lang=fr``, again for "or" (``lang=de``), and ``year>=2020``, ``year<2025``.
+def parse_filter(values: Sequence[str], as_json: str | None = None) -> dict[str, Any] | None:
+    """Reads conditions on documents, which must all hold.
+
+    ``lang=fr`` (again, or ``lang=fr|de``: either), ``lang!=fr``, ``path^=docs/``, ``year>=2020``, ``author?`` (the
+    document has the field), ``author!?`` (it has not).
+
+    Args:
+        values: The conditions.
+        as_json: A further filter as JSON.
 
     Raises:
-        InputError: For something else, or a range and an equality on the same key.
+        InputError: For something else.
     """
-    equal: dict[str, list[Any]] = {}
-    ranges: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for condition in values:
-        key, sign, value = _split_condition(condition)
-        if sign == "=":
-            equal.setdefault(key, []).append(scalar(value))
-        else:
-            ranges.setdefault(key, {})[dict(_BOUNDS)[sign]] = scalar(value)
-    if both := sorted(set(equal) & set(ranges)):
-        raise InputError(f"--filter: got {both[0]!r} with = and with a range; expected one of them")
-    return {**equal, **ranges} or None
+        key, operator, wanted = _parse_condition(condition)
+        before = found.setdefault(key, {})
+        several = isinstance(wanted, list) and operator in before
+        before[operator] = before[operator] + wanted if several else wanted
+    fields = {key: each["in"] if set(each) == {"in"} else each for key, each in found.items()}
+    if as_json is None:
+        return fields or None
+    try:
+        further = json.loads(as_json)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--filter-json: got {as_json!r}; expected a JSON object ({error})") from None
+    if not isinstance(further, dict):
+        raise InputError(f'--filter-json: got {as_json!r}; expected an object such as {{"lang": "fr"}}')
+    return {"and": [fields, further]} if fields and further else further or fields or None
 
 
-def _split_condition(condition: str) -> tuple[str, str, str]:
-    places = [(condition.find(sign), -len(sign), sign) for sign in (*dict(_BOUNDS), "=") if sign in condition]
+def _parse_condition(condition: str) -> tuple[str, str, Any]:
+    """Field, operator and value of a condition; values that are alternatives to each other are a list."""
+    places = [(condition.find(sign), -len(sign), sign) for sign in _SIGNS if sign in condition]
+    if not places and condition.endswith("?"):
+        key = condition[:-1].removesuffix("!")
+        if key:
+            return key, "exists", not condition.endswith("!?")
     if not places or min(places)[0] == 0:
-        raise InputError(f"--filter: got {condition!r}; expected key=value, key>=value, key<value …")
+        raise InputError(
+            f"--filter: got {condition!r}; expected key=value, key!=value, key^=prefix, key>=value, key<value … or key?"
+        )
     at, _, sign = min(places)
-    return condition[:at], sign, condition[at + len(sign) :]
+    key, value = condition[:at], condition[at + len(sign) :]
+    if "<" in sign or ">" in sign:
+        return key, _SIGNS[sign], scalar(value)
+    # A value in quotes may hold the bar.
+    parts = [value] if isinstance(scalar(value), str) and value.startswith('"') else value.split("|")
+    texts = key == "id" or sign == "^="
+    return key, _SIGNS[sign], [_unquote(part) if texts else scalar(part) for part in parts]
+
+
+def _unquote(value: str) -> str:
+    """A JSON string as such; anything else, numbers too, is itself."""
+    found = scalar(value)
+    return found if isinstance(found, str) else value
 
 
 def scalar(value: str) -> str | int | float | bool:

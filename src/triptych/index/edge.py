@@ -57,6 +57,7 @@ _DIALECT = Dialect(
     equals=lambda key, value: qe.FieldCondition(
         key, match=qe.MatchValue(cast(bool, np.bool_(value)) if isinstance(value, bool) else value)
     ),
+    prefix=lambda key, prefix: qe.FieldCondition(key, match=qe.MatchPrefix(prefix)),
     numbers=lambda key, bounds: qe.FieldCondition(key, range=qe.RangeFloat(**bounds)),
     times=lambda key, bounds: qe.FieldCondition(
         key, range=qe.RangeDateTime(**{bound: limit.isoformat() for bound, limit in bounds.items()})

@@ -656,9 +656,7 @@ def _allowed(state: State, where: Filter | None) -> NDArray[np.int64]:
     if where is None or state.rows is None:
         return rows
     payloads = state.rows.payloads
-    return np.asarray(
-        [row for row in rows.tolist() if where.matches(payloads[row]["metadata"])], dtype=np.int64
-    )
+    return np.asarray([row for row in rows.tolist() if where.matches(payloads[row])], dtype=np.int64)
 
 
 def _all_scores(rows: Rows, queries: Encoded, head: Head) -> Floats:

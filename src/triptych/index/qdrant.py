@@ -24,7 +24,7 @@ from scipy import sparse
 from triptych.errors import IndexFault, InputError
 from triptych.index.documents import Origin, Payload
 from triptych.index.engine import Candidates
-from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.filters import ID, AnyOf, Between, Condition, Filter, Not, Or, Part, Prefix
 from triptych.index.layout import (
     Coarse,
     Layout,
@@ -214,6 +214,7 @@ class Dialect:
         any_of: … where one of them does.
         none_of: … where none of them does.
         equals: A field and the text or truth value that it has.
+        prefix: A field and what its text begins with.
         numbers: A field and the bounds of its number.
         times: A field and the bounds of its time.
         empty: A field that is missing, null or an empty list.
@@ -224,6 +225,7 @@ class Dialect:
     any_of: Callable[[list[Any]], Any]
     none_of: Callable[[list[Any]], Any]
     equals: Callable[[str, str | bool], Any]
+    prefix: Callable[[str, str], Any]
     numbers: Callable[[str, Mapping[str, float]], Any]
     times: Callable[[str, Mapping[str, datetime]], Any]
     empty: Callable[[str], Any]
@@ -241,9 +243,7 @@ def write_filter(
         only: Only these points.
         parts: Only parts of documents.
     """
-    conditions = (
-        [] if where is None else [_write_condition(dialect, condition) for condition in where.conditions]
-    )
+    conditions = [] if where is None else [_write_part(dialect, part) for part in where.conditions]
     if only is not None:
         conditions.append(dialect.ids(only))
     if parts:
@@ -251,14 +251,28 @@ def write_filter(
     return dialect.all_of(conditions) if conditions else None
 
 
+def _write_part(dialect: Dialect, part: Part) -> Any:
+    if isinstance(part, Filter):
+        return dialect.all_of([_write_part(dialect, inner) for inner in part.conditions])
+    if isinstance(part, Or):
+        return dialect.any_of([_write_part(dialect, inner) for inner in part.parts])
+    if isinstance(part, Not):
+        return dialect.none_of([_write_part(dialect, part.part)])
+    return _write_condition(dialect, part)
+
+
 def _write_condition(dialect: Dialect, condition: Condition) -> Any:
     # The quotes let names contain anything but quotes.
-    key = ".".join(f'"{name}"' for name in ("metadata", *condition.path))
+    key = ".".join(f'"{name}"' for name in condition.path)
     if isinstance(condition, Between):
         bounds: dict[str, Any] = dict(condition.bounds)
         return dialect.times(key, bounds) if condition.of_times else dialect.numbers(key, bounds)
+    if isinstance(condition, Prefix):
+        return dialect.any_of([dialect.prefix(key, prefix) for prefix in condition.prefixes])
     if not isinstance(condition, AnyOf):
         return dialect.none_of([dialect.empty(key)])
+    if condition.path == ID:  # found without reading payloads
+        return dialect.ids([point_id(str(value)) for value in condition.values])
     options: list[Any] = []
     for value in condition.values:
         if isinstance(value, str | bool):

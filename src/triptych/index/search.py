@@ -12,6 +12,7 @@ Two protocols:
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 from triptych.errors import InputError
 from triptych.index.documents import Payload, check_choice, check_integer
 from triptych.index.engine import Candidates, Engine
-from triptych.index.filters import Filter, Present, field_paths
+from triptych.index.filters import Filter, Present, field_name, field_paths
 from triptych.scores.on_numpy import combine, top_k
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check_heads
 
@@ -36,6 +37,8 @@ CANDIDATES = 200
 _QUERIES_AT_ONCE = 64
 _SAMPLE = 1000
 """Documents that are looked at for the names of fields."""
+_SHOWN = 10
+"""Fields that a warning names."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -221,21 +224,34 @@ def _hits(
     return answers
 
 
+class FilterWarning(UserWarning):
+    """A filter asks for a field that no document has."""
+
+
 def check_fields(engine: Engine, where: Filter) -> None:
-    """Refuses a misspelt field; for a filter that no document fulfils.
+    """Looks for a misspelt field; for a filter that no document fulfils.
 
     Raises:
         InputError: If no document has a field of the filter, and one that is written much like it is there.
+        FilterWarning: As a warning, if none is written like it.
     """
     known: list[str] | None = None
-    for path in dict.fromkeys(condition.path for condition in where.conditions):
+    for path in where.paths:
         if engine.count(Filter((Present(path),))):
             continue
         if known is None:
             known = known_fields(engine)
-        name = ".".join(path)
+        name = field_name(path)
         if name not in known and (near := get_close_matches(name, known, n=1)):
             raise InputError(f"filter: no document has the field {name!r}; did you mean {near[0]!r}?")
+        if name not in known and engine.count():
+            shown = ", ".join(map(repr, known[:_SHOWN])) or "none"
+            more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+            warnings.warn(
+                f"filter: no document has the field {name!r}; fields are {shown}{more}",
+                FilterWarning,
+                stacklevel=2,
+            )
 
 
 def known_fields(engine: Engine) -> list[str]:

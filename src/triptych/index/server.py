@@ -311,6 +311,7 @@ def _dialect() -> Dialect:
         any_of=lambda conditions: m.Filter(should=conditions),
         none_of=lambda conditions: m.Filter(must_not=conditions),
         equals=lambda key, value: m.FieldCondition(key=key, match=m.MatchValue(value=value)),
+        prefix=lambda key, prefix: m.FieldCondition(key=key, match=m.MatchPrefix(prefix=prefix)),
         numbers=lambda key, bounds: m.FieldCondition(key=key, range=m.Range(**bounds)),
         times=lambda key, bounds: m.FieldCondition(key=key, range=m.DatetimeRange(**bounds)),
         empty=lambda key: m.IsEmptyCondition(is_empty=m.PayloadField(key=key)),
