@@ -368,6 +368,7 @@ class Hit:
         scores: The single scores; a head that the index does not hold is missing.
         text: The document's text.
         metadata: What was stored with it.
+        more: Of a search that groups its hits: the further hits of this one's group, the best first.
     """
 
     id: str
@@ -375,6 +376,7 @@ class Hit:
     scores: Mapping[Head, float]
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    more: tuple[Hit, ...] = ()
 
 
 class TextEncoder(Protocol):

@@ -81,6 +81,24 @@ def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:
     assert len(few) == 2
 
 
+def test_hits_are_paged_cut_at_a_score_and_grouped(run: Run, made: Path) -> None:
+    everything = run("search", made, "model of the world", "--json").lines
+    page = run("search", made, "model of the world", "--json", "-k", 2, "--offset", 1).lines
+    assert ids_of(page) == ids_of(everything)[1:3]
+    assert [line["rank"] for line in page] == [2, 3]
+    least = everything[1]["score"] - 1e-6
+    good = run("search", made, "model of the world", "--json", "--min-score", least).lines
+    assert ids_of(good) == ids_of(everything)[:2]
+    options = ("--group-by", "lang", "--group-size", 2, "-k", 10)
+    groups = run("search", made, "model of the world", "--json", *options).lines
+    assert sorted(line["metadata"]["lang"] for line in groups) == ["de", "en", "fr"]
+    (french,) = [line for line in groups if line["metadata"]["lang"] == "fr"]
+    assert ids_of([french, *french["more"]]) == [name for name in ids_of(everything) if name in "cd"]
+    assert f"+ {french['more'][0]['score']:.3f} {french['more'][0]['id']} " in (
+        run("search", made, "model of the world", *options).out
+    )
+
+
 def test_paper_protocol_is_an_option(run: Run, made: Path) -> None:
     lines = run("search", made, "hello world", "--json", "--protocol", "paper", "-w", "1,0.3,0").lines
     assert lines

@@ -73,13 +73,13 @@ def test_a_filter_as_json_joins_the_conditions() -> None:
     assert parse_filter(["a=1"], "{}") == {"a": [1]}
     assert parse_filter([], "{}") is None
     for text in ("[1]", "lang=fr", "[" * 100_000):
-        with pytest.raises(InputError, match="--filter-json: got .*expected a"):
+        with pytest.raises(InputError, match=r"--filter-json: got .*expected a"):
             parse_filter([], text)
 
 
 @pytest.mark.parametrize("condition", ["", "x", "=fr", "?", "!?", "^=x", "!=fr"])
 def test_what_is_no_condition_is_refused(condition: str) -> None:
-    with pytest.raises(InputError, match="--filter: got .*expected key=value"):
+    with pytest.raises(InputError, match=r"--filter: got .*expected key=value"):
         parse_filter([condition])
 
 

@@ -220,6 +220,7 @@ def search(
     asked = queries_of(words or [], queries, named or None)
     chosen = options.copy()
     chosen["filter"] = parse_filter(conditions or [], filter_json)
+    offset = options.get("offset", 0)
     with _open(index, model, loading) as opened:
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
         widths = opened.info()["layout"]["widths"]
@@ -227,7 +228,9 @@ def search(
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
             explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []
-            show_hits(query.id, query.text, hits, explained, weights, full=full, as_json=as_json)
+            show_hits(
+                query.id, query.text, hits, explained, weights, full=full, as_json=as_json, offset=offset
+            )
 
 
 def _open(place: str, model: str | None, loading: Loading) -> Index:
@@ -248,6 +251,7 @@ def show_hits(
     *,
     full: bool,
     as_json: bool,
+    offset: int = 0,
 ) -> None:
     """The hits of a query for people, or for machines."""
     from triptych.cli import show
@@ -256,11 +260,11 @@ def show_hits(
         console = stdout()
         console.print(show.heading(query))
         console.print(show.legend(weights))
-        show.print_hits(console, hits, weights, explained, lines=None if full else 2)
+        show.print_hits(console, hits, weights, explained, lines=None if full else 2, offset=offset)
         console.print()
         return
     for i, hit in enumerate(hits):
-        line = {"query_id": query_id, "query": query, **show.hit_json(i + 1, hit)}
+        line = {"query_id": query_id, "query": query, **show.hit_json(offset + i + 1, hit)}
         if explained:
             line["explanation"] = show.explanation_json(explained[i])
         emit(line)

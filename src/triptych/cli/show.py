@@ -68,6 +68,16 @@ def hit_lines(
     return Group(head, second, *_body(console, hit.text, lines))
 
 
+def _further(console: Console, hit: Hit) -> Text:
+    """Another hit of a group, in one line."""
+    line = Text(f"{_INDENT}+ ", style="dim").append(f"{hit.score:.3f} ", style="bold")
+    line.append(" ".join(hit.id.split()), style="blue").append(
+        f" {' '.join(hit.text.split())}", style="default"
+    )
+    line.truncate(console.width, overflow="ellipsis")
+    return line
+
+
 def _body(console: Console, text: str, lines: int | None) -> list[Text]:
     """The text in indented lines; an ellipsis says that there were more."""
     room = max(20, console.width - len(_INDENT))
@@ -161,6 +171,7 @@ def hit_json(rank: int, hit: Hit) -> dict[str, Any]:
         "scores": {head: round(score, 6) for head, score in hit.scores.items()},
         "text": hit.text,
         "metadata": dict(hit.metadata),
+        **({"more": [hit_json(rank, further) for further in hit.more]} if hit.more else {}),
     }
 
 
@@ -198,13 +209,16 @@ def print_hits(
     explanations: Sequence[Explanation] = (),
     *,
     lines: int | None = 2,
+    offset: int = 0,
 ) -> None:
-    """Prints the hits of one query, each with its explanation if there are any."""
+    """Prints the hits of one query from rank `offset` + 1 on, each with its explanation if there are any."""
     if not hits:
         console.print(Text("     nothing found", style="dim"))
     top = max((hit.score for hit in hits), default=0.0)
     for i, hit in enumerate(hits):
-        console.print(hit_lines(console, i + 1, hit, weights, top, lines=lines))
+        console.print(hit_lines(console, offset + i + 1, hit, weights, top, lines=lines))
+        for further in hit.more:
+            console.print(_further(console, further))
         if explanations:
             console.print(explanation_lines(explanations[i]))
             console.print()

@@ -196,7 +196,7 @@ def _matches(part: Part, document: Payload) -> bool:
         return not _matches(part.part, document)
     if isinstance(part, Or):
         return any(inner.matches(document) for inner in part.parts)
-    value = _value(document, part.path)
+    value = value_at(document, part.path)
     if isinstance(part, Present):
         return value is not None and value != []
     several = isinstance(value, list | tuple)
@@ -391,7 +391,7 @@ def _within(value: Any, bound: Bound, limit: Any) -> bool:
     return value <= limit if bound == "lte" else value < limit
 
 
-def _value(node: object, path: tuple[str, ...]) -> object:
+def value_at(node: object, path: tuple[str, ...]) -> object:
     """What a document has at `path`; None: nothing, or null."""
     for name in path:
         if not isinstance(node, Mapping) or name not in node:

@@ -16,14 +16,13 @@ from triptych.index.documents import (
     check_ids,
     check_integer,
     check_list,
-    check_options,
     check_place,
     check_text,
     read_documents,
 )
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
-from triptych.index.search import CANDIDATES, Plan, SearchOptions, check_fields, hybrid_search, make_plan
+from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
 from triptych.index.sync import Changes, Synchronizer
 from triptych.passages import PassageOptions
@@ -256,7 +255,8 @@ class Index:
         Args:
             query: One question, or several.
             k: Hits per question.
-            **options: `weights`, `candidates`, `routes`, `filter`, `protocol`; see `SearchOptions`.
+            **options: `weights`, `candidates`, `routes`, `filter`, `protocol`, `offset`, `min_score`, `group_by`,
+                `group_size`; see `SearchOptions`.
 
         Returns:
             For one question its hits, the best first, equal scores by id; for several a list of such lists.
@@ -300,17 +300,7 @@ class Index:
 
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
-        check_options(options, SearchOptions, "search")
-        where = Filter.of(options.get("filter"))
-        return make_plan(
-            self._store.engine,
-            k,
-            options.get("weights"),
-            options.get("routes"),
-            where,
-            candidates=options.get("candidates", CANDIDATES),
-            protocol=options.get("protocol", "exact"),
-        )
+        return make_plan(self._store.engine, k, options)
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
         found = hybrid_search(self._store.engine, queries, plan)
