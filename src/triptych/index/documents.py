@@ -169,14 +169,20 @@ def read_documents(ids: object, texts: object, metadata: object) -> list[Payload
         seen.add(name)
     return [
         Payload(
-            id=name, text=check_text(text, f"add: text of document {name!r}"), metadata=_metadata(name, value)
+            id=name,
+            text=check_text(text, f"add: text of document {name!r}"),
+            metadata=read_metadata(value, f"add: metadata of document {name!r}"),
         )
         for name, text, value in zip(names, contents, objects, strict=True)
     ]
 
 
-def _metadata(name: str, value: object) -> dict[str, Any]:
-    where = f"add: metadata of document {name!r}"
+def read_metadata(value: object, where: str) -> dict[str, Any]:
+    """A document's metadata as JSON gives it back; None is an empty object.
+
+    Raises:
+        InputError: For anything that JSON cannot hold.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping):

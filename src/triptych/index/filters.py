@@ -259,10 +259,10 @@ def _conditions(key: str, path: tuple[str, ...], wanted: object, depth: int) -> 
             f"filter: {key!r} has the operators {show(list(operators))}; expected one or more of "
             f"{', '.join(OPERATORS)}"
         )
+    if path == ID and (other := [name for name in operators if name in (*BOUNDS, "exists")]):
+        raise InputError(f"filter: {key!r} has the operators {show(other)}; expected ids, or their prefix")
     found: list[Part] = []
     if bounds := {name: limit for name, limit in operators.items() if name in BOUNDS}:
-        if path == ID:
-            raise InputError(f"filter: {key!r} has a range; expected ids, or their prefix")
         found.append(_between(key, path, bounds))
     for name, value in operators.items():
         if name in ("eq", "in"):

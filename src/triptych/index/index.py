@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
-from triptych.errors import IndexFault, IndexForeign, InputError, show
+from triptych.errors import IndexFault, IndexForeign, IndexMissing, InputError, show
 from triptych.index.documents import (
     Payload,
     check_ids,
@@ -19,6 +20,7 @@ from triptych.index.documents import (
     check_place,
     check_text,
     read_documents,
+    read_metadata,
 )
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
@@ -28,13 +30,16 @@ from triptych.index.sync import Changes, Synchronizer
 from triptych.passages import PassageOptions
 from triptych.records import Document
 from triptych.scores.on_numpy import cuts
-from triptych.types import Encoded, Head, Hit, Progress, TextEncoder, check_callable
+from triptych.types import Encoded, Head, Hit, Progress, TextEncoder, check_callable, check_heads
 
 BLOCK = 128
 """Most documents that `Index.add` encodes and stores at once."""
 
 BLOCK_CHARACTERS = 131_072
 """Most characters of them, unless one alone has more."""
+
+_PAGE = 500
+"""Documents that are read at once."""
 
 
 class Index:
@@ -119,6 +124,47 @@ class Index:
             store.close()
             raise
         return cls(store, encoder)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        place: str | os.PathLike[str],
+        encoder: TextEncoder,
+        *,
+        engine: EngineName = "auto",
+        api_key: str | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> Index:
+        """Opens the index at a place, or makes an empty one if there is none.
+
+        Args:
+            place: As for `create`.
+            encoder: The model.
+            engine: As for `create`.
+            api_key: For a server.
+            **options: As for `create`.
+
+        Raises:
+            InputError: If the index that is there has another engine, or other values of these options.
+            IndexFault: As `open` and `create`.
+        """
+        _check_encoder(encoder)
+        wanted = Layout.of(encoder.widths, options).to_json()
+        try:
+            found = cls.open(place, encoder, api_key=api_key)
+        except IndexMissing:
+            return cls.create(place, encoder, engine=engine, api_key=api_key, **options)
+        manifest = found._store.manifest
+        there = {"engine": manifest.engine, **manifest.layout.to_json()}
+        given = {name: wanted[name] for name in options} | ({} if engine == "auto" else {"engine": engine})
+        for name, value in given.items():
+            if there[name] != value:
+                found.close()
+                raise InputError(
+                    f"{found._store.place}: got {name}={value!r}; the index there has {there[name]!r}, which is chosen "
+                    "once"
+                )
+        return found
 
     @property
     def encoder(self) -> TextEncoder:
@@ -223,19 +269,67 @@ class Index:
         check_callable(progress, "progress")
         return Synchronizer(self._store, self.encoder, options or PassageOptions(), progress)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Removes documents; unknown ids are no error.
+    def delete(
+        self, ids: Iterable[str] | None = None, *, filter: Mapping[str, Any] | Filter | None = None
+    ) -> int:
+        """Removes documents: those with these ids, or those that fulfil a filter; unknown ids are no error.
 
         Returns:
             How many there were.
 
         Raises:
-            InputError: If an id is not a string.
+            InputError: If an id is not a string, for both arguments or none, and for a filter without conditions.
         """
         self._store.check_open()
-        names = check_ids(ids, "delete", ordered=False)
+        where = Filter.of(filter)
+        if (ids is None) == (where is None):
+            raise InputError(
+                f"delete: got ids={show(ids)} and filter={show(filter)}; expected one of them (a filter with at least "
+                "one condition)"
+            )
+        names = (
+            list(self._store.engine.ids(where)) if ids is None else check_ids(ids, "delete", ordered=False)
+        )
         with self._store.changing() as engine:
             return engine.delete([engine.key(name) for name in dict.fromkeys(names)])
+
+    def update(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any]], *, replace: bool = False
+    ) -> int:
+        """Changes the metadata of documents, whose texts are not encoded again; unknown ids are no error.
+
+        Args:
+            ids: N distinct names.
+            metadata: N JSON objects. Their fields are set, and other fields stay.
+            replace: Whether other fields go instead.
+
+        Returns:
+            How many of the documents there are.
+
+        Raises:
+            InputError: For bad ids or metadata; nothing is changed then.
+        """
+        self._store.check_open()
+        names = check_ids(ids, "update")
+        objects = check_list(metadata, "update", "metadata")
+        if not len(set(names)) == len(names) == len(objects):
+            raise InputError(
+                f"update: got {len(names)} ids, {len(set(names))} of them distinct, and {len(objects)} metadata; "
+                "expected equally many, and each id once"
+            )
+        fields = [
+            read_metadata(value, f"update: metadata of document {name!r}")
+            for name, value in zip(names, objects, strict=True)
+        ]
+        with self._store.changing() as engine:
+            keys = [engine.key(name) for name in names]
+            there = {
+                key: new if replace else {**old["metadata"], **new}
+                for key, old, new in zip(keys, engine.fetch(keys), fields, strict=True)
+                if old is not None
+            }
+            engine.set_metadata(list(there), list(there.values()))
+        return len(there)
 
     @overload  # a string is a sequence of strings, too: the first overload that fits counts
     def search(  # pyright: ignore[reportOverlappingOverload]
@@ -313,10 +407,50 @@ class Index:
         self._store.check_open()
         engine = self._store.engine
         found = engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
-        return [
-            payload and Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
-            for payload in found
-        ]
+        return [payload and _document(payload) for payload in found]
+
+    def vectors(self, ids: Iterable[str], *, heads: Sequence[str] | None = None) -> Encoded:
+        """The representations of documents as they are stored, in float32.
+
+        Args:
+            ids: N names.
+            heads: Which; None: all that the index holds.
+
+        Returns:
+            N texts. Token vectors of fewer bits are what they stand for.
+
+        Raises:
+            InputError: For a document that is not there, or a head that the index does not hold.
+        """
+        self._store.check_open()
+        engine, names = self._store.engine, check_ids(ids, "vectors")
+        chosen = self.heads if heads is None else check_heads(heads, "vectors: heads")
+        if lacking := [head for head in chosen if head not in self.heads]:
+            raise InputError(f"vectors: got the heads {lacking}; the index has {', '.join(self.heads)}")
+        keys = [engine.key(name) for name in names]
+        for start in range(0, len(keys), _PAGE):
+            for name, found in zip(names[start:], engine.fetch(keys[start : start + _PAGE]), strict=False):
+                if found is None:
+                    raise InputError(
+                        f"vectors: got the id {name!r}; expected ids of documents that are there"
+                    )
+        return engine.vectors(keys, chosen)
+
+    def documents(self, filter: Mapping[str, Any] | Filter | None = None) -> Iterator[Payload]:
+        """All documents as they were added (id, text, metadata), or those that fulfil a filter, in no particular order.
+
+        They are read in pages: those that are added or deleted meanwhile may be among them or not.
+        """
+        self._store.check_open()
+        engine = self._store.engine
+        names = engine.ids(Filter.of(filter))
+
+        def read() -> Iterator[Payload]:
+            while page := [engine.key(name) for name in islice(names, _PAGE)]:
+                self._store.check_open()
+                yield from (_document(found) for found in engine.fetch(page) if found is not None)
+
+        return read()
 
     @property
     def ids(self) -> Iterator[str]:
@@ -396,6 +530,11 @@ def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload
     for run in cuts(lengths, BLOCK_CHARACTERS):
         for start in range(run.start, run.stop, most):
             yield payloads[start : min(start + most, run.stop)]
+
+
+def _document(payload: Payload) -> Payload:
+    """A document as it was added."""
+    return Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
 
 
 def _queries(query: object) -> list[str]:

@@ -36,11 +36,13 @@ from triptych.index.qdrant import (
     QdrantEngine,
     Request,
     SparseList,
+    Vector,
     VectorSpec,
     collection_spec,
     write_filter,
 )
 from triptych.index.storage import Manifest
+from triptych.types import Head
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -184,6 +186,25 @@ class ServerBackend:
             )
         return {str(record.id): record.payload or {} for record in records}
 
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Mapping[str, Mapping[str, Vector]]:
+        """See `Backend.vectors`."""
+        with _asking(self._name):
+            records = self.client.retrieve(
+                self._name, list(keys), with_payload=False, with_vectors=cast("list[str]", list(heads))
+            )
+        found = {str(record.id): cast("dict[str, Any]", record.vector or {}) for record in records}
+        return {key: {name: _plain(vector) for name, vector in each.items()} for key, each in found.items()}
+
+    def set_metadata(self, metadata: Mapping[str, dict[str, Any]]) -> None:
+        """See `Backend.set_metadata`."""
+        m = _models()
+        steps = [
+            m.SetPayloadOperation(set_payload=m.SetPayload(payload={"metadata": value}, points=[key]))
+            for key, value in metadata.items()
+        ]
+        with _asking(self._name, writing=True):
+            self.client.batch_update_points(self._name, steps, wait=True)
+
     def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
         with _asking(self._name):
@@ -199,13 +220,19 @@ class ServerBackend:
                 self._name, field, _models().PayloadSchemaType.KEYWORD, wait=True
             )
 
-    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    def scroll(self, fields: Sequence[str], where: Filter | None = None) -> Iterator[Mapping[str, Any]]:
         """See `Backend.scroll`."""
         offset: Any = None
+        chosen = write_filter(_dialect(), where)
         while True:
             with _asking(self._name):
                 records, offset = self.client.scroll(
-                    self._name, limit=_PAGE, offset=offset, with_payload=list(fields), with_vectors=False
+                    self._name,
+                    chosen,
+                    limit=_PAGE,
+                    offset=offset,
+                    with_payload=list(fields),
+                    with_vectors=False,
                 )
             yield from (record.payload or {} for record in records)
             if offset is None:
@@ -304,6 +331,10 @@ def _point(point: NeutralPoint) -> Any:
     return m.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
+def _plain(vector: Any) -> Vector:
+    return (vector.indices, vector.values) if hasattr(vector, "indices") else vector
+
+
 def _dialect() -> Dialect:
     m = _models()
     return Dialect(
@@ -312,6 +343,7 @@ def _dialect() -> Dialect:
         none_of=lambda conditions: m.Filter(must_not=conditions),
         equals=lambda key, value: m.FieldCondition(key=key, match=m.MatchValue(value=value)),
         prefix=lambda key, prefix: m.FieldCondition(key=key, match=m.MatchPrefix(prefix=prefix)),
+        among=lambda key, values: m.FieldCondition(key=key, match=m.MatchAny(any=list(values))),
         numbers=lambda key, bounds: m.FieldCondition(key=key, range=m.Range(**bounds)),
         times=lambda key, bounds: m.FieldCondition(key=key, range=m.DatetimeRange(**bounds)),
         empty=lambda key: m.IsEmptyCondition(is_empty=m.PayloadField(key=key)),
