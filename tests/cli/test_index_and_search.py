@@ -99,6 +99,18 @@ def test_hits_are_paged_cut_at_a_score_and_grouped(run: Run, made: Path) -> None
     )
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "new folder/x.jsonl.zst", "x.jsonl.gz"])
+def test_what_is_exported_can_be_indexed_again(run: Run, made: Path, tmp_path: Path, name: str) -> None:
+    out, again = tmp_path / name, tmp_path / "again.index"
+    assert "4 documents" in run("export", made, "--output", out).err
+    run("index", out, "--into", again, "--engine", "exact")
+    with Index.open(made) as old, Index.open(again) as new:
+        documents = sorted(old.documents(), key=lambda document: document["id"])
+        assert documents == sorted(new.documents(), key=lambda document: document["id"])
+    lines = run("export", made, "-o", "-", "-f", "lang=fr", "-f", "year<2020").lines
+    assert lines == [document for document in documents if document["id"] == "d"]
+
+
 def test_paper_protocol_is_an_option(run: Run, made: Path) -> None:
     lines = run("search", made, "hello world", "--json", "--protocol", "paper", "-w", "1,0.3,0").lines
     assert lines

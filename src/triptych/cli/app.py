@@ -42,6 +42,7 @@ class Main(Group):
         "demo": demo.demo,
         "index": index.index,
         "search": index.search,
+        "export": index.export,
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,

@@ -1,8 +1,9 @@
-"""`triptych index` and `triptych search`."""
+"""`triptych index`, `triptych search`, `triptych export` and `triptych verify`."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -268,6 +269,46 @@ def show_hits(
         if explained:
             line["explanation"] = show.explanation_json(explained[i])
         emit(line)
+
+
+@command(
+    {
+        "index": "INDEX",
+        "output": "-o FILE",
+        "conditions": "-f --filter CONDITION",
+        "filter_json": "JSON",
+    }
+)
+def export(
+    index: str,
+    *,
+    output: Path,
+    conditions: list[str] | None = None,
+    filter_json: str | None = None,
+) -> None:
+    """Write the documents of an index (id, text, metadata) as JSON Lines, which triptych index reads again.
+
+    Example: triptych export my.index --output documents.jsonl.zst --filter lang=en
+
+    Args:
+        index: Folder of the index, or a server's address.
+        output: This file, compressed if its name ends in .gz or .zst; '-' is standard output.
+        conditions: Only documents that fulfil this, as in triptych search; repeatable.
+        filter_json: Only documents that fulfil this filter.
+    """
+    from triptych.cli.options import parse_filter
+    from triptych.index.index import Index
+    from triptych.io import STDIN, json_lines
+
+    where = parse_filter(conditions or [], filter_json)
+    with Index.open(index) as opened, progress() as draw, ExitStack() as stack:
+        total = opened.count(where)
+        write = emit if str(output) == STDIN else stack.enter_context(json_lines(output))
+        done = 0
+        for done, document in enumerate(opened.documents(where), start=1):
+            write(document)
+            draw("exporting", done, total)
+    say(f"{output}: {done} documents")
 
 
 @command({"place": "PATH"})
