@@ -94,6 +94,20 @@ class Explanation:
     lexical: tuple[LexicalMatch, ...] = ()
     tokens: tuple[TokenMatch, ...] = ()
 
+    @property
+    def text_tokens(self) -> tuple[TokenMatch, ...]:
+        """Those of the query's own text, without its prefix and special tokens."""
+        return tuple(match for match in self.tokens if match.query_token.kind == "text")
+
+    @property
+    def left_out(self) -> tuple[int, float]:
+        """How many tokens `text_tokens` leaves out, and the mean of their similarities (0 for none).
+
+        They count in the score like the others, and are similar to their like in every document.
+        """
+        found = [match.similarity for match in self.tokens if match.query_token.kind != "text"]
+        return len(found), float(np.mean(found)) if found else 0.0
+
 
 def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:
     """Explains the scores of documents for one query.

@@ -133,7 +133,12 @@ def test_explanation_in_json_adds_up_to_the_scores(run: Run, index: Path) -> Non
         parts = line["explanation"]
         total = sum(match["contribution"] for match in parts["lexical"])
         assert total == pytest.approx(line["scores"]["lexical"], abs=1e-5)
-        mean = sum(match["similarity"] for match in parts["tokens"]) / len(parts["tokens"])
+        shown = [match["query_token"] for match in parts["tokens"]]
+        assert shown == ["a", "model", "of", "text"]  # and neither <s> nor </s>
+        left_out = parts["left_out"]
+        total = sum(match["similarity"] for match in parts["tokens"])
+        total += left_out["tokens"] * left_out["similarity"]
+        mean = total / (len(shown) + left_out["tokens"])
         assert mean == pytest.approx(line["scores"]["multi"], abs=2e-3)
 
 
@@ -148,8 +153,10 @@ def test_a_person_sees_scores_languages_words_and_partners_in_80_columns(run: Ru
         "lexical score",
         "nearest document token",
         "multi score",
+        "the mean of these and of 1 special or prefix token with",
     ):
-        assert part in out, part
+        assert part in " ".join(out.split()), part
+    assert "</s>→" not in out
 
 
 def test_whole_texts_are_shown_when_asked_for(run: Run, tmp_path: Path) -> None:

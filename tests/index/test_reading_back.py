@@ -177,3 +177,16 @@ def test_what_is_no_index_is_neither_opened_nor_made(tmp_path: Any, encoder: Fak
     Index.create(tmp_path / "x", encoder, engine="exact").close()
     with pytest.raises(InputError, match="got engine='edge'; the index there has 'exact'"):
         Index.open_or_create(tmp_path / "x", encoder, engine="edge")
+
+
+def test_what_is_shown_of_an_index_is_one_line_whether_it_is_open_or_not(
+    engine: EngineName, place: str, encoder: FakeEncoder
+) -> None:
+    with Index.create(place, encoder, engine=engine) as index:
+        fill(index)
+        shown = repr(index)
+        assert shown.endswith(
+            f": 30 documents; dense 8, lexical 1000, multi 6; engine {engine}, model 'fake')"
+        )
+        assert place.removeprefix("local:") in shown
+    assert repr(index) == f"Index({index._store.place!r}, closed)"

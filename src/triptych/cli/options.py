@@ -100,8 +100,7 @@ def weights_or_default(
     """The given weights, or the default ones for the heads that there are."""
     from triptych.types import HeadWeights
 
-    default = HeadWeights()._asdict()
-    return weights or HeadWeights.of({head: default[head] for head in heads})
+    return weights or HeadWeights.default(heads)
 
 
 def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:

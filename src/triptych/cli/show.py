@@ -136,16 +136,19 @@ def _lexical_table(explanation: Explanation) -> RenderableType:
 
 def _partners(explanation: Explanation) -> RenderableType:
     """``query token→document token similarity``, as many to a line as fit."""
-    text = Text()
-    for match in explanation.tokens[:_PARTNERS]:
-        dim = match.query_token.kind != "text"
-        text.append(_joined(match.query_token), style="dim" if dim else COLOURS["multi"])
+    text, matches = Text(), explanation.text_tokens
+    for match in matches[:_PARTNERS]:
+        dim = match.document_token.kind != "text"
+        text.append(_joined(match.query_token), style=COLOURS["multi"])
         text.append("→", style="dim").append(_joined(match.document_token), style="dim" if dim else "")
-        text.append("\u00a0").append(f"{match.similarity:.2f}", style="dim" if dim else "bold")
-        text.append("   ")
-    if rest := len(explanation.tokens) - _PARTNERS:
-        text.append(f"and {rest} more" if rest > 0 else "")
+        text.append("\u00a0").append(f"{match.similarity:.2f}", style="bold").append("   ")
+    if (rest := len(matches) - _PARTNERS) > 0:
+        text.append(f"and {rest} more")
     text.append(f"  multi score {explanation.scores['multi']:.3f}", style="bold")
+    number, mean = explanation.left_out
+    if number:
+        what = f"{number} special or prefix token{'s'[: number > 1]}"
+        text.append(f" (the mean of these and of {what} with {mean:.2f} on average)", style="dim")
     return Group(Text("query token → nearest document token, similarity", style="dim"), text)
 
 
@@ -192,13 +195,13 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "tokens": [
             {
                 "query_token": match.query_token.piece,
-                "kind": match.query_token.kind,
                 "document_token": match.document_token.piece,
                 "document_position": match.document_token.position,
                 "similarity": match.similarity,
             }
-            for match in explanation.tokens
+            for match in explanation.text_tokens
         ],
+        "left_out": dict(zip(("tokens", "similarity"), explanation.left_out, strict=True)),
     }
 
 

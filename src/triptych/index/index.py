@@ -488,6 +488,18 @@ class Index:
         """Flushes, frees everything and gives the lock back. Twice is no error."""
         self._store.close()
 
+    def __repr__(self) -> str:
+        if not self._store.is_open:
+            return f"Index({self._store.place!r}, closed)"
+        manifest = self._store.manifest
+        widths = ", ".join(f"{head} {width}" for head, width in manifest.layout.widths.items())
+        try:
+            documents = f"{self._store.engine.count():,} documents"
+        except IndexFault:
+            documents = "not readable"
+        made = f"engine {manifest.engine}, model {manifest.source!r}"
+        return f"Index({self._store.place!r}: {documents}; {widths}; {made})"
+
     def __enter__(self) -> Index:
         return self
 

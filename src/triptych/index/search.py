@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -131,7 +131,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     check_choice(protocol, Protocol, "search", "protocol")
     weights, routes = options.get("weights"), options.get("routes")
     if weights is None:
-        weights = default_weights(heads)
+        weights = HeadWeights.default(heads)
     chosen = HeadWeights.of(weights)
     if lacking := [head for head in chosen.heads if head not in heads]:
         raise InputError(
@@ -170,12 +170,6 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         None if field is None else field_path(field, "search: got group_by"),
         check_integer(options.get("group_size", _GROUP_SIZE), "search: got group_size"),
     )
-
-
-def default_weights(heads: Iterable[Head]) -> HeadWeights:
-    """The usual weights of these heads; 0 for the others."""
-    default = HeadWeights()._asdict()
-    return HeadWeights.of({head: default[head] for head in heads})
 
 
 def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:

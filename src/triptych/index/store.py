@@ -92,6 +92,11 @@ class Store:
         self._opened = opened
         self._close = weakref.finalize(self, opened.close)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used in this process."""
+        return self._close.alive and os.getpid() == self._opened.process
+
     def check_open(self) -> None:
         """Raises IndexFault after `close`, and in a process that was forked from the owner."""
         if not self._close.alive:

@@ -292,7 +292,9 @@ def usual_budget(model: M3Model, device: torch.device) -> int:
     return int(min(usual, max(8192, free // 2 // per_token)))
 
 
-def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> Iterator[slice]:
+def batches(
+    lengths: NDArray[np.int64], budget: int, *, padded: bool = True, most: int | None = None
+) -> Iterator[slice]:
     """Cuts texts that are sorted by falling length into batches of at most `budget` tokens.
 
     A text longer than the budget stands alone.
@@ -301,6 +303,7 @@ def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> 
         lengths: Tokens of each text, falling.
         budget: Maximum tokens per batch.
         padded: Whether every text counts as long as the longest of its batch.
+        most: Texts per batch, at most.
     """
     ends = np.cumsum(lengths)
     first = 0
@@ -309,7 +312,7 @@ def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> 
             last = min(len(lengths), first + budget // int(lengths[first]))
         else:
             last = int(np.searchsorted(ends, ends[first] - lengths[first] + budget, side="right"))
-        last = max(first + 1, last)
+        last = max(first + 1, min(last, first + (most or len(lengths))))
         yield slice(first, last)
         first = last
 
