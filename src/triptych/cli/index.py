@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         "metadata": "KEY=VALUE",
         "delete": "ID",
         "delete_from": "FILE",
+        "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
     }
 )
@@ -45,6 +46,7 @@ def index(
     delete: list[str] | None = None,
     delete_from: Path | None = None,
     optimize: bool = False,
+    weights: HeadWeights | None = None,
     block: int = 128,
     form: Form,
     model: str | None = None,
@@ -68,6 +70,7 @@ def index(
         delete: Remove this document; repeatable. Happens before adding.
         delete_from: Remove the documents with these ids, one a line.
         optimize: Rearrange the index for faster search in the end.
+        weights: Keep these weights of the scores in the index, for searches that name none.
         block: Documents that are encoded and made durable at once.
         model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
             index: load its model from here instead of from where it was.
@@ -76,14 +79,16 @@ def index(
 
     extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
-    if not inputs and not removed and not optimize:
+    if not inputs and not removed and not optimize and weights is None:
         raise InputError(
-            "index: got nothing to do; expected files to read, --delete, --delete-from or --optimize"
+            "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
     source = Inputs(inputs or [], form)
     total = source.count() if inputs else 0
     source.note_skipped()
     with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
+        if weights is not None:
+            opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
         added = _add(opened, source, extra, block, total) if inputs else 0
@@ -212,7 +217,7 @@ def search(
         full: Show whole texts instead of two lines.
         model: Load the index's model from here instead of from where it was.
     """
-    from triptych.cli.options import parse_filter, queries_of, weights_or_default
+    from triptych.cli.options import parse_filter, queries_of
     from triptych.explain import explain as explanations
     from triptych.records import Fields
 
@@ -224,8 +229,7 @@ def search(
     offset = options.get("offset", 0)
     with _open(index, model, loading) as opened:
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
-        widths = opened.info()["layout"]["widths"]
-        weights = weights_or_default(cast("HeadWeights | None", chosen.get("weights")), widths)
+        weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
             explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []

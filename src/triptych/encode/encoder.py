@@ -603,7 +603,9 @@ class Encoder:
         single = {head: scores.head_scores(left, right, head)[0] for head in weights.heads}
         total = scores.combine(single, weights)
         best = scores.top_k(total, most or len(listed)).tolist()
-        return [RankedText(i, float(total[i]), {head: float(single[head][i]) for head in single}) for i in best]
+        return [
+            RankedText(i, float(total[i]), {head: float(single[head][i]) for head in single}) for i in best
+        ]
 
     def similarity(self, queries: Encoded | Floats, documents: Encoded | Floats) -> Floats:
         """Dense scores of all pairs, as sentence-transformers' method of this name computes them."""

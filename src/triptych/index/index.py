@@ -30,7 +30,7 @@ from triptych.index.sync import Changes, Synchronizer
 from triptych.passages import PassageOptions
 from triptych.records import Document
 from triptych.scores.on_numpy import cuts
-from triptych.types import Encoded, Head, Hit, Progress, TextEncoder, check_callable, check_heads
+from triptych.types import Encoded, Head, HeadWeights, Hit, Progress, TextEncoder, check_callable, check_heads
 
 BLOCK = 128
 """Most documents that `Index.add` encodes and stores at once."""
@@ -392,8 +392,29 @@ class Index:
         self._store.check_open()
         return self._store.engine.layout.heads
 
+    @property
+    def weights(self) -> HeadWeights:
+        """Of the scores, for searches that name none: those that were set, or else the usual ones."""
+        return self._store.manifest.weights or HeadWeights.default(self.heads)
+
+    def set_weights(self, weights: HeadWeights | Sequence[float] | Mapping[str, float] | None) -> None:
+        """Keeps weights in the index, such as those that `triptych eval --tune` chose on one's own questions.
+
+        Args:
+            weights: Of the scores, for searches that name none; None: the usual ones again.
+
+        Raises:
+            InputError: For what are no weights, or a weight of a head that the index does not hold.
+            StorageError: If they cannot be written; the old ones stay.
+        """
+        self._store.check_open()
+        chosen = None if weights is None else make_plan(self._store.engine, 1, {"weights": weights}).weights
+        self._store.set_weights(chosen)
+
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
+        if options.get("weights") is None:
+            options = {**options, "weights": self._store.manifest.weights}
         return make_plan(self._store.engine, k, options)
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:

@@ -47,8 +47,8 @@ class SearchOptions(TypedDict, total=False):
     """How to search.
 
     Attributes:
-        weights: Weights of the scores dense, lexical, multi in their sum; default (1, 0.3, 1) for the heads that the
-            index has.
+        weights: Weights of the scores dense, lexical, multi in their sum; default those that were set for the index,
+            or else (1, 0.3, 1) for the heads that it has.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
