@@ -245,6 +245,7 @@ def compare(
     from triptych.cli.tables import show
     from triptych.eval.compare import compare as run_comparison
     from triptych.eval.evaluate import evaluate_systems
+    from triptych.eval.results import Evaluation
     from triptych.eval.running import EvalOptions
     from triptych.eval.systems import RunFile
     from triptych.eval.tables import comparison_table

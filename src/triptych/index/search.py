@@ -129,7 +129,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     )
     protocol = options.get("protocol", "exact")
     check_choice(protocol, Protocol, "search", "protocol")
-    weights, routes = options.get("weights"), options.get("routes")
+    weights, given = options.get("weights"), options.get("routes")
     if weights is None:
         weights = HeadWeights.default(heads)
     chosen = HeadWeights.of(weights)
@@ -138,9 +138,9 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
             f"search: got weights {tuple(chosen)}, but the index has no {' and no '.join(lacking)} vectors; "
             f"expected weight 0 there (the index has {', '.join(heads)})"
         )
-    if routes is None:
-        routes = tuple(head for head in ("dense", "lexical") if head in heads) or heads
-    routes = check_heads(routes, "search: routes")
+    if given is None:
+        given = tuple(head for head in ("dense", "lexical") if head in heads) or heads
+    routes: tuple[Head, ...] = check_heads(given, "search: routes")
     for route in routes:
         if route not in engine.routes:
             why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
@@ -148,15 +148,15 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
                 f"search: got the route {route!r}, but {why}; expected some of {', '.join(engine.routes)}"
             )
     if protocol == "paper":
-        wanted = ("dense",) if chosen.multi else chosen.heads
-        routes = tuple(head for head in wanted if head in engine.routes)
+        wanted: tuple[Head, ...] = ("dense",) if chosen.multi else chosen.heads
+        routes = tuple([head for head in wanted if head in engine.routes])
         if not routes:
             raise InputError(
                 "search: got protocol='paper' with a multi-vector weight, which re-ranks the dense list; the index has "
                 "no dense vectors. Expected protocol='exact'"
             )
     least, field = options.get("min_score"), options.get("group_by")
-    if least is not None and not (isinstance(least, int | float | np.number) and abs(least) < np.inf):
+    if least is not None and not _is_finite(least):
         raise InputError(f"search: got min_score={show(least)}; expected a finite number or None")
     return Plan(
         k,
@@ -169,6 +169,14 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         -np.inf if least is None else float(least),
         None if field is None else field_path(field, "search: got group_by"),
         check_integer(options.get("group_size", _GROUP_SIZE), "search: got group_size"),
+    )
+
+
+def _is_finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and bool(np.isfinite(value))
     )
 
 
