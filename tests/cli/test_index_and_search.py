@@ -111,6 +111,16 @@ def test_what_is_exported_can_be_indexed_again(run: Run, made: Path, tmp_path: P
     assert lines == [document for document in documents if document["id"] == "d"]
 
 
+def test_weights_are_kept_in_the_index_and_shown(run: Run, index: Path) -> None:
+    usual = run("search", index, "model of the world", "--json").lines
+    assert run("index", "--into", index, "--weights", "0,1,0").code == 0
+    lines = run("search", index, "model of the world", "--json").lines
+    assert all(line["score"] == pytest.approx(line["scores"]["lexical"]) for line in lines)
+    assert "score = 1 × ■ lexical\n" in run("search", index, "model").out
+    assert run("info", index, "--json").lines[0]["index"]["weights"] == [0, 1, 0]
+    assert run("search", index, "model of the world", "--json", "-w", "1,0.3,1").lines == usual
+
+
 def test_paper_protocol_is_an_option(run: Run, made: Path) -> None:
     lines = run("search", made, "hello world", "--json", "--protocol", "paper", "-w", "1,0.3,0").lines
     assert lines

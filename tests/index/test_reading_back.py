@@ -190,3 +190,36 @@ def test_what_is_shown_of_an_index_is_one_line_whether_it_is_open_or_not(
         )
         assert place.removeprefix("local:") in shown
     assert repr(index) == f"Index({index._store.place!r}, closed)"
+
+
+def test_weights_that_are_set_are_those_of_searches_that_name_none(
+    engine: EngineName, place: str, encoder: FakeEncoder
+) -> None:
+    with Index.create(place, encoder, engine=engine, multi="float32") as index:
+        fill(index)
+        assert index.weights == (1, 0.3, 1)
+        assert "weights" not in index.info()
+        usual, other = index.search("w1 w2"), index.search("w1 w2", weights=(0.5, 2, 0))
+        index.set_weights({"dense": 0.5, "sparse": 2})
+        assert index.search("w1 w2") == other
+    with Index.open(place, encoder) as index:
+        assert index.weights == (0.5, 2, 0)
+        assert index.info()["weights"] == [0.5, 2, 0]
+        assert index.search("w1 w2") == other
+        assert index.search("w1 w2", weights=(1, 0.3, 1)) == usual
+        with pytest.raises(InputError, match="weights: got"):
+            index.set_weights((0, 0, 0))
+        assert index.weights == (0.5, 2, 0)
+        index.set_weights(None)
+    with Index.open(place, encoder) as index:
+        assert index.weights == (1, 0.3, 1)
+        assert index.search("w1 w2") == usual
+
+
+def test_weights_of_heads_that_the_index_lacks_are_refused(
+    engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
+) -> None:
+    index = new_index(engine, encoder, multi=None)
+    assert index.weights == (1, 0.3, 0)
+    with pytest.raises(InputError, match="the index has no multi vectors"):
+        index.set_weights((1, 1, 1))

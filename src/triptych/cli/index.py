@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         "metadata": "KEY=VALUE",
         "delete": "ID",
         "delete_from": "FILE",
+        "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
     }
 )
@@ -52,6 +53,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
+    weights: HeadWeights | None = None,
     form: Form,
     model: str | None = None,
     loading: Loading,
@@ -76,6 +78,7 @@ def index(
         optimize: Rearrange the index for faster search in the end.
         keep: Keep documents that came from these inputs before and are there no more.
         watch: Go on and follow changes of the inputs, until Ctrl-C.
+        weights: Keep these weights of the scores in the index, for searches that name none.
         model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
             index: load its model from here instead of from where it was.
     """
@@ -83,13 +86,15 @@ def index(
 
     extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
-    if not inputs and not removed and not optimize:
+    if not inputs and not removed and not optimize and weights is None:
         raise InputError(
-            "index: got nothing to do; expected files to read, --delete, --delete-from or --optimize"
+            "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
     source = Inputs(inputs or [], form)
     source.check_exist()
     with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
+        if weights is not None:
+            opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
         changes = _synchronize(opened, source, passages, extra, keep=keep)
@@ -251,7 +256,7 @@ def search(
         full: Show whole texts instead of two lines.
         model: Load the index's model from here instead of from where it was.
     """
-    from triptych.cli.options import parse_filter, queries_of, weights_or_default
+    from triptych.cli.options import parse_filter, queries_of
     from triptych.explain import explain as explanations
     from triptych.records import Fields
 
@@ -265,8 +270,7 @@ def search(
         if "group_by" not in chosen and opened.count({"parent": {"exists": True}}):
             chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
-        widths = opened.info()["layout"]["widths"]
-        weights = weights_or_default(cast("HeadWeights | None", chosen.get("weights")), widths)
+        weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
             explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ class ForkWarning(UserWarning):
     """An encoder runs in a forked process, on one thread."""
 
 
-class RankedText(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RankedText:
     """A text's place in a ranking.
 
     Attributes:
@@ -600,7 +602,9 @@ class Encoder:
             return []
         left = self.encode_query([query], outputs=weights.heads)
         right = self.encode_document(listed, outputs=weights.heads)
-        single = {head: scores.head_scores(left, right, head)[0] for head in weights.heads}
+        single: dict[Head, Floats] = {
+            head: scores.head_scores(left, right, head)[0] for head in weights.heads
+        }
         total = scores.combine(single, weights)
         best = scores.top_k(total, most or len(listed)).tolist()
         return [

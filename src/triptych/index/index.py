@@ -34,6 +34,7 @@ from triptych.scores.on_numpy import cuts
 from triptych.types import (
     Encoded,
     Head,
+    HeadWeights,
     Hit,
     Progress,
     TextEncoder,
@@ -470,8 +471,29 @@ class Index:
         self._store.check_open()
         return self._store.engine.layout.heads
 
+    @property
+    def weights(self) -> HeadWeights:
+        """Of the scores, for searches that name none: those that were set, or else the usual ones."""
+        return self._store.manifest.weights or HeadWeights.default(self.heads)
+
+    def set_weights(self, weights: HeadWeights | Sequence[float] | Mapping[str, float] | None) -> None:
+        """Keeps weights in the index, such as those that `triptych eval --tune` chose on one's own questions.
+
+        Args:
+            weights: Of the scores, for searches that name none; None: the usual ones again.
+
+        Raises:
+            InputError: For what are no weights, or a weight of a head that the index does not hold.
+            StorageError: If they cannot be written; the old ones stay.
+        """
+        self._store.check_open()
+        chosen = None if weights is None else make_plan(self._store.engine, 1, {"weights": weights}).weights
+        self._store.set_weights(chosen)
+
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
+        if options.get("weights") is None:
+            options = {**options, "weights": self._store.manifest.weights}
         return make_plan(self._store.engine, k, options)
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
@@ -485,10 +507,7 @@ class Index:
         self._store.check_open()
         engine = self._store.engine
         found = engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
-        return [
-            payload and Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
-            for payload in found
-        ]
+        return [payload and _document(payload) for payload in found]
 
     def vectors(self, ids: Iterable[str], *, heads: Sequence[str] | None = None) -> Encoded:
         """The representations of documents as they are stored, in float32.
@@ -529,7 +548,7 @@ class Index:
         def read() -> Iterator[Payload]:
             while page := [engine.key(name) for name in islice(names, _PAGE)]:
                 self._store.check_open()
-                yield from (found for found in engine.fetch(page) if found is not None)
+                yield from (_document(found) for found in engine.fetch(page) if found is not None)
 
         return read()
 
@@ -623,6 +642,11 @@ def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload
     for run in cuts(lengths, BLOCK_CHARACTERS):
         for start in range(run.start, run.stop, most):
             yield payloads[start : min(start + most, run.stop)]
+
+
+def _document(payload: Payload) -> Payload:
+    """A document as it was added."""
+    return Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
 
 
 def _queries(query: object) -> list[str]:

@@ -47,8 +47,8 @@ class SearchOptions(TypedDict, total=False):
     """How to search.
 
     Attributes:
-        weights: Weights of the scores dense, lexical, multi in their sum; default (1, 0.3, 1) for the heads that the
-            index has.
+        weights: Weights of the scores dense, lexical, multi in their sum; default those that were set for the index,
+            or else (1, 0.3, 1) for the heads that it has.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
@@ -129,7 +129,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     )
     protocol = options.get("protocol", "exact")
     check_choice(protocol, Protocol, "search", "protocol")
-    weights, routes = options.get("weights"), options.get("routes")
+    weights, given = options.get("weights"), options.get("routes")
     if weights is None:
         weights = HeadWeights.default(heads)
     chosen = HeadWeights.of(weights)
@@ -138,10 +138,10 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
             f"search: got weights {tuple(chosen)}, but the index has no {' and no '.join(lacking)} vectors; "
             f"expected weight 0 there (the index has {', '.join(heads)})"
         )
-    if routes is None:
-        routes = tuple(head for head in ("dense", "lexical") if head in heads) or heads
-    by = check_heads(routes, "search: routes")
-    for route in by:
+    if given is None:
+        given = tuple(head for head in ("dense", "lexical") if head in heads) or heads
+    routes: tuple[Head, ...] = check_heads(given, "search: routes")
+    for route in routes:
         if route not in engine.routes:
             why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
             raise InputError(
@@ -149,28 +149,34 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
             )
     if protocol == "paper":
         wanted: tuple[Head, ...] = ("dense",) if chosen.multi else chosen.heads
-        by = tuple(head for head in wanted if head in engine.routes)
-        if not by:
+        routes = tuple([head for head in wanted if head in engine.routes])
+        if not routes:
             raise InputError(
                 "search: got protocol='paper' with a multi-vector weight, which re-ranks the dense list; the index has "
                 "no dense vectors. Expected protocol='exact'"
             )
     least, field = options.get("min_score"), options.get("group_by")
-    if least is not None and not (
-        isinstance(cast(object, least), int | float | np.number) and abs(least) < np.inf
-    ):
+    if least is not None and not _is_finite(least):
         raise InputError(f"search: got min_score={show(least)}; expected a finite number or None")
     return Plan(
         k,
         chosen,
         candidates,
-        by,
+        routes,
         Filter.of(options.get("filter")),
         protocol,
         offset,
         -np.inf if least is None else float(least),
         None if field is None else field_path(field, "search: got group_by"),
         check_integer(options.get("group_size", _GROUP_SIZE), "search: got group_size"),
+    )
+
+
+def _is_finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and bool(np.isfinite(value))
     )
 
 

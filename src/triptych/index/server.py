@@ -158,6 +158,13 @@ class ServerBackend:
             raise IndexFault(f"{self._name}: the index is closed")
         return self._client
 
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replaces the manifest of the collection."""
+        # What is not named would stay.
+        metadata = {"weights": None, **manifest.to_json()}
+        with _asking(self._name, writing=True):
+            self.client.update_collection(self._name, metadata=metadata)
+
     def upsert(self, batch: Sequence[NeutralPoint]) -> None:
         """See `Backend.upsert`. Returns when the server has applied it, beyond having logged it."""
         points = [_point(point) for point in batch]

@@ -16,9 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from triptych.errors import IndexCorrupt, IndexFault, IndexForeign, IndexLocked, IndexMissing, StorageError
+from triptych.errors import (
+    IndexCorrupt,
+    IndexFault,
+    IndexForeign,
+    IndexLocked,
+    IndexMissing,
+    InputError,
+    StorageError,
+)
 from triptych.index.layout import LAYOUT, READABLE, Layout
 from triptych.io import write_json
+from triptych.types import HeadWeights
 
 FORMAT = "triptych-index"
 MANIFEST = "manifest.json"
@@ -55,21 +64,25 @@ class Manifest:
         source: From where the model can be loaded again.
         fingerprint: Of the model whose vectors the index holds.
         layout: What is stored, and how.
+        weights: Of the scores, for searches that name none; None: the usual ones.
     """
 
     engine: str
     source: str
     fingerprint: str
     layout: Layout
+    weights: HeadWeights | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """A JSON object; weights are in it only if there are some."""
+        weights = {} if self.weights is None else {"weights": list(self.weights)}
         return {
             "format": FORMAT,
             "version": LAYOUT,
             "engine": self.engine,
             "model": {"source": self.source, "fingerprint": self.fingerprint},
             "layout": self.layout.to_json(),
+            **weights,
         }
 
     @classmethod
@@ -99,13 +112,15 @@ class Manifest:
             model = found["model"]
             texts = found["engine"], model["source"], model["fingerprint"]
             layout = Layout.from_json(found["layout"])
-        except (KeyError, TypeError) as error:
+            weights = found.get("weights")
+            weights = None if weights is None else HeadWeights.of(weights)
+        except (KeyError, TypeError, InputError) as error:
             raise IndexCorrupt(f"{place}: the manifest is incomplete ({error!r}); restore it") from error
         if not all(isinstance(text, str) for text in texts):
             raise IndexCorrupt(
                 f"{place}: the manifest has {texts!r}; expected the engine and the model's names"
             )
-        return cls(*texts, layout)
+        return cls(*texts, layout, weights)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

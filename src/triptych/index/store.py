@@ -14,9 +14,9 @@ import uuid
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
 from triptych.index import server
@@ -38,6 +38,10 @@ from triptych.index.storage import (
     write_manifest,
 )
 from triptych.io import sync_folder
+
+if TYPE_CHECKING:
+    from triptych.index.qdrant import QdrantEngine
+    from triptych.types import HeadWeights
 
 EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
 _ATTEMPTS = 5
@@ -131,6 +135,16 @@ class Store:
         except BaseException:
             self._opened.torn = True
             raise
+
+    def set_weights(self, weights: HeadWeights | None) -> None:
+        """Writes other weights to the manifest, at once or not at all."""
+        manifest = replace(self.manifest, weights=weights)
+        with self.changing() as engine:
+            if self.manifest.engine == "server":
+                cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
+            else:
+                write_manifest(Path(self.place), manifest)
+        self.manifest = manifest
 
     def close(self) -> None:
         """Flushes and frees everything. Twice is no error.
