@@ -107,7 +107,8 @@ def evaluate(
     chosen = options.checked()
     lengths = {"query_length": query_length, "document_length": document_length}
     systems = _models(model or [default_model()], modes, _weights(weights or []), loading, lengths)
-    systems += [open_baseline(name, loading.device) for name in baseline or []]
+    trust = {"trust_remote_code": loading.trust_remote_code}
+    systems += [open_baseline(name, loading.device, **trust) for name in baseline or []]
     systems += [RunFile.read(source) for source in run or []]
     with progress() as draw:
         result = evaluate_systems(
