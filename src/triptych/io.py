@@ -101,6 +101,36 @@ def write_digests(folder: Path, files: Iterable[Path]) -> None:
     write_json(folder / DIGESTS, {file.relative_to(folder).as_posix(): file_digest(file) for file in files})
 
 
+def verify_digests(folder: Path) -> dict[Path, str]:
+    """Checks the files of a folder against what `write_digests` wrote.
+
+    Returns:
+        What is wrong, by file; empty if all is right, or if the folder has no digests.
+    """
+    listing = folder / DIGESTS
+    if not listing.is_file():
+        return {}
+    try:
+        expected = dict(json.loads(listing.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        return {listing: f"cannot be read ({error}); expected the digests of the files beside it"}
+    problems: dict[Path, str] = {}
+    for path, digest in ((folder / str(name), digest) for name, digest in expected.items()):
+        try:
+            damaged = file_digest(path) != digest
+        except FileNotFoundError:
+            problems[path] = f"missing; {DIGESTS} names it"
+        except OSError as error:
+            problems[path] = f"cannot be read: {error.strerror}"
+        else:
+            if damaged:
+                problems[path] = (
+                    f"is damaged or was changed: its digest is not that in {listing}; restore it, or remove its line "
+                    "there if the change is meant"
+                )
+    return problems
+
+
 def sync_folder(folder: Path) -> None:
     """Forces a folder's entries to the disk, so that a rename survives a loss of power."""
     handle = os.open(folder, os.O_RDONLY)

@@ -111,7 +111,8 @@ def evaluate(
     lengths = {"query_length": query_length, "document_length": document_length}
     systems = _models(model or [default_model()], modes, _weights(weights or []), loading, lengths)
     tuned = None if save_weights is None else _mode_to_save(save_weights, systems, bool(tune))
-    systems += [open_baseline(name, loading.device) for name in baseline or []]
+    trust = {"trust_remote_code": loading.trust_remote_code}
+    systems += [open_baseline(name, loading.device, **trust) for name in baseline or []]
     systems += [RunFile.read(source) for source in run or []]
     with progress() as draw:
         result = evaluate_systems(

@@ -363,20 +363,22 @@ def export(
 
 @command({"place": "PATH"})
 def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
-    """Check that the files of an index, a model or encoded texts are as they were written.
+    """Check that the files of an index, a model, a training run or a cache are as they were written.
 
-    Reads everything and compares it with the digests that stand beside it. Ends with exit code 1 if a file is damaged.
+    Reads everything, in folders below too, and compares it with the digests that stand beside it. Ends with exit code 1
+    if a file is damaged, and with 2 if there is nothing to compare.
 
     Example: triptych verify my.index
 
     Args:
-        place: Folder of an index, of a model, or of encoded texts.
+        place: Folder of an index, a model, encoded texts, mined pairs, a training run, or what evaluation and training
+            cached.
         repair: Make an index one that can be opened again; files that cannot be read are moved to a folder in it.
     """
     from triptych.cli.demo import is_index
 
     if not place.is_dir():
-        raise InputError(f"verify: {place} is no folder; expected one of an index, a model or encoded texts")
+        raise InputError(f"verify: {place} is no folder; expected one that triptych wrote")
     if is_index(str(place)):
         from triptych.index import check
 
@@ -400,11 +402,17 @@ def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
 
 
 def _damaged(folder: Path) -> dict[Path, str]:
-    """What is wrong with the files of a model or of encoded texts."""
-    if any(folder.glob("*.ids.json")) or (folder / "encoded.json").is_file():
-        from triptych.encode import stream
+    """What is wrong with the files of a folder that is no index, and of those in it."""
+    from triptych.io import DIGESTS, verify_digests
+    from triptych.scores.packing import damage
 
-        return stream.verify(folder)
-    from triptych.model import checkpoint
-
-    return checkpoint.verify(folder)
+    problems: dict[Path, str] = {}
+    listings = sorted(folder.rglob(DIGESTS))
+    for listing in listings:
+        problems |= verify_digests(listing.parent)
+    found = {path: damage(path) for path in sorted(folder.rglob("*.safetensors"))}
+    if not listings and all(problem == "" for problem in found.values()):
+        raise InputError(
+            f"verify: {folder} has no file with a digest to compare; expected a folder that triptych wrote"
+        )
+    return problems | {path: problem for path, problem in found.items() if problem}

@@ -23,7 +23,7 @@ from typing import Any
 from triptych.config import check_value
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.files.listing import OnSkip
-from triptych.io import write_json
+from triptych.io import write_digests, write_json
 from triptych.tools.pairs import stages
 from triptych.tools.pairs.duplicates import is_written, read_evaluation, write_evaluation
 from triptych.tools.pairs.filters import Scorer
@@ -124,6 +124,7 @@ def mine_pairs(
     for stage_name, count in (("read", job.batches), ("made", job.parts), ("done", job.parts)):
         for path in job.files(stage_name, count, "json"):
             counts.add(PairCounts.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+    write_digests(out, sorted(pairs.iterdir()))
     write_json(report, counts.to_dict())
     shutil.rmtree(job.work, ignore_errors=True)
     return MinedPairs(out, pairs, counts)
