@@ -14,12 +14,11 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError, StorageError, show
@@ -31,6 +30,9 @@ from triptych.model.m3 import M3Model
 from triptych.model.tensors import Quantized, read_object
 from triptych.model.tokenizer import VOCABULARIES, TextTokenizer
 from triptych.types import check_path
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
@@ -340,6 +342,8 @@ def _save_published(model: M3Model, folder: Path) -> None:
 
 
 def _hf_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
