@@ -203,8 +203,10 @@ class Engine:
     def _take(self, *modules: nn.Linear) -> Weights:
         """Packs layers with the same input as one, and empties them."""
         weights = self.kernels.pack(
-            torch.cat([module.weight.detach() for module in modules]),
-            torch.cat([module.bias.detach() for module in modules]),
+            *(
+                _concat([cast(Tensor, getattr(each, name)).detach() for each in modules])
+                for name in ("weight", "bias")
+            )
         )
         for module in modules:
             module.weight.data = module.weight.data.new_empty(0)
@@ -288,6 +290,10 @@ class Engine:
         else:
             wide = self._act(kernels.linear(states, layer.up))
         return layer.after_ffn(kernels.linear_add(wide, layer.down, states))
+
+
+def _concat(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _words(embeddings: Any) -> Tensor | Words:
