@@ -1,21 +1,24 @@
-"""Texts to token ids: once, unpadded, with the prefix, the cut and the extra [CLS] of `mcls` in one place."""
+"""Texts to token ids: once, unpadded, with the prefix, the cut and the extra [CLS] of `mcls` in one place.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError
-from triptych.model.packed import Ids, SpecialIds
 from triptych.model.tokenizer_files import read_plain
 
 if TYPE_CHECKING:
@@ -23,6 +26,33 @@ if TYPE_CHECKING:
 
 # The files that hold a vocabulary, in the forms of BERT-like tokenizers; every tokenizer has one of them.
 VOCABULARIES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
+
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """Token ids with a meaning of their own; None where a tokenizer has no such token.
+
+    Attributes:
+        cls: [CLS].
+        eos: [EOS] or [SEP].
+        pad: Padding.
+        unk: Unknown token.
+        prefixes: Token ids of the prefixes that the model puts before queries and documents, [CLS] included.
+    """
+
+    cls: int
+    eos: int
+    pad: int
+    unk: int | None = None
+    prefixes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def never_lexical(self) -> tuple[int, ...]:
+        """Ids that have no lexical weight: [CLS], [EOS], padding, unknown."""
+        return tuple({self.cls, self.eos, self.pad} | ({self.unk} if self.unk is not None else set()))
 
 
 class Tokenized(NamedTuple):
