@@ -25,7 +25,7 @@ from triptych.model import native
 from triptych.model.forward import supported
 from triptych.model.kernels import Kernels, Weights, choose, flash_attention, flash_usable
 from triptych.model.packed import Packed, Shape, position_ids, runs
-from triptych.model.stored import StoredBackbone, Words, expand
+from triptych.model.stored import StoredBackbone, WordTable, expand
 
 SIZES = (16, 32, 64, 128, 256, 512)
 _WARM_UP = 3
@@ -296,10 +296,10 @@ def _concat(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _words(embeddings: Any) -> Tensor | Words:
+def _words(embeddings: Any) -> Tensor | WordTable:
     """The table of words; on a device other than the processor it is there as a whole."""
     words, place = embeddings.word_embeddings, embeddings.LayerNorm.weight
-    if not isinstance(words, Words):
+    if not isinstance(words, WordTable):
         return words.weight.detach()
     return words if place.device.type == "cpu" else expand(words.table).to(place)
 

@@ -33,7 +33,7 @@ _PREFIXES = ("bert.", "roberta.")
 _UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
 
 
-class Words(nn.Module):
+class WordTable(nn.Module):
     """A table of words whose rows are looked up in the form in which they are stored.
 
     Args:
@@ -75,7 +75,7 @@ class StoredBackbone(nn.Module):
         for name, tensor in tensors.items():
             *path, last = name.split(".")
             if name == _WORDS:
-                self._folder(path[:-1]).add_module(path[-1], Words(tensor))
+                self._folder(path[:-1]).add_module(path[-1], WordTable(tensor))
             else:
                 parameter = nn.Parameter(expand(tensor), requires_grad=False)
                 self._folder(path).register_parameter(last, parameter)

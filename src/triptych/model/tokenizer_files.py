@@ -32,7 +32,7 @@ _NAMES = {
 _NO_LIMIT = int(1e30)
 
 
-class Plain(NamedTuple):
+class PlainTokenizer(NamedTuple):
     """A tokenizer that was read without transformers; see `TextTokenizer`."""
 
     backend: Tokenizer
@@ -41,7 +41,7 @@ class Plain(NamedTuple):
     max_length: int
 
 
-def read_plain(folder: Path) -> Plain | None:
+def read_plain(folder: Path) -> PlainTokenizer | None:
     """Reads ``tokenizer.json``; None where transformers might make another tokenizer of the folder."""
     settings = _object(folder / "tokenizer_config.json")
     kind = (
@@ -64,7 +64,7 @@ def read_plain(folder: Path) -> Plain | None:
     ):
         return None
     pad, unk = (backend.token_to_id(names[name]) if name in names else None for name in ("pad", "unk"))
-    return Plain(backend, pad, unk, int(settings.get("model_max_length") or _NO_LIMIT))
+    return PlainTokenizer(backend, pad, unk, int(settings.get("model_max_length") or _NO_LIMIT))
 
 
 def _object(path: Path) -> dict[str, Any] | None:
@@ -101,8 +101,8 @@ def _has_added(backend: Tokenizer, settings: Values, named: Mapping[str, str]) -
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     if not isinstance(extra, list) or not {*named.values(), *map(str, cast("list[Any]", extra))} <= contents:
         return False
-    told = settings.get("added_tokens_decoder")
-    return told is None or {int(k): repr(AddedToken(**v)) for k, v in told.items()} == {
+    given = settings.get("added_tokens_decoder")
+    return given is None or {int(k): repr(AddedToken(**v)) for k, v in given.items()} == {
         k: repr(v) for k, v in added.items()
     }
 
