@@ -197,9 +197,7 @@ class TextTokenizer:
             InputError: For a string that is no text (it holds half of a surrogate pair).
         """
         try:
-            encodings = self._backend.encode_batch(
-                [prefix + text for text in texts], add_special_tokens=False
-            )
+            encodings = self.backend.encode_batch([prefix + text for text in texts], add_special_tokens=False)
         except TypeError as error:
             raise _no_text(texts) from error
         found: list[tuple[Ids, Ids]] = []
