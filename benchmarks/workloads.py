@@ -134,7 +134,7 @@ class Texts:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.backend = TextTokenizer.load(folder)._backend
+        self.backend = TextTokenizer.load(folder).backend
         self.rng = np.random.default_rng(0)
         self.words = self._words()
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and its picture from the lines of benchmarks/results/encode.jsonl.
+"""Writes the tables of docs/performance.md and its picture from the lines in benchmarks/results.
 
     python scripts/make_performance_docs.py [--check]
 
@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LINES = ROOT / "benchmarks" / "results" / "encode.jsonl"
 LOADED = ROOT / "benchmarks" / "results" / "encode_loaded.jsonl"
+STARTS = ROOT / "benchmarks" / "results" / "start.jsonl"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
 BEGIN, END = "<!-- from benchmarks/results/encode.jsonl -->", "<!-- end -->"
@@ -26,6 +27,7 @@ HEADLINE, HEADLINE_END = (
     "<!-- end of the headline -->",
 )
 GOALS, GOALS_END = "<!-- goals, from the same lines -->", "<!-- end of the goals -->"
+START, START_END = "<!-- start, from benchmarks/results/start.jsonl -->", "<!-- end of the start -->"
 WORKLOADS = ("short", "mix", "long", "query")
 # Lines before this day whose name says what they were not: FlagEmbedding went back to float32 at each call.
 WRONG = {"flagembedding-bfloat16": "2026-11-24"}
@@ -231,6 +233,24 @@ def passes_alone(lines: Iterable[Line]) -> dict[tuple[str, str], float]:
     return {key: share for key, (_, share) in best.items()}
 
 
+def starts(lines: list[Line]) -> list[str]:
+    """What a start costs, of the newest run."""
+    newest_run = [line for line in lines if line["run"] == lines[-1]["run"]]
+    torch = next(line for line in newest_run if line["system"] == "import torch")
+    rows = [
+        f"{machine(torch)}; {torch['run'][:10]}, medians of {torch['rounds']} rounds in turn.",
+        "",
+        "| what | processor time, s | × `import torch` | memory at the end, MB | above torch, MB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for line in newest_run:
+        memory = line.get("resident_mb")
+        share = line["processor_s"] / torch["processor_s"]
+        cells = ["", ""] if memory is None else [f"{memory:.0f}", f"{memory - torch['resident_mb']:.0f}"]
+        rows.append(f"| {line['system']} | {line['processor_s']:.2f} | {share:.2f} | {' | '.join(cells)} |")
+    return rows
+
+
 def picture(groups: Groups) -> str:
     """Bars of tokens a second on the mix, one block for each machine and shape, as SVG."""
     rows: list[str] = []
@@ -275,6 +295,8 @@ def main() -> None:
     groups, runs = newest(lines), side_by_side(lines)
     old = PAGE.read_text(encoding="utf-8")
     new = _between(old, BEGIN, END, section(groups, runs))
+    measured = [json.loads(line) for line in STARTS.read_text(encoding="utf-8").splitlines()]
+    new = _between(new, START, START_END, "\n".join(starts(measured)) + "\n")
     new = _between(new, GOALS, GOALS_END, "\n".join(goals(groups, runs, passes_alone(lines))) + "\n")
     new = _between(new, HEADLINE, HEADLINE_END, "\n".join(headline(groups, [*lines, *busy])) + "\n")
     image = picture(groups)

@@ -58,6 +58,8 @@ def check_value(value: Any, hint: Any, where: str) -> None:
     """
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
         value = value.item()
+    if any(_fits(value, kind) for kind in _kinds(hint)):
+        return
     problems = [_problem(value, kind) for kind in _kinds(hint)]
     if all(problems):
         raise InputError(f"{where}: got {value!r:.60}; expected {' or '.join(map(str, problems))}")
@@ -75,6 +77,15 @@ def check_types(settings: Any) -> None:
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value certainly fits a simple type: for those pydantic, which is slow to import, is not needed."""
+    if get_origin(kind) is Annotated and all(isinstance(part, Ge) for part in kind.__metadata__):
+        return _fits(value, kind.__origin__) and all(value >= part.ge for part in kind.__metadata__)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    return kind in (int, bool, str, type(None)) and type(value) is kind
 
 
 def _problem(value: Any, kind: Any) -> str | None:

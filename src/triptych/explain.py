@@ -223,7 +223,7 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
     special tokens before, after and (with `mcls`) between them.
     """
     whole = prefix + text
-    plain = tokenizer.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False)  # pyright: ignore
+    plain = tokenizer.backend.encode(whole, add_special_tokens=False)
     spans = cast("list[tuple[int, int]]", plain.offsets)
     names = tokenizer.pieces(ids.tolist())
     tokens: list[Token] = []

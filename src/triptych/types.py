@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from triptych.errors import InputError, show
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Floats: TypeAlias = NDArray[np.float32]
 Spans: TypeAlias = NDArray[np.int64]
@@ -345,7 +347,7 @@ class Encoded:
         index = np.atleast_1d(index)
         return Encoded(
             None if self.dense is None else self.dense[index],
-            None if self.lexical is None else cast(sparse.csr_array, self.lexical[index]),
+            None if self.lexical is None else cast("sparse.csr_array", self.lexical[index]),
             None if self.multi is None else self.multi.take(index),
         )
 
@@ -362,6 +364,8 @@ class Encoded:
             )
         if len(parts) == 1:
             return parts[0]
+        from scipy import sparse  # slow to import, and most of what imports this module joins nothing
+
         dense = [part.dense for part in parts if part.dense is not None]
         lexical = [part.lexical for part in parts if part.lexical is not None]
         multi = [part.multi for part in parts if part.multi is not None]

@@ -243,7 +243,7 @@ def test_the_tokens_of_a_prefix_are_in_no_lexical_vector_and_all_else_stays(
             weights = counted._model(batch, ("lexical",)).lexical.numpy()
         for i, text in enumerate(ids):
             # Walk over the characters' spans: what ends within the prefix is no word of the text.
-            spans = counted.tokenizer._backend.encode(prefix + texts[i], add_special_tokens=False).offsets
+            spans = counted.tokenizer.backend.encode(prefix + texts[i], add_special_tokens=False).offsets
             ends = iter(end for _, end in spans)
             expected: dict[int, float] = {}
             for at, token in enumerate(text.tolist()[1:-1], start=1):

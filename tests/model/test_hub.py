@@ -36,7 +36,7 @@ def test_a_cached_download_is_found_with_its_revision(folder: Path, monkeypatch:
         asked.append((name, options["revision"], options["cache_dir"]))
         return str(folder)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     encoder = Encoder.from_pretrained("some/model", revision="v1", cache="here", device="cpu")
     assert asked == [("some/model", "v1", "here")]
     assert encoder.source == "some/model"
@@ -66,7 +66,7 @@ class FakeApi:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeApi]:
     FakeApi.uploads, FakeApi.folder = [], tmp_path
-    monkeypatch.setattr(hub, "HfApi", FakeApi)
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
     return FakeApi
 
 

@@ -128,7 +128,8 @@ def test_the_library_is_compiled_once_and_then_found(fresh: Path, monkeypatch: p
     assert native.load().rows is not None
     built = list((fresh / "triptych").glob("rows-*.so"))
     assert len(built) == 1
-    assert [path.name for path in (fresh / "triptych").iterdir()] == [built[0].name], "nothing else is left"
+    left = [path for path in (fresh / "triptych").iterdir() if path.suffix != ".ok"]
+    assert left == built, "nothing else is left but the mark that they were tried"
     compiled = []
     run = subprocess.run
     monkeypatch.setattr(
@@ -136,7 +137,7 @@ def test_the_library_is_compiled_once_and_then_found(fresh: Path, monkeypatch: p
     )
     native.load.cache_clear()
     assert native.load().rows is not None
-    assert all("--version" in command for command in compiled)
+    assert compiled == []
 
 
 def test_without_a_compiler_there_are_no_functions_and_a_reason(

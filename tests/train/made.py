@@ -62,7 +62,7 @@ def tiny_model(folder: Path, *, dropout: float = 0.1) -> Path:
         torch.manual_seed(0)
         encoder: Any = checkpoints.ENCODERS["xlm-roberta"](tokenizer)
         encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = dropout
-        wrapped = TextTokenizer(tokenizer, "test")
+        wrapped = TextTokenizer.of(tokenizer, "test")
         config = M3Config(max_length=32, multi_dim=16)
         model = M3Model(without_pooler(encoder), config, wrapped.special)
     layouts.save(Checkpoint(model, wrapped), folder)

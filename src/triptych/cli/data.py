@@ -13,7 +13,8 @@ import typer
 from triptych.cli.command import command
 from triptych.cli.options import BUNDLED, note_skipped, parse_pairs
 from triptych.cli.terminal import emit, progress, stdout
-from triptych.errors import MissingExtra
+from triptych.errors import DataError, MissingExtra
+from triptych.io import STDIN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,6 +67,9 @@ def check(
         languages: Identify languages; by default if py3langid is installed.
         trust_remote_code: Let Python files of the model's folder run; without this they never do.
     """
+    missing = next((file for file in files if file != STDIN and not Path(file).exists()), None)
+    if missing is not None:  # said at once, before a tokenizer is read
+        raise DataError("no such file or folder", missing)
     from triptych.tools.check import check as run
 
     tokenizer, limits = _tokenizer(model, trust_remote_code) if tokens else (None, None)

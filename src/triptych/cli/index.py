@@ -267,7 +267,6 @@ def search(
         model: Load the index's model from here instead of from where it was.
     """
     from triptych.cli.options import parse_filter, queries_of
-    from triptych.explain import explain as explanations
     from triptych.records import Fields
 
     fields = Fields()
@@ -283,7 +282,11 @@ def search(
         weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
-            explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []
+            explained: list[Explanation] = []
+            if explain:
+                from triptych.explain import explain as explanations
+
+                explained = explanations(encoder, query.text, [hit.text for hit in hits])
             show_hits(
                 query.id, query.text, hits, explained, weights, full=full, as_json=as_json, offset=offset
             )

@@ -6,6 +6,7 @@ tokenise once → sort by length → batches by a token budget → one forward f
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -123,8 +124,10 @@ class Encoder:
         self.dtype = dtype_of(dtype, self.device) if dtype is not None else None
         self._int8 = dtype == "int8"
         self.tokenizer: TextTokenizer = checkpoint.tokenizer
-        self.parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-        self._fingerprint = checkpoint.fingerprint
+        weights = checkpoint.model.stored or checkpoint.model.state_dict()
+        self.parameters = sum(math.prod(tensor.shape) for tensor in weights.values())
+        # Of weights that stay as they are stored it is made when it is asked for.
+        self._fingerprint = checkpoint.fingerprint if checkpoint.model.stored is None else None
         self._checksum: str | None = None  # of the weights when the model was handed out
         self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
         self._engine_note = "the encoder was made without an inference engine: its weights may still change"
@@ -166,7 +169,11 @@ class Encoder:
         if dtype is not None:
             dtype_of(dtype, chosen)
         folder = hub.resolve(name, revision=revision, cache=cache)
-        checkpoint = layouts.load(folder, trust_remote_code=bool(trust_remote_code))
+        checkpoint = layouts.load(
+            folder,
+            trust_remote_code=bool(trust_remote_code),
+            for_engine=inference_engine and dtype is not None,
+        )
         if settings:
             checkpoint = layouts.reconfigured(checkpoint, settings)
         # A relative path would mean another folder after a change of the working directory.
@@ -214,6 +221,11 @@ class Encoder:
         While the inference engine holds its linear weights they are empty here and only passes without gradients
         run: `release_model` gives the whole model. What is changed in it changes the `fingerprint`.
         """
+        if self._model.stored is not None:
+            self._fingerprint = self.fingerprint
+            self._model.make_backbone()
+            self._model.to(self.device, self.dtype)
+            self._start_engine()
         self._checksum = self._checksum or self._model.checksum()
         return self._model
 
@@ -223,9 +235,9 @@ class Encoder:
         The inference engine, if there is one, returns the weights and is gone; encoding then runs the module
         itself, which is slower on a processor.
         """
-        if self._model.engine is not None:
+        if self.model.engine is not None:
             self._fingerprint, self._checksum = self.fingerprint, None
-            self._model.engine.give_back()
+            cast(Engine, self._model.engine).give_back()
             self._model.engine = None
             self._engine_note = "release_model was called, so the weights may change"
         return self.model
@@ -241,6 +253,8 @@ class Encoder:
 
         It follows changes of a model that was handed out by `model` or `release_model`.
         """
+        if self._fingerprint is None:
+            self._fingerprint = Checkpoint(self._model, self.tokenizer).fingerprint
         if not self._is_changed:
             return self._fingerprint
         now = Checkpoint(self._model, self.tokenizer).fingerprint

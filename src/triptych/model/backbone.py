@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig
-from transformers.utils import logging
 
 from triptych.errors import InputError, ModelError, show
 from triptych.model.packed import Packed
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
@@ -109,6 +110,8 @@ def read(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
     Raises:
         ModelError: If it cannot be read, or a weight of the encoder is missing or of another shape.
     """
+    from transformers import AutoModel
+
     try:
         with _quiet():
             loaded: Any = AutoModel.from_pretrained(
@@ -145,6 +148,8 @@ def build(
     Raises:
         ModelError: If a tensor is missing, unknown or of another shape.
     """
+    from transformers import AutoModel
+
     with torch.device("meta"):
         expected = without_pooler(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
     if problems := _differences(expected, tensors):
@@ -157,6 +162,8 @@ def build(
 @contextmanager
 def _quiet() -> Generator[None]:
     """Keeps transformers from drawing bars and tables; we check ourselves what they would report."""
+    from transformers.utils import logging
+
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -14,12 +14,11 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError, StorageError, show
@@ -28,9 +27,13 @@ from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
 from triptych.model import tensors as compact
 from triptych.model.m3 import M3Model
+from triptych.model.stored import StoredBackbone, expand, open_backbone, read_backbone, read_weights
 from triptych.model.tensors import Quantized, read_object
 from triptych.model.tokenizer import VOCABULARIES, TextTokenizer
 from triptych.types import check_path
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
@@ -79,12 +82,14 @@ def layout_of(folder: Path) -> Layout:
     )
 
 
-def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
+def load(folder: Path, *, trust_remote_code: bool = False, for_engine: bool = False) -> Checkpoint:
     """Reads a checkpoint folder of any layout, and checks its files against the digests in `DIGESTS`, if it is there.
 
     Args:
         folder: The folder.
         trust_remote_code: Whether Python files of the folder may run.
+        for_engine: Whether the model is for the inference engine: if that runs it, its backbone is not made until
+            `M3Model.make_backbone`, and transformers is not needed.
 
     Raises:
         ModelError: If a file is missing, damaged or does not fit; the message names it.
@@ -93,7 +98,7 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
     with ThreadPoolExecutor(1) as thread:
         problems = thread.submit(verify_digests, folder)  # while the weights are read
         try:
-            loaded: Checkpoint | ModelError = _load(folder, trust_remote_code)
+            loaded: Checkpoint | ModelError = _load(folder, trust_remote_code, for_engine)
         except ModelError as error:
             loaded = error
     # A file that is damaged is the cause of whatever reading it led to.
@@ -104,13 +109,14 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
     return loaded
 
 
-def _load(folder: Path, trust_remote_code: bool) -> Checkpoint:
+def _load(folder: Path, trust_remote_code: bool, for_engine: bool) -> Checkpoint:
     layout = layout_of(folder)
     inner = st_layout.encoder_folder(folder) if layout == "sentence-transformers" else folder
     tokenizer = TextTokenizer.load(inner, trust_remote_code=trust_remote_code)
     if layout == "triptych":
-        return Checkpoint(_load_ours(folder, tokenizer, trust_remote_code), tokenizer)
-    encoder = backbones.read(inner, trust_remote_code=trust_remote_code)
+        return Checkpoint(_load_ours(folder, tokenizer, trust_remote_code, for_engine), tokenizer)
+    stored = read_backbone(inner) if for_engine else None
+    encoder = stored or backbones.read(inner, trust_remote_code=trust_remote_code)
     if layout == "published":
         return Checkpoint(_load_published(folder, encoder, tokenizer), tokenizer)
     config, heads = st_layout.read(folder, encoder, tokenizer)
@@ -179,15 +185,20 @@ def from_backbone(folder: Path, *, trust_remote_code: bool = False, **settings: 
     return Checkpoint(_with_heads(encoder, config, tokenizer, None, str(folder)), tokenizer)
 
 
-def _load_ours(folder: Path, tokenizer: TextTokenizer, trust_remote_code: bool) -> M3Model:
-    config = M3Config.of(
-        read_object(folder / "config.json")["triptych"], f"{folder / 'config.json'}: triptych"
-    )
+def _load_ours(folder: Path, tokenizer: TextTokenizer, trust_remote_code: bool, for_engine: bool) -> M3Model:
+    values = read_object(folder / "config.json")
+    config = M3Config.of(values["triptych"], f"{folder / 'config.json'}: triptych")
     path = folder / WEIGHTS
-    tensors = {name: torch.from_numpy(array).float() for name, array in compact.read_tensors(path).items()}
-    heads = {name: tensors.pop(name) for name in list(tensors) if name.split(".")[0] in _HEADS}
-    hf_config = _hf_config(folder, trust_remote_code)
-    encoder = backbones.build(hf_config, tensors, str(path), trust_remote_code=trust_remote_code)
+    tensors = {
+        name: tensor if isinstance(tensor, Quantized) else tensor.float()
+        for name, tensor in read_weights(path).items()
+    }
+    heads = {name: expand(tensors.pop(name)) for name in list(tensors) if name.split(".")[0] in _HEADS}
+    encoder = open_backbone(values, tensors) if for_engine else None
+    if encoder is None:
+        hf_config = _hf_config(folder, trust_remote_code)
+        weights = {name: expand(tensor) for name, tensor in tensors.items()}
+        encoder = backbones.build(hf_config, weights, str(path), trust_remote_code=trust_remote_code)
     return _with_heads(encoder, config, tokenizer, heads, str(path))
 
 
@@ -234,6 +245,9 @@ def _with_heads(
             parameter.data = heads[name].clone()
         if extra := set(heads) - set(own):
             raise ModelError(f"{where}: has {sorted(extra)}, which the configuration does not mention")
+    if isinstance(encoder, StoredBackbone):
+        of_backbone = {f"backbone.{name}": tensor for name, tensor in encoder.tensors.items()}
+        model.stored = {**(heads or {}), **of_backbone}
     return model.eval()
 
 
@@ -340,6 +354,8 @@ def _save_published(model: M3Model, folder: Path) -> None:
 
 
 def _hf_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:

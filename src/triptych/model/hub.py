@@ -7,9 +7,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from triptych.errors import ModelError
 from triptych.types import check_path, check_str
 
@@ -42,6 +39,9 @@ def resolve(name: str | Path, *, revision: str | None = None, cache: str | Path 
         return folder.absolute()
     if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
         raise ModelError(f"{name}: there is no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(
             snapshot_download(
@@ -69,6 +69,9 @@ def push(name: str, write: Callable[[Path], None], *, private: bool = False, tok
     Raises:
         ModelError: If the Hub refuses.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     api = HfApi(token=token)
     try:
         address = api.create_repo(name, private=private, exist_ok=True)

@@ -25,6 +25,7 @@ from triptych.model import native
 from triptych.model.forward import supported
 from triptych.model.kernels import Kernels, Weights, choose, flash_attention, flash_usable
 from triptych.model.packed import Packed, Shape, position_ids, runs
+from triptych.model.stored import StoredBackbone, WordTable, expand
 
 SIZES = (16, 32, 64, 128, 256, 512)
 _WARM_UP = 3
@@ -119,10 +120,10 @@ class Norm:
     eps: float
 
     @classmethod
-    def of(cls, module: nn.Module, dtype: torch.dtype) -> Norm:
+    def of(cls, module: nn.Module, dtype: torch.dtype, eps: float) -> Norm:
         """Takes it from a module."""
         norm = cast(nn.LayerNorm, module)
-        return cls(norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), norm.eps)
+        return cls(norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), eps)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalises the rows of ``[T, H]``."""
@@ -145,8 +146,8 @@ class Engine:
     """Runs a BERT-like encoder on packed batches, for inference.
 
     Args:
-        backbone: A Hugging Face encoder that `supported` accepts, on its device and in its type. Its linear
-            weights are moved: until `give_back` it cannot run, be saved or trained.
+        backbone: A Hugging Face encoder that `supported` accepts, or one as it is stored, on its device and in its
+            type. Its linear weights are moved: until `give_back` it cannot run, be saved or trained.
         kernels: How linear layers are computed.
 
     Attributes:
@@ -157,9 +158,11 @@ class Engine:
         model = cast(Any, backbone)
         self.kernels = kernels
         self._dtype: torch.dtype = model.embeddings.LayerNorm.weight.dtype
+        self._eps = float(model.config.layer_norm_eps)
         self._heads = int(model.config.num_attention_heads)
         self._embed(model.embeddings)
-        self._act = _activation(model.encoder.layer[0].intermediate.intermediate_act_fn)
+        stored = isinstance(backbone, StoredBackbone)  # these have the exact GELU
+        self._act = None if stored else _activation(model.encoder.layer[0].intermediate.intermediate_act_fn)
         self._taken: list[tuple[tuple[nn.Linear, ...], Weights]] = []
         self._layers = [self._layer(layer) for layer in model.encoder.layer]
         self._run = self._run_layer
@@ -179,29 +182,31 @@ class Engine:
         return engine, why
 
     def _embed(self, embeddings: Any) -> None:
-        self._words: Tensor = embeddings.word_embeddings.weight.detach()
+        self._words = _words(embeddings)
         self._padding: int | None = embeddings.position_embeddings.padding_idx
         types = getattr(embeddings, "token_type_embeddings", None)
         places = embeddings.position_embeddings.weight.detach()
         self._places: Tensor = places if types is None else places + types.weight.detach()[0]
-        self._first_norm = Norm.of(embeddings.LayerNorm, self._dtype)
+        self._first_norm = Norm.of(embeddings.LayerNorm, self._dtype, self._eps)
 
     def _layer(self, layer: Any) -> Layer:
         inner, output = layer.attention.self, layer.attention.output
         return Layer(
             self._take(inner.query, inner.key, inner.value),
             self._take(output.dense),
-            Norm.of(output.LayerNorm, self._dtype),
+            Norm.of(output.LayerNorm, self._dtype, self._eps),
             self._take(layer.intermediate.dense),
             self._take(layer.output.dense),
-            Norm.of(layer.output.LayerNorm, self._dtype),
+            Norm.of(layer.output.LayerNorm, self._dtype, self._eps),
         )
 
     def _take(self, *modules: nn.Linear) -> Weights:
         """Packs layers with the same input as one, and empties them."""
         weights = self.kernels.pack(
-            torch.cat([module.weight.detach() for module in modules]),
-            torch.cat([module.bias.detach() for module in modules]),
+            *(
+                _concat([cast(Tensor, getattr(each, name)).detach() for each in modules])
+                for name in ("weight", "bias")
+            )
         )
         for module in modules:
             module.weight.data = module.weight.data.new_empty(0)
@@ -229,7 +234,7 @@ class Engine:
         """
         if compile:
             self._run = torch.compile(self._run_layer, dynamic=True)
-        if graphs and flash_usable(self._words, self._words.shape[1] // self._heads):
+        if graphs and flash_usable(self._places, self._places.shape[1] // self._heads):
             self.graphs = Graphs(self._graphed, self._padding)
 
     def __call__(self, batch: Packed, *, first_only: bool = False) -> Tensor:
@@ -245,7 +250,7 @@ class Engine:
         if self.graphs is not None and self.graphs.takes(batch):
             states = self.graphs(batch)
             return states[:1] if first_only else states
-        states = self._first_norm(self._words[batch.ids] + self._places_of(batch))
+        states = self._first_norm(self._words[batch.ids].to(self._dtype) + self._places_of(batch))
         if not len(batch):
             return states
         shape = Shape.of(batch.lengths, batch.offsets.int())
@@ -285,6 +290,18 @@ class Engine:
         else:
             wide = self._act(kernels.linear(states, layer.up))
         return layer.after_ffn(kernels.linear_add(wide, layer.down, states))
+
+
+def _concat(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _words(embeddings: Any) -> Tensor | WordTable:
+    """The table of words; on a device other than the processor it is there as a whole."""
+    words, place = embeddings.word_embeddings, embeddings.LayerNorm.weight
+    if not isinstance(words, WordTable):
+        return words.weight.detach()
+    return words if place.device.type == "cpu" else expand(words.table).to(place)
 
 
 def _activation(module: Any) -> Callable[[Tensor], Tensor] | None:

@@ -6,7 +6,7 @@ passes over the activations.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from triptych.model import native
+from triptych.model.machine import problem_here
 from triptych.model.packed import Shape
 
 # oneDNN chooses the layout of the weights for a number of rows; other numbers run with it too.
@@ -210,11 +211,15 @@ def choose(device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> t
         return plain, f"oneDNN's fused layers are not used for {plain.name.removeprefix('torch-')}"
     try:
         fused = OneDnnKernels(dtype)
-        problem = problem_of(fused, dtype)
+        problem = problem_here(fused.name, partial(problem_of, fused, dtype))
     except (RuntimeError, AttributeError, TypeError) as error:
         problem = f"this torch has no fused oneDNN layers ({type(error).__name__})"
         return plain, problem
-    return (plain, problem) if problem else (fused, "prepacked oneDNN layers, tried and compared at loading")
+    return (
+        (plain, problem)
+        if problem
+        else (fused, "prepacked oneDNN layers, tried and compared on this machine")
+    )
 
 
 def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:
@@ -228,10 +233,12 @@ def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:
         return None, why
     try:
         kernels = Int8Kernels(rows)
-        problem = problem_of(kernels, kernels.dtype, tolerance=0.03)
+        problem = problem_here(kernels.name, partial(problem_of, kernels, kernels.dtype, tolerance=0.03))
     except (RuntimeError, AttributeError, TypeError) as error:
         return None, f"this torch has no 8-bit oneDNN layers ({type(error).__name__})"
-    return (None, problem) if problem else (kernels, "8-bit oneDNN layers, tried and compared at loading")
+    return (
+        (None, problem) if problem else (kernels, "8-bit oneDNN layers, tried and compared on this machine")
+    )
 
 
 def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = None) -> str | None:

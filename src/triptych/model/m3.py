@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
@@ -17,6 +19,8 @@ from triptych.model.backbone import hidden_size
 from triptych.model.forward import RunLayer, last_states, supported
 from triptych.model.inference import Engine
 from triptych.model.packed import Packed, Reps, SpecialIds, counts, positions, to_device
+from triptych.model.stored import Stored, StoredBackbone
+from triptych.model.tensors import Quantized
 from triptych.types import HEADS, Head
 
 # Elements of a large tensor that enter the fingerprint: a training step changes nearly all of them, and
@@ -29,7 +33,7 @@ class M3Model(nn.Module):
     """One encoder pass, three representations (arXiv 2402.03216v4, section 3.2).
 
     Attributes:
-        backbone: A Hugging Face encoder.
+        backbone: A Hugging Face encoder, or the weights of one, until `make_backbone`.
         lexical_head: Linear ``H → 1``, or None.
         multi_head: Linear ``H → D'``, or None.
         config: See `M3Config`.
@@ -37,6 +41,7 @@ class M3Model(nn.Module):
         packs: Whether texts of unequal lengths run without padding.
         engine: Runs the backbone for inference, without gradients, and holds its linear weights; None: the backbone
             runs itself.
+        stored: All weights as they were loaded, if `backbone` has not been made of them yet; None: it has.
         run_layer: Runs a layer of the backbone's own unpadded pass, such as a compiled function; None: the plain one.
     """
 
@@ -50,6 +55,7 @@ class M3Model(nn.Module):
         self.special = special
         self.packs = supported(backbone) is None
         self.engine: Engine | None = None
+        self.stored: Stored | None = None
         self.run_layer: RunLayer | None = None
 
     @property
@@ -188,8 +194,14 @@ class M3Model(nn.Module):
         offsets = ends[(batch.host or batch).offsets]
         return self._unit(vectors), to_device(offsets, states.device)
 
+    def make_backbone(self) -> None:
+        """Makes a module of transformers of a backbone that was loaded as weights alone; ends the engine."""
+        if isinstance(self.backbone, StoredBackbone):
+            self.engine = self.stored = None
+            self.backbone = self.backbone.to_transformers()
+
     def fingerprint(self, also: Mapping[str, Any] | None = None) -> str:
-        """Hex digest (128 bits) of the configuration and the weights in the type in which they are now.
+        """Hex digest (128 bits) of the configuration and the weights: as stored, or in the type that they have now.
 
         Args:
             also: Further facts that determine the vectors, such as the tokenizer's digest.
@@ -202,9 +214,13 @@ class M3Model(nn.Module):
             config["prefix_in_lexical"] = False
         facts = {"model": backbone.model_type, "config": config, **(also or {})}
         digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
-        for name, tensor in sorted(self.state_dict().items()):
-            flat = tensor.detach().flatten()
-            sample = flat[:: max(1, len(flat) // _SAMPLE)].float().cpu().numpy()
+        for name, tensor in sorted((self.stored or self.state_dict()).items()):
+            size = math.prod(tensor.shape)
+            every = max(1, size // _SAMPLE)
+            if isinstance(tensor, Quantized):
+                sample = tensor.elements(np.arange(0, size, every))
+            else:
+                sample = tensor.detach().flatten()[::every].float().cpu().numpy()
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(sample.tobytes())
         return digest.hexdigest()

@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
+
+from triptych.model.machine import cache_folder, problem_here
 
 NO_JIT = "TRIPTYCH_NO_JIT"
 """Environment variable: if it is set to anything but 0, nothing is compiled or loaded."""
@@ -96,20 +98,17 @@ def load() -> Native:
     if compiler is None:
         return Native(None, "no C compiler (cc, gcc, clang) on the path")
     try:
-        rows = Rows(ctypes.CDLL(str(_build(compiler))))
+        path = _build(compiler)
+        rows = Rows(ctypes.CDLL(str(path)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return Native(None, f"the C functions cannot be compiled or loaded: {str(error).splitlines()[0]}")
-    problem = problem_of(rows)
-    return (
-        Native(None, problem)
-        if problem
-        else Native(rows, "compiled on this machine, tried and compared at loading")
-    )
+    problem = problem_here(path.stem, partial(problem_of, rows))
+    return Native(None, problem) if problem else Native(rows, "compiled, tried and compared on this machine")
 
 
 def _build(compiler: str) -> Path:
     source = files("triptych").joinpath("native/rows.c").read_bytes()
-    folder, stem = _folder(), f"rows-{_digest(source, compiler)}"
+    folder, stem = cache_folder(), f"rows-{_digest(source, compiler)}"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob(f"{stem}-*.so"):
         if path.name == _name(stem, path.read_bytes()):
@@ -132,13 +131,10 @@ def _name(stem: str, content: bytes) -> str:
     return f"{stem}-{hashlib.blake2b(content, digest_size=12).hexdigest()}.so"
 
 
-def _folder() -> Path:
-    root = os.environ.get("TRIPTYCH_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    return Path(root or Path.home() / ".cache") / "triptych"
-
-
 def _digest(source: bytes, compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
+    # Where the compiler is and when it was installed, since asking for its version starts a process.
+    program = Path(compiler).resolve()
+    version = (str(program), program.stat().st_size, program.stat().st_mtime_ns)
     capabilities = cast("dict[str, Any]", getattr(torch.cpu, "get_capabilities", dict)())
     facts = (version, *_FLAGS, platform.machine(), torch.__version__, sorted(capabilities.items()))
     return hashlib.blake2b(source + repr(facts).encode(), digest_size=12).hexdigest()

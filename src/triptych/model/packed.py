@@ -18,12 +18,12 @@ from scipy import sparse
 from torch import Tensor
 
 from triptych.config import M3Config
+from triptych.model.tokenizer import Ids, SpecialIds
 from triptych.types import Encoded, Floats, Head, Ragged
 
 if TYPE_CHECKING:
     from triptych.model.m3 import M3Model
 
-Ids = NDArray[np.int64]
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 """Tokens of one forward pass: large enough for full speed, small enough for a laptop's memory."""
 
@@ -128,30 +128,6 @@ def position_ids(batch: Packed, padding_idx: int | None) -> Tensor:
     start = count.index_select(0, batch.offsets[:-1]) - real.index_select(0, batch.offsets[:-1])
     within = count - start.repeat_interleave(batch.offsets.diff(), output_size=len(batch.ids))
     return within - 1 if padding_idx is None else within * real + padding_idx
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """Token ids with a meaning of their own; None where a tokenizer has no such token.
-
-    Attributes:
-        cls: [CLS].
-        eos: [EOS] or [SEP].
-        pad: Padding.
-        unk: Unknown token.
-        prefixes: Token ids of the prefixes that the model puts before queries and documents, [CLS] included.
-    """
-
-    cls: int
-    eos: int
-    pad: int
-    unk: int | None = None
-    prefixes: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def never_lexical(self) -> tuple[int, ...]:
-        """Ids that have no lexical weight: [CLS], [EOS], padding, unknown."""
-        return tuple({self.cls, self.eos, self.pad} | ({self.unk} if self.unk is not None else set()))
 
 
 def positions(batch: Packed, head: Head, config: M3Config, special: SpecialIds) -> Tensor:

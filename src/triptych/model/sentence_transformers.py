@@ -150,8 +150,7 @@ def _max_length(module: Module, encoder: nn.Module, tokenizer: TextTokenizer) ->
             "processing_kwargs": (None, {}),
         },
     )
-    folder, inner = module.folder, cast(Any, tokenizer.tokenizer)
-    normalizer = inner.backend_tokenizer.normalizer
+    folder, normalizer = module.folder, tokenizer.backend.normalizer
     if settings.get("do_lower_case") and (normalizer is None or normalizer.normalize_str("A") != "a"):
         raise ModelError(f"{module.path}: do_lower_case, but the tokenizer in {folder} keeps capitals")
     of_query, of_document = (settings.get(f"{task}_length") for task in TASKS)
@@ -159,7 +158,7 @@ def _max_length(module: Module, encoder: nn.Module, tokenizer: TextTokenizer) ->
         raise ModelError(
             f"{module.path}: query_length {of_query}, document_length {of_document}; triptych has one length for both"
         )
-    said = of_document or settings.get("max_seq_length") or inner.model_max_length
+    said = of_document or settings.get("max_seq_length") or tokenizer.max_length
     return min(int(said), backbones.usable_positions(encoder))
 
 
@@ -257,8 +256,8 @@ def _scored(module: Module, tokenizer: TextTokenizer) -> tuple[bool, bool]:
         raise ModelError(
             f"{module.path}: skiplist_tasks {settings.get('skiplist_tasks')}; triptych can express {list(TASKS)}"
         )
-    inner, special = cast(Any, tokenizer.tokenizer), tokenizer.special
-    ids = {word: inner.convert_tokens_to_ids(word) for word in words}
+    special = tokenizer.special
+    ids = {word: tokenizer.backend.token_to_id(word) for word in words}
     if odd := [word for word, number in ids.items() if number not in (special.cls, special.eos)]:
         raise ModelError(f"{module.path}: skiplist_words {odd}; triptych can leave out [CLS] and [EOS] only")
     return special.cls not in ids.values(), special.eos not in ids.values()
@@ -351,7 +350,7 @@ def _multi_steps(model: M3Model, tokenizer: TextTokenizer) -> list[tuple[str, Va
     }
     kept = ((special.cls, config.multi_first), (special.eos, config.multi_last))
     skipped = [number for number, is_kept in kept if not is_kept]
-    words = cast(Any, tokenizer.tokenizer).convert_ids_to_tokens([int(number) for number in skipped])
+    words = [tokenizer.backend.id_to_token(number) for number in skipped]
     mask = {"skiplist_words": words, "skiplist_tasks": list(TASKS), "keep_only_token_ids": None}
     normalize = {"module_input_name": TOKENS, "module_output_name": TOKENS}
     return [("Dense", dense), ("MultiVectorMask", mask), ("Normalize", normalize)]

@@ -105,6 +105,20 @@ class Quantized(NamedTuple):
         """float32 ``[R, C]``; see `dequantize`."""
         return dequantize(self.codes, self.scales, self.bits, self.columns)
 
+    def rows(self, numbers: NDArray[np.int64]) -> Floats:
+        """Some rows of `dequantize`, float32 ``[N, C]``."""
+        return dequantize(self.codes[numbers], self.scales[numbers], self.bits, self.columns)
+
+    def elements(self, numbers: NDArray[np.int64]) -> Floats:
+        """Some elements of the flat `dequantize`, float32 ``[N]``."""
+        rows, columns = np.divmod(numbers, self.columns)
+        if self.bits == 8:
+            return (self.codes[rows, columns].astype(np.float32) - 128) * self.scales[rows, 0]
+        blocks, within = np.divmod(columns, BLOCK)
+        both = self.codes[rows, blocks * (BLOCK // 2) + within % (BLOCK // 2)]
+        codes = np.where(within < BLOCK // 2, both & 15, both >> 4).astype(np.float32)
+        return (codes - 8) * self.scales[rows, blocks].astype(np.float32)
+
 
 def quantize(matrix: NDArray[Any], bits: int) -> tuple[Bytes, NDArray[Any]]:
     """Codes and scales of a matrix.
@@ -254,7 +268,11 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def read_stored(path: Path | str) -> dict[str, Tensor | Quantized]:
-    """Reads a file of tensors as `read_tensors` does, but leaves compact ones compact; `write_tensors` takes them."""
+    """Reads a file of tensors as `read_tensors` does, but leaves compact ones compact; `write_tensors` takes them.
+
+    The arrays are views of the file, which is mapped into memory: they are read from it when they are used. Changes
+    of the arrays do not reach the file.
+    """
     stored, described = _read_raw(Path(path))
     compact: dict[str, Quantized] = {}
     for name, entry in described.items():
@@ -321,24 +339,17 @@ def _read_raw(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{path}: there is no such file; expected a safetensors file")
     tensors: dict[str, Tensor] = {}
     try:
-        with cast(Any, safe_open)(path, framework="np") as file:
+        # For torch, since the library copies what it gives to NumPy.
+        with cast(Any, safe_open)(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            names: list[str] = list(file.keys())
-            wide = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
-            tensors.update({name: file.get_tensor(name) for name in names if name not in wide})
-        tensors.update(_read_bfloat16(path, wide))
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                tensors[name] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be read as a safetensors file: {error}") from error
     if not isinstance(described, dict):
         raise ModelError(f"{path}: metadata {METADATA_KEY!r}: got {described!r}; expected an object")
     return tensors, cast(dict[str, Any], described)
-
-
-def _read_bfloat16(path: Path, names: list[str]) -> dict[str, Tensor]:
-    if not names:
-        return {}
-    with cast(Any, safe_open)(path, framework="pt") as file:
-        return {name: file.get_tensor(name).float().numpy() for name in names}
 
 
 def _described(path: Path, name: str, entry: Any, codes: Tensor, scales: Tensor) -> Quantized:

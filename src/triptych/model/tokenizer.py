@@ -1,24 +1,58 @@
-"""Texts to token ids: once, unpadded, with the prefix, the cut and the extra [CLS] of `mcls` in one place."""
+"""Texts to token ids: once, unpadded, with the prefix, the cut and the extra [CLS] of `mcls` in one place.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError
-from triptych.model.packed import Ids, SpecialIds
+from triptych.model.tokenizer_files import read_plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The files that hold a vocabulary, in the forms of BERT-like tokenizers; every tokenizer has one of them.
 VOCABULARIES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
+
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """Token ids with a meaning of their own; None where a tokenizer has no such token.
+
+    Attributes:
+        cls: [CLS].
+        eos: [EOS] or [SEP].
+        pad: Padding.
+        unk: Unknown token.
+        prefixes: Token ids of the prefixes that the model puts before queries and documents, [CLS] included.
+    """
+
+    cls: int
+    eos: int
+    pad: int
+    unk: int | None = None
+    prefixes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def never_lexical(self) -> tuple[int, ...]:
+        """Ids that have no lexical weight: [CLS], [EOS], padding, unknown."""
+        return tuple({self.cls, self.eos, self.pad} | ({self.unk} if self.unk is not None else set()))
 
 
 class Tokenized(NamedTuple):
@@ -29,36 +63,62 @@ class Tokenized(NamedTuple):
 
 
 class TextTokenizer:
-    """A Hugging Face tokenizer as the model uses it.
+    """A tokenizer as the model uses it.
 
     Args:
-        tokenizer: A tokenizer with a Rust backend (every XLM-R, BERT and ModernBERT has one).
+        backend: Turns texts into ids; its truncation and padding are switched off.
         where: What it came from, for the messages.
+        pad: Padding id; None: the last special token after a text.
+        unk: Id of the unknown token.
+        max_length: Most tokens a text according to the tokenizer's own settings, special ones counted.
+        make: Makes transformers' tokenizer of the same files, for what asks for `tokenizer`.
 
     Attributes:
+        backend: See above.
+        max_length: See above.
         special: Ids of the special tokens.
 
     Raises:
-        ModelError: If there is no Rust backend, or the special tokens do not stand around the text.
+        ModelError: If the special tokens do not stand around the text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
+    def __init__(
+        self,
+        backend: Tokenizer,
+        where: str,
+        *,
+        pad: int | None,
+        unk: int | None,
+        max_length: int,
+        make: Callable[[], PreTrainedTokenizerBase],
+    ) -> None:
+        self.backend, self.max_length, self._make = backend, max_length, make
+        backend.no_truncation()
+        backend.no_padding()
+        self.before, self.after = self._find_frame(where)
+        cls, eos = int(self.before[0]), int(self.after[-1])
+        self.special = SpecialIds(cls=cls, eos=eos, pad=eos if pad is None else pad, unk=unk)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, where: str) -> TextTokenizer:
+        """Takes a tokenizer of transformers.
+
+        Raises:
+            ModelError: If it has no Rust backend; every XLM-R, BERT and ModernBERT has one.
+        """
+        given: Any = tokenizer
+        if getattr(given, "backend_tokenizer", None) is None:
             raise ModelError(
                 f"{where}: {type(tokenizer).__name__} has no Rust backend (tokenizer.json); one is needed"
             )
-        self.tokenizer = tokenizer
         # A copy, since truncation and padding are settings inside the object and others may hold it too.
-        self._backend = Tokenizer.from_str(backend.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.before, self.after = self._find_frame(where)
-        self.special = SpecialIds(
-            cls=self.before[0],
-            eos=self.after[-1],
-            pad=self._pad_id(),
-            unk=cast("int | None", tokenizer.unk_token_id),
+        return cls(
+            Tokenizer.from_str(given.backend_tokenizer.to_str()),
+            where,
+            pad=given.pad_token_id,
+            unk=given.unk_token_id,
+            max_length=given.model_max_length,
+            make=partial(_itself, tokenizer),
         )
 
     @classmethod
@@ -75,11 +135,18 @@ class TextTokenizer:
         # transformers makes an empty tokenizer of a folder that has only the encoder's configuration.
         if not any((folder / name).is_file() for name in VOCABULARIES):
             raise ModelError(f"{folder}: no tokenizer can be read from this folder: no {VOCABULARIES[0]}")
-        try:
-            loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-            return cls(loaded, str(folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{folder}: no tokenizer can be read from this folder: {error}") from error
+        make = partial(_load_whole, folder, trust_remote_code)
+        plain = read_plain(folder)
+        if plain is None:
+            return cls.of(make(), str(folder))
+        return cls(
+            plain.backend, str(folder), pad=plain.pad, unk=plain.unk, max_length=plain.max_length, make=make
+        )
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The same as a tokenizer of transformers."""
+        return self._make()
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer files."""
@@ -88,7 +155,7 @@ class TextTokenizer:
     @property
     def digest(self) -> str:
         """Hex digest of the tokenizer's whole definition."""
-        return hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.backend.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(
         self, texts: Sequence[str], *, prefix: str = "", max_length: int, mcls_every: int | None = None
@@ -106,7 +173,7 @@ class TextTokenizer:
         """
         room = self._room(max_length, mcls_every)
         try:
-            encodings = self._backend.encode_batch_fast(
+            encodings = self.backend.encode_batch_fast(
                 [prefix + text for text in texts], add_special_tokens=False
             )
         except TypeError as error:
@@ -130,9 +197,7 @@ class TextTokenizer:
             InputError: For a string that is no text (it holds half of a surrogate pair).
         """
         try:
-            encodings = self._backend.encode_batch(
-                [prefix + text for text in texts], add_special_tokens=False
-            )
+            encodings = self.backend.encode_batch([prefix + text for text in texts], add_special_tokens=False)
         except TypeError as error:
             raise _no_text(texts) from error
         found: list[tuple[Ids, Ids]] = []
@@ -163,7 +228,7 @@ class TextTokenizer:
 
     def _tokens(self, text: str) -> list[int]:
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
+            return self.backend.encode(text, add_special_tokens=False).ids
         except TypeError as error:
             raise InputError("prefix: holds half of a surrogate pair; expected Unicode text") from error
 
@@ -173,7 +238,7 @@ class TextTokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The tokens as a reader knows them, without the mark of a word's beginning."""
-        names = cast("list[str]", self.tokenizer.convert_ids_to_tokens([int(i) for i in ids]))
+        names = [cast(str, self.backend.id_to_token(int(i))) for i in ids]
         return [name.replace("▁", " ").strip() or name for name in names]
 
     def _room(self, max_length: int, mcls_every: int | None) -> int:
@@ -195,8 +260,8 @@ class TextTokenizer:
 
     def _find_frame(self, where: str) -> tuple[Ids, Ids]:
         """The special tokens before and after a text, as the tokenizer's own template puts them."""
-        bare = self._backend.encode("a", add_special_tokens=False).ids
-        whole = self._backend.encode("a", add_special_tokens=True).ids
+        bare = self.backend.encode("a", add_special_tokens=False).ids
+        whole = self.backend.encode("a", add_special_tokens=True).ids
         starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
         if not bare or not starts or starts[0] == 0 or starts[0] + len(bare) == len(whole):
             raise ModelError(
@@ -205,9 +270,18 @@ class TextTokenizer:
         first = starts[0]
         return np.array(whole[:first], dtype=np.int64), np.array(whole[first + len(bare) :], dtype=np.int64)
 
-    def _pad_id(self) -> int:
-        pad = cast(Any, self.tokenizer).pad_token_id
-        return int(self.after[-1] if pad is None else pad)
+
+def _itself(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    return tokenizer
+
+
+def _load_whole(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: no tokenizer can be read from this folder: {error}") from error
 
 
 def _no_text(texts: Sequence[str]) -> InputError:
