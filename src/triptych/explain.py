@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import sparse
@@ -93,6 +93,32 @@ class Explanation:
     scores: dict[Head, float]
     lexical: tuple[LexicalMatch, ...] = ()
     tokens: tuple[TokenMatch, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The words and tokens that matched, as the command line and the server write them."""
+        return {
+            "words": [
+                {
+                    "token": match.document_token.piece,
+                    "word": match.document_token.word,
+                    "id": match.document_token.id,
+                    "query_weight": match.query_weight,
+                    "document_weight": match.document_weight,
+                    "score": match.contribution,
+                }
+                for match in self.lexical
+            ],
+            "tokens": [
+                {
+                    "query_token": match.query_token.piece,
+                    "kind": match.query_token.kind,
+                    "document_token": match.document_token.piece,
+                    "document_position": match.document_token.position,
+                    "score": match.similarity,
+                }
+                for match in self.tokens
+            ],
+        }
 
 
 def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:

@@ -376,6 +376,16 @@ class Hit:
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def to_json(self) -> dict[str, Any]:
+        """The hit as the command line and the server write it, the scores to six digits."""
+        return {
+            "id": self.id,
+            "score": round(self.score, 6),
+            "scores": {head: round(score, 6) for head, score in self.scores.items()},
+            "text": self.text,
+            "metadata": dict(self.metadata),
+        }
+
 
 class TextEncoder(Protocol):
     """What an index needs of an encoder; `triptych.Encoder` is one."""

@@ -257,9 +257,9 @@ def show_hits(
         console.print()
         return
     for i, hit in enumerate(hits):
-        line = {"query_id": query_id, "query": query, **show.hit_json(i + 1, hit)}
+        line = {"query_id": query_id, "query": query, "rank": i + 1, **hit.to_json()}
         if explained:
-            line["explanation"] = show.explanation_json(explained[i])
+            line["explanation"] = explained[i].to_json()
         emit(line)
 
 
