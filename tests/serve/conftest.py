@@ -16,7 +16,7 @@ import uvicorn
 
 from triptych import Encoder
 from triptych.index.index import Index
-from triptych.serve.app import create_app, run
+from triptych.serve.app import create_app
 from triptych.serve.service import Service
 from triptych.serve.settings import ServeSettings
 
@@ -42,7 +42,9 @@ class Running:
 
 
 @contextmanager
-def serving(models: Mapping[str, list[Encoder]], indexes: Mapping[str, Index], **settings: Any) -> Generator[Running]:
+def serving(
+    models: Mapping[str, list[Encoder]], indexes: Mapping[str, Index], **settings: Any
+) -> Generator[Running]:
     """Runs a server in a thread; it is stopped as by SIGTERM."""
     service = Service(models, indexes, ServeSettings(**settings))
     sock = socket.socket()
@@ -66,7 +68,9 @@ def serving(models: Mapping[str, list[Encoder]], indexes: Mapping[str, Index], *
 def make_index(place: Path, encoder: Encoder) -> Index:
     """An index of `DOCUMENTS`."""
     index = Index.create(place, encoder, engine="exact")
-    index.add([d["id"] for d in DOCUMENTS], [d["text"] for d in DOCUMENTS], [d["metadata"] for d in DOCUMENTS])
+    index.add(
+        [d["id"] for d in DOCUMENTS], [d["text"] for d in DOCUMENTS], [d["metadata"] for d in DOCUMENTS]
+    )
     return index
 
 

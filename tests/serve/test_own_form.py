@@ -28,7 +28,9 @@ def post(server: Running, path: str, body: Any, **options: Any) -> httpx.Respons
     return httpx.post(server.url + path, json=body, timeout=30, **options)
 
 
-def test_vectors_as_json_equal_those_of_the_encoder_bit_for_bit(shared_server: Running, encoder: Encoder) -> None:
+def test_vectors_as_json_equal_those_of_the_encoder_bit_for_bit(
+    shared_server: Running, encoder: Encoder
+) -> None:
     expected = encoder.encode_document(TEXTS)
     found = post(shared_server, "/v1/encode", {"texts": TEXTS, "prompt": "document"}).json()
     assert np.array_equal(np.array(found["dense"], np.float32), expected.dense)
@@ -57,9 +59,13 @@ def test_an_arrow_stream_has_a_row_for_each_text(shared_server: Running, encoder
     answer = post(shared_server, "/v1/encode", {"texts": TEXTS}, headers={"accept": ARROW})
     table = pa.ipc.open_stream(io.BytesIO(answer.content)).read_all()
     assert np.array_equal(np.array(table["dense"].to_pylist(), np.float32), expected.dense)
-    for i, (pairs, tokens) in enumerate(zip(table["lexical"].to_pylist(), table["multi"].to_pylist(), strict=True)):
+    for i, (pairs, tokens) in enumerate(
+        zip(table["lexical"].to_pylist(), table["multi"].to_pylist(), strict=True)
+    ):
         assert [pair["index"] for pair in pairs] == expected.lexical[[i]].indices.tolist()
-        assert np.array_equal(np.array(tokens, np.float32).reshape(expected.multi[i].shape), expected.multi[i])
+        assert np.array_equal(
+            np.array(tokens, np.float32).reshape(expected.multi[i].shape), expected.multi[i]
+        )
 
 
 @pytest.mark.parametrize("outputs", [["dense"], ["lexical", "multi"], ["multi"]])
@@ -83,17 +89,25 @@ def test_the_answer_counts_tokens_and_texts_that_were_cut(shared_server: Running
     assert found["usage"]["tokens"] <= 8 * len(TEXTS)
 
 
-def test_a_search_over_http_finds_what_the_index_finds(start: Callable[..., Running], encoder: Encoder) -> None:
+def test_a_search_over_http_finds_what_the_index_finds(
+    start: Callable[..., Running], encoder: Encoder
+) -> None:
     server = start()
     index: Index = server.service.index("my.index")
-    options: dict[str, Any] = {"weights": {"dense": 1, "lexical": 2}, "filter": {"lang": ["fr", "en"]}, "candidates": 3}
+    options: dict[str, Any] = {
+        "weights": {"dense": 1, "lexical": 2},
+        "filter": {"lang": ["fr", "en"]},
+        "candidates": 3,
+    }
     body = {"query": "model of the world", "k": 2, **options}
     found = post(server, "/v1/indexes/my.index/search", body).json()
     assert found["query"] == "model of the world"
     assert found["took_ms"] > 0
     assert found["hits"] == [hit.to_json() for hit in index.search("model of the world", 2, **options)]
     several = post(server, "/v1/indexes/my.index/search", body | {"query": ["world", "text"]}).json()
-    assert several["hits"] == [[hit.to_json() for hit in hits] for hits in index.search(["world", "text"], 2, **options)]
+    assert several["hits"] == [
+        [hit.to_json() for hit in hits] for hits in index.search(["world", "text"], 2, **options)
+    ]
 
 
 def test_a_search_explains_its_hits(shared_server: Running, encoder: Encoder) -> None:
@@ -108,7 +122,9 @@ def test_a_search_explains_its_hits(shared_server: Running, encoder: Encoder) ->
 
 def test_a_long_text_comes_short_if_it_is_not_wanted_whole(start: Callable[..., Running]) -> None:
     server, long = start(), "many words " * 500
-    put = httpx.put(f"{server.url}/v1/indexes/my.index/documents", json={"documents": [{"id": "long", "text": long}]})
+    put = httpx.put(
+        f"{server.url}/v1/indexes/my.index/documents", json={"documents": [{"id": "long", "text": long}]}
+    )
     assert put.json() == {"stored": 1}
     body = {"query": "many words", "k": 1}
     [hit] = post(server, "/v1/indexes/my.index/search", body).json()["hits"]
@@ -137,8 +153,12 @@ def test_documents_are_added_replaced_read_and_deleted(start: Callable[..., Runn
     assert httpx.get(f"{documents}/d%2F%C3%A9").json() == DOCUMENTS[3]
     assert httpx.delete(f"{documents}/new").json() == {"deleted": 1}
     assert httpx.delete(f"{documents}/new").status_code == 404
-    assert post(server, "/v1/indexes/my.index/documents/delete", {"filter": {"lang": "fr"}}).json() == {"deleted": 2}
-    assert post(server, "/v1/indexes/my.index/documents/delete", {"ids": ["a", "none"]}).json() == {"deleted": 1}
+    assert post(server, "/v1/indexes/my.index/documents/delete", {"filter": {"lang": "fr"}}).json() == {
+        "deleted": 2
+    }
+    assert post(server, "/v1/indexes/my.index/documents/delete", {"ids": ["a", "none"]}).json() == {
+        "deleted": 1
+    }
     assert httpx.get(f"{server.url}/v1/indexes/my.index").json()["documents"] == 1
 
 

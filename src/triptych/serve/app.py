@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from triptych import __version__
 from triptych.serve import errors
-from triptych.serve.forms import own
+from triptych.serve.forms import cohere, openai, own, rerank, tei, vllm
 from triptych.serve.guard import Guard
 from triptych.serve.service import Service
 
@@ -40,7 +40,7 @@ def create_app(service: Service) -> FastAPI:
             CORSMiddleware, allow_origins=service.settings.cors, allow_methods=["*"], allow_headers=["*"]
         )
     _add_health(app, service)
-    for form in (own,):
+    for form in (own, rerank, openai, tei, cohere, vllm):
         app.include_router(form.router)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), "page")

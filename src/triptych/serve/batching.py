@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError, TriptychError
 from triptych.model.packed import Ids
-from triptych.model.tokenizer import Tokenized
+from triptych.model.tokenizer import TextTokenizer, Tokenized
 from triptych.serve.metrics import Metrics
 from triptych.serve.settings import ServeSettings
 from triptych.types import HEADS, Encoded, Head
@@ -146,6 +146,18 @@ class Batcher:
             )
         finally:
             self._tokenizing -= 1
+
+    async def pieces(
+        self, texts: Sequence[str], *, special: bool
+    ) -> list[list[tuple[int, str, tuple[int, int]]]]:
+        """Id, name and span of each token of each text, beside whatever computes.
+
+        Args:
+            texts: N strings.
+            special: Whether the special tokens around the text are shown.
+        """
+        self._check_count(len(texts), "texts")
+        return await self._in(self._threads, partial(_pieces, self.encoder.tokenizer, texts, special))
 
     async def encode(
         self,
@@ -356,6 +368,19 @@ class Batcher:
 
     async def _in(self, pool: Executor, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(pool, function)
+
+
+def _pieces(
+    tokenizer: TextTokenizer, texts: Sequence[str], special: bool
+) -> list[list[tuple[int, str, tuple[int, int]]]]:
+    before, after = ([*tokenizer.before], [*tokenizer.after]) if special else ([], [])
+    found: list[list[tuple[int, str, tuple[int, int]]]] = []
+    for own, places in tokenizer.spans(texts):
+        ids = [int(i) for i in (*before, *own, *after)]
+        spans = [(0, 0)] * len(before) + [(int(a), int(b)) for a, b in places] + [(0, 0)] * len(after)
+        names = cast("list[str]", tokenizer.tokenizer.convert_ids_to_tokens(ids))
+        found.append(list(zip(ids, names, spans, strict=True)))
+    return found
 
 
 def _split(encoded: Encoded, sizes: Sequence[int]) -> list[Encoded]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -21,7 +19,7 @@ from triptych.errors import InputError
 from triptych.model.packed import Ids
 from triptych.serve.batching import Batcher, Counted
 from triptych.serve.service import Service
-from triptych.types import Encoded, Floats, Head
+from triptych.types import Encoded, Floats, Head, Ragged
 
 Encoding: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
 Prompt: TypeAlias = Literal["query", "document"]
@@ -61,6 +59,19 @@ class ForeignBody(BaseModel):
     """A body of another product's form, of whose keys some mean nothing here."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class TextItem(ForeignBody):
+    """A text as an object."""
+
+    text: str
+
+
+def texts_of(items: Any) -> Any:
+    """The input with the texts of its objects."""
+    if isinstance(items, list):
+        return [each.text if isinstance(each, TextItem) else each for each in cast("list[Any]", items)]
+    return items
 
 
 def service_of(request: Request) -> Service:
@@ -152,13 +163,6 @@ def dense_of(encoded: Encoded) -> Floats:
     return cast(Floats, encoded.dense)
 
 
-def envelope(kind: str, model: Batcher, data: Sequence[Any], tokens: int) -> dict[str, Any]:
-    """The object around a list of results in the forms that follow OpenAI's."""
-    return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": model.encoder.source,
-        "data": data,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
+def multi_of(encoded: Encoded) -> list[Floats]:
+    """The token vectors of each text, which were asked for."""
+    return [np.ascontiguousarray(rows) for rows in cast(Ragged, encoded.multi)]
