@@ -53,7 +53,9 @@ def relevance(encoder: Encoder, query: str, texts: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_openai_gets_the_encoders_dense_vectors(as_openai: openai.OpenAI, encoder: Encoder, encoding: Any) -> None:
+def test_openai_gets_the_encoders_dense_vectors(
+    as_openai: openai.OpenAI, encoder: Encoder, encoding: Any
+) -> None:
     found = as_openai.embeddings.create(model="tiny", input=TEXTS, encoding_format=encoding)
     rows = [row.embedding for row in found.data]
     if encoding == "base64":
@@ -89,7 +91,7 @@ def test_openai_gets_shorter_vectors_of_length_one(as_openai: openai.OpenAI, enc
 
 
 def test_openai_hears_of_a_wrong_model_and_of_wrong_input(as_openai: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="text-embedding-3-small.*tiny"):
+    with pytest.raises(openai.NotFoundError, match=r"text-embedding-3-small.*tiny"):
         as_openai.embeddings.create(model="text-embedding-3-small", input="a")
     with pytest.raises(openai.UnprocessableEntityError, match="dimensions"):
         as_openai.embeddings.create(model="tiny", input="a", dimensions=10_000)
@@ -114,7 +116,9 @@ def test_tei_gives_lexical_weights_and_token_vectors(shared_server: Running, enc
         row = expected.lexical[[i]]
         assert [pair["index"] for pair in pairs] == row.indices.tolist()
         assert np.array_equal(np.array([pair["value"] for pair in pairs], np.float32), row.data)
-    for found, wanted in zip(post(shared_server, "/embed_all", {"inputs": TEXTS}), expected.multi, strict=True):
+    for found, wanted in zip(
+        post(shared_server, "/embed_all", {"inputs": TEXTS}), expected.multi, strict=True
+    ):
         assert np.array_equal(np.array(found, np.float32), wanted)
 
 
@@ -166,14 +170,18 @@ def test_cohere_ranks_documents(as_cohere: cohere.ClientV2, encoder: Encoder) ->
     found = as_cohere.rerank(model="tiny", query="hello world", documents=TEXTS, top_n=2)
     expected = relevance(encoder, "hello world", TEXTS)
     assert [row.index for row in found.results] == np.argsort(-expected)[:2].tolist()
-    assert [row.relevance_score for row in found.results] == pytest.approx(np.sort(expected)[::-1][:2].tolist(), abs=1e-6)
+    assert [row.relevance_score for row in found.results] == pytest.approx(
+        np.sort(expected)[::-1][:2].tolist(), abs=1e-6
+    )
 
 
 def test_jina_gets_vectors_token_vectors_and_ranks(shared_server: Running, encoder: Encoder) -> None:
     body = {"model": "tiny", "task": "retrieval.passage", "input": [{"text": text} for text in TEXTS]}
     found = post(shared_server, "/v1/embeddings", body)
     expected = encoder.encode_document(TEXTS)
-    assert np.array_equal(np.array([row["embedding"] for row in found["data"]], np.float32), dense(encoder, TEXTS))
+    assert np.array_equal(
+        np.array([row["embedding"] for row in found["data"]], np.float32), dense(encoder, TEXTS)
+    )
     several = post(shared_server, "/v1/embeddings", body | {"return_multivector": True})
     old = post(shared_server, "/v1/multi-vector", {"input": TEXTS, "input_type": "document"})
     for rows in (several, old):
@@ -191,14 +199,18 @@ def test_our_rerank_gives_the_three_scores(shared_server: Running, encoder: Enco
     left, right = encoder.encode_query("hello world"), encoder.encode_document(TEXTS)
     for row in found:
         for head in encoder.heads:
-            assert row["scores"][head] == pytest.approx(scores.head_scores(left, right, head)[0, row["index"]], abs=2e-6)
+            assert row["scores"][head] == pytest.approx(
+                scores.head_scores(left, right, head)[0, row["index"]], abs=2e-6
+            )
         total = 0.5 * row["scores"]["dense"] + 2 * row["scores"]["lexical"]
         assert row["score"] == pytest.approx(total, abs=1e-5)
         assert row["relevance_score"] == pytest.approx(total / 2.5, abs=1e-5)
     assert [row["score"] for row in found] == sorted((row["score"] for row in found), reverse=True)
 
 
-def test_vllm_pooling_gives_each_head(as_openai: openai.OpenAI, shared_server: Running, encoder: Encoder) -> None:
+def test_vllm_pooling_gives_each_head(
+    as_openai: openai.OpenAI, shared_server: Running, encoder: Encoder
+) -> None:
     expected = encoder.encode(TEXTS)
     found = {
         task: [row["data"] for row in post(shared_server, "/pooling", {"input": TEXTS, "task": task})["data"]]
@@ -209,12 +221,16 @@ def test_vllm_pooling_gives_each_head(as_openai: openai.OpenAI, shared_server: R
         assert np.array_equal(np.array(found["token_embed"][i], np.float32), expected.multi[i])
         wanted = [[weight] for weight in expected.lexical[[i]].toarray()[0, ids[1:-1]]]
         assert np.array_equal(np.array(found["token_classify"][i], np.float32), np.array(wanted))
-    packed = post(shared_server, "/pooling", {"input": TEXTS[0], "encoding_format": "base64"})["data"][0]["data"]
+    packed = post(shared_server, "/pooling", {"input": TEXTS[0], "encoding_format": "base64"})["data"][0][
+        "data"
+    ]
     assert np.allclose(np.frombuffer(base64.b64decode(packed), "<f4"), expected.multi[0].ravel(), atol=2e-6)
 
 
 @pytest.mark.parametrize("path", ["/score", "/v1/score"])
-def test_vllm_scores_one_text_with_many_and_pairs(shared_server: Running, encoder: Encoder, path: str) -> None:
+def test_vllm_scores_one_text_with_many_and_pairs(
+    shared_server: Running, encoder: Encoder, path: str
+) -> None:
     expected = relevance(encoder, TEXTS[0], TEXTS)
     found = post(shared_server, path, {"text_1": TEXTS[0], "text_2": TEXTS})["data"]
     assert np.allclose([row["score"] for row in found], expected, atol=2e-6)

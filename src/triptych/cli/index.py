@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,16 +15,21 @@ from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.errors import IndexMissing, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triptych.cli.options import Form, Inputs, Loading
+    from triptych.client import Client
     from triptych.encode.encoder import Encoder
     from triptych.explain import Explanation
     from triptych.index.index import Index
     from triptych.index.layout import TokenPrecision
     from triptych.index.search import SearchOptions
     from triptych.index.store import EngineName
+    from triptych.records import Query
     from triptych.types import HeadWeights, Hit
 
 CANDIDATES = 200
+_PROBE_SECONDS = 5.0
 
 
 @command(
@@ -198,7 +204,7 @@ def search(
     Example: triptych search my.index how do I boil an egg --filter lang=en --explain
 
     Args:
-        index: Folder of the index, or a server's address.
+        index: Folder of the index, or the address of one on a server (of triptych serve, or Qdrant's).
         words: One query ('-': queries from standard input).
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
@@ -209,7 +215,6 @@ def search(
         model: Load the index's model from here instead of from where it was.
     """
     from triptych.cli.options import parse_filter, queries_of, weights_or_default
-    from triptych.explain import explain as explanations
     from triptych.records import Fields
 
     fields = Fields()
@@ -217,6 +222,14 @@ def search(
     asked = queries_of(words or [], queries, named or None)
     chosen = cast("SearchOptions", {"candidates": max(CANDIDATES, k), **options})
     chosen["filter"] = parse_filter(conditions or [])
+    show_some = partial(show_hits, full=full, as_json=as_json)
+    if (remote := _server(index)) is not None:
+        if model is not None:
+            raise InputError("--model: the server has the index's model; expected none")
+        _search_server(*remote, asked, k, chosen, explain, show_some)
+        return
+    from triptych.explain import explain as explanations
+
     with _open(index, model, loading) as opened:
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
         widths = opened.info()["layout"]["widths"]
@@ -224,7 +237,44 @@ def search(
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
             explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []
-            show_hits(query.id, query.text, hits, explained, weights, full=full, as_json=as_json)
+            show_some(query.id, query.text, hits, explained, weights)
+
+
+def _server(place: str) -> tuple[Client, str] | None:
+    """A client and the name of an index on a server of `triptych serve`; None for a folder or Qdrant's server."""
+    from triptych.client import Client, split_address
+
+    if (parts := split_address(place)) is None:
+        return None
+    with Client(parts[0], timeout=_PROBE_SECONDS, retries=0) as probe:
+        found = probe.is_triptych()
+    return (Client(parts[0]), parts[1]) if found else None
+
+
+def _search_server(
+    client: Client,
+    name: str,
+    asked: list[Query],
+    k: int,
+    options: SearchOptions,
+    explain: bool,
+    show_some: Callable[[str, str, list[Hit], list[Explanation], HeadWeights], None],
+) -> None:
+    from triptych.cli.options import weights_or_default
+    from triptych.explain import Explanation
+
+    with client:
+        weights = weights_or_default(
+            cast("HeadWeights | None", options.get("weights")), client.info(name)["heads"]
+        )
+        found = (
+            client.search(name, [query.text for query in asked], k, explain=explain, **options)
+            if asked
+            else []
+        )
+    for query, hits in zip(asked, found, strict=True):
+        explained = [Explanation.from_json(each.explanation, each.hit.scores) for each in hits if explain]
+        show_some(query.id, query.text, [each.hit for each in hits], explained, weights)
 
 
 def _open(place: str, model: str | None, loading: Loading) -> Index:
