@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import uvicorn
 
 from triptych import Encoder
 from triptych.index.index import Index
-from triptych.serve.app import create_app
+from triptych.serve.app import configure
 from triptych.serve.service import Service
 from triptych.serve.settings import ServeSettings
 
@@ -49,8 +49,7 @@ def serving(
     service = Service(models, indexes, ServeSettings(**settings))
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(service), log_config=None, access_log=False, ws="none")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configure(service))
     thread = threading.Thread(target=lambda: server.run(sockets=[sock]), daemon=True)
     thread.start()
     try:
@@ -85,8 +84,6 @@ def shared_server(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def start(encoder: Encoder, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts a server of the tiny model with settings of its own and an index that the test may change."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def make(**settings: Any) -> Running:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
@@ -14,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from triptych import __version__
 from triptych.serve import errors
+from triptych.serve.connection import connection_type
 from triptych.serve.forms import cohere, openai, own, rerank, tei, vllm
 from triptych.serve.guard import Guard
 from triptych.serve.service import Service
@@ -64,24 +67,29 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
 
 
+def configure(service: Service, **options: Any) -> uvicorn.Config:
+    """Uvicorn's configuration for a service."""
+    settings = service.settings
+    tls: dict[str, Any] = {}
+    if settings.certificate is not None and settings.private_key is not None:
+        tls = {"ssl_certfile": str(settings.certificate), "ssl_keyfile": str(settings.private_key)}
+    return uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        http=connection_type(settings.client_timeout),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(settings.grace),
+        **tls,
+        **options,
+    )
+
+
 def run(service: Service) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted."""
-    import uvicorn
-
-    settings = service.settings
-    options: dict[str, Any] = {
-        "host": settings.host,
-        "port": settings.port,
-        "log_config": None,
-        "access_log": False,
-    }
-    if settings.certificate is not None and settings.private_key is not None:
-        options |= {"ssl_certfile": str(settings.certificate), "ssl_keyfile": str(settings.private_key)}
-    uvicorn.run(
-        create_app(service),
-        **options,
-        server_header=False,
-        ws="none",
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.grace),
-    )
+    uvicorn.Server(configure(service)).run()

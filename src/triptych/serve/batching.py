@@ -108,7 +108,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._calls: deque[tuple[Callable[[Encoder], object], asyncio.Future[object]]] = deque()
         self._queued = 0  # tokens
-        self._requests = self._tokenizing = 0
+        self._requests = self._tokenizing = self._answers = 0
         self._last_joined = 1
         self._rate = 0.0  # tokens a second
         self._arrival = asyncio.Event()
@@ -207,13 +207,32 @@ class Batcher:
     @contextmanager
     def _admit(self) -> Iterator[None]:
         if self._requests >= self._settings.queue:
-            seconds = self._queued / self._rate if self._rate else 1.0
-            raise Overloaded(int(min(30, max(1, np.ceil(seconds)))))
+            raise self._overloaded()
         self._requests += 1
         try:
             yield
         finally:
             self._requests -= 1
+
+    @contextmanager
+    def _reserve(self, size: int) -> Iterator[None]:
+        """Room for token vectors, which are far larger than what they are made of."""
+        most = int(self._settings.answers_mb * 2**20)
+        if size > most:
+            raise TooLarge(
+                f"texts: their token vectors have {size >> 20} MB; expected at most {most >> 20} MB"
+            )
+        if self._answers + size > most:
+            raise self._overloaded()
+        self._answers += size
+        try:
+            yield
+        finally:
+            self._answers -= size
+
+    def _overloaded(self) -> Overloaded:
+        seconds = self._queued / self._rate if self._rate else 1.0
+        return Overloaded(int(min(30, max(1, np.ceil(seconds)))))
 
     def _check_count(self, count: int, what: str) -> None:
         if count > self._settings.max_texts:
@@ -228,9 +247,13 @@ class Batcher:
         heads = tuple(outputs or self.encoder.heads)
         if not ids:
             return self.encoder.encode_ids([], outputs=heads)
-        job = _Job(ids, (heads, prefix), self.encoder.passes(ids, self.budget))
+        size = 4 * tokens * self.encoder.widths["multi"] if "multi" in heads else 0
+        with self._reserve(size):
+            return await self._do(_Job(ids, (heads, prefix), self.encoder.passes(ids, self.budget)))
+
+    async def _do(self, job: _Job) -> Encoded:
         self._jobs.append(job)
-        self._queue(tokens)
+        self._queue(sum(job.sizes))
         try:
             await job.done
         except asyncio.CancelledError:
@@ -238,7 +261,7 @@ class Batcher:
             job.sizes.clear()
             job.waiting.clear()
             raise
-        return await self._in(self._threads, job.result) if len(ids) > 1 else job.result()
+        return await self._in(self._threads, job.result) if len(job.ids) > 1 else job.result()
 
     def _queue(self, tokens: int) -> None:
         self._queued += tokens

@@ -91,6 +91,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Who asks, and whether they may."""
         settings, keys = self._service.settings, self._service.keys
+        if self._running > 2 * settings.queue:
+            raise _Answered(429, "too many requests wait", retry_after="1")
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if settings.is_local and not _names_loopback(headers.get(b"host", "")):
             # Else a page of another site could reach the server by a name of its own that points here.

@@ -197,7 +197,7 @@ class Service:
                 raise InputError(f"query[{i}]: got an empty query; expected a text")
         prefix = model.encoder.config.query_prefix
         encoded = (await model.encode(queries, outputs=index.heads, prefix=prefix)).encoded
-        found = await self._in_thread(partial(index.search_encoded, encoded, k, **options)) if queries else []
+        found = await self.in_thread(partial(index.search_encoded, encoded, k, **options)) if queries else []
         if not with_explanations:
             return [Found(hits, []) for hits in found]
         explained = [
@@ -228,7 +228,7 @@ class Service:
         config = encoder.config
         left = await model.encode([query], prefix=config.query_prefix, truncate=truncate)
         right = await model.encode(texts, prefix=config.document_prefix, truncate=truncate)
-        single = await self._in_thread(partial(_scores, left, right, encoder.heads)) if texts else {}
+        single = await self.in_thread(partial(_scores, left, right, encoder.heads)) if texts else {}
         total = (
             scores.combine({head: single[head] for head in weights.heads}, weights) if texts else np.zeros(0)
         )
@@ -252,7 +252,7 @@ class Service:
                     raise IndexExists(f"documents: got ids that are there already: {', '.join(there[:5])}")
                 return index.add(ids, texts, metadata)
 
-        return await self._in_thread(work)
+        return await self.in_thread(work)
 
     async def delete(
         self, name: str, ids: Sequence[str] | None, where: Mapping[str, Any] | None = None
@@ -267,16 +267,16 @@ class Service:
             with self._locks[name]:
                 return index.delete(list(ids) if ids is not None else _matching(index, cast(Filter, wanted)))
 
-        return await self._in_thread(work)
+        return await self.in_thread(work)
 
     async def get(self, name: str, ids: Sequence[str]) -> list[Payload | None]:
         """Documents as they were added."""
-        return await self._in_thread(partial(self.index(name).get, ids))
+        return await self.in_thread(partial(self.index(name).get, ids))
 
     async def describe(self, name: str) -> dict[str, Any]:
         """What is said of an index: its size, model, heads, and the fields of its metadata."""
         index = self.index(name)
-        info = await self._in_thread(index.info)
+        info = await self.in_thread(index.info)
         default = HeadWeights()._asdict()
         return {
             "name": name,
@@ -285,7 +285,7 @@ class Service:
             "engine": info["engine"],
             "heads": list(index.heads),
             "weights": {head: default[head] for head in index.heads},
-            "fields": await self._in_thread(index.fields),
+            "fields": await self.in_thread(index.fields),
             "writable": not self.settings.read_only,
         }
 
@@ -295,7 +295,8 @@ class Service:
             raise Refused("this server is for reading alone")
         return index
 
-    async def _in_thread(self, function: Callable[[], _T]) -> _T:
+    async def in_thread(self, function: Callable[[], _T]) -> _T:
+        """Calls a function beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
 

@@ -42,6 +42,7 @@ class ServeSettings:
         max_body_mb: Largest body of a request.
         max_texts: Most texts of a request.
         max_tokens: Most tokens of a request.
+        answers_mb: Most megabytes of token vectors that are in the making at once.
         queue: Most requests that wait or run; further ones are told to come again (429).
         queue_mb: Most megabytes of bodies that are held at once.
         timeout: Seconds that a request may take.
@@ -61,7 +62,8 @@ class ServeSettings:
     join: bool = True
     max_body_mb: Annotated[float, Gt(0)] = 32.0
     max_texts: Annotated[int, Ge(1)] = 4096
-    max_tokens: Annotated[int, Ge(1)] = 2_000_000
+    max_tokens: Annotated[int, Ge(1)] = 500_000
+    answers_mb: Annotated[float, Gt(0)] = 2048.0
     queue: Annotated[int, Ge(1)] = 2048
     queue_mb: Annotated[float, Gt(0)] = 256.0
     timeout: Annotated[float, Gt(0)] = 120.0

@@ -17,11 +17,13 @@ from starlette.responses import Response
 
 from triptych.errors import InputError
 from triptych.model.packed import Ids
-from triptych.serve.batching import Batcher, Counted
+from triptych.serve.batching import Batcher, Counted, TooLarge
 from triptych.serve.service import Service
 from triptych.types import Encoded, Floats, Head, Ragged
 
 Encoding: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
+MOST_NUMBERS = 8_000_000
+"""Most numbers of token vectors in one JSON answer."""
 Prompt: TypeAlias = Literal["query", "document"]
 
 
@@ -164,5 +166,15 @@ def dense_of(encoded: Encoded) -> Floats:
 
 
 def multi_of(encoded: Encoded) -> list[Floats]:
-    """The token vectors of each text, which were asked for."""
-    return [np.ascontiguousarray(rows) for rows in cast(Ragged, encoded.multi)]
+    """The token vectors of each text, which were asked for, to be written as JSON.
+
+    Raises:
+        TooLarge: If there are so many that writing them would hold up everybody else.
+    """
+    ragged = cast(Ragged, encoded.multi)
+    if ragged.values.size > MOST_NUMBERS:
+        raise TooLarge(
+            f"token vectors: got {ragged.values.size} numbers; expected at most {MOST_NUMBERS} as JSON: send fewer "
+            "texts, or ask /v1/encode for a binary form by Accept"
+        )
+    return [np.ascontiguousarray(rows) for rows in ragged]

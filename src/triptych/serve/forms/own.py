@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,7 @@ from triptych.serve.forms.common import (
     StrictRoute,
     answer,
     listed,
+    multi_of,
     prefix_of,
     service_of,
 )
@@ -211,7 +213,8 @@ _BINARY: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/encode", summary="Encode texts with any heads", responses=_BINARY)
 async def encode(body: EncodeBody, request: Request, accept: Annotated[str, Header()] = "*/*") -> Response:
     """Dense, lexical and token vectors from one pass. Token vectors in JSON are long: ask for a binary form."""
-    model = service_of(request).model(body.model)
+    service = service_of(request)
+    model = service.model(body.model)
     outputs = None if body.outputs is None else check_heads(body.outputs, "outputs")
     if lacking := [head for head in outputs or () if head not in model.encoder.heads]:
         raise InputError(f"outputs: got {lacking}; this model has {', '.join(model.encoder.heads)}")
@@ -226,7 +229,9 @@ async def encode(body: EncodeBody, request: Request, accept: Annotated[str, Head
     }
     for kind, write in ((SAFETENSORS, _safetensors), (ARROW, _arrow)):
         if kind in accept:
-            return Response(write(counted.encoded, dtype, facts), media_type=kind)
+            return Response(
+                await service.in_thread(partial(write, counted.encoded, dtype, facts)), media_type=kind
+            )
     return answer(_as_json(counted, dtype, model.encoder.source))
 
 
@@ -275,5 +280,5 @@ def _as_json(counted: Counted, dtype: np.dtype[Any], source: str) -> dict[str, A
             for start, end in bounds
         ]
     if encoded.multi is not None:
-        found["multi"] = [np.ascontiguousarray(item.astype(dtype)) for item in encoded.multi]
+        found["multi"] = [rows.astype(dtype) for rows in multi_of(encoded)]
     return found | {"usage": {"tokens": counted.tokens, "truncated": counted.truncated}}
