@@ -259,3 +259,13 @@ def test_an_index_may_encode_through_the_batcher_from_its_own_thread(encoder: En
         return await asyncio.to_thread(shared.encode_document, MIX, outputs=["dense"])
 
     assert np.array_equal(run(encoder, work).dense, encoder.encode_document(MIX, outputs=["dense"]).dense)
+
+
+def test_an_index_may_cut_documents_late_through_the_batcher(encoder: Encoder) -> None:
+    async def work(batcher: Batcher) -> Any:
+        shared = SharedEncoder(batcher, asyncio.get_running_loop())
+        spans = [[(0, 5), (5, len(text))] for text in MIX[2:4]]
+        return await asyncio.to_thread(shared.encode_spans, MIX[2:4], spans, outputs=["dense"]), spans
+
+    found, spans = run(encoder, work)
+    assert np.array_equal(found.dense, encoder.encode_spans(MIX[2:4], spans, outputs=["dense"]).dense)

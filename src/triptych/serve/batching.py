@@ -24,7 +24,7 @@ from triptych.model.packed import Ids
 from triptych.model.tokenizer import TextTokenizer, Tokenized
 from triptych.serve.metrics import Metrics
 from triptych.serve.settings import ServeSettings
-from triptych.types import HEADS, Encoded, Head
+from triptych.types import HEADS, Encoded, Head, Spans
 
 _T = TypeVar("_T")
 _LOOK_AHEAD = 256  # jobs that are looked at for one pass
@@ -196,9 +196,9 @@ class Batcher:
         with self._admit():
             return await self._encode(ids, outputs, "")
 
-    async def run(self, function: Callable[[Encoder], _T]) -> _T:
-        """Calls a function with the encoder when a device is free."""
-        with self._admit():
+    async def run(self, function: Callable[[Encoder], _T], *, admitted: bool = False) -> _T:
+        """Calls a function with the encoder when a device is free; `admitted` as for `encode`."""
+        with nullcontext() if admitted else self._admit():
             future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
             self._calls.append((function, future))
             self._arrival.set()
@@ -411,6 +411,15 @@ def _split(encoded: Encoded, sizes: Sequence[int]) -> list[Encoded]:
     return [encoded[slice(int(end) - size, int(end))] for end, size in zip(ends, sizes, strict=True)]
 
 
+def _encode_spans(
+    encoder: Encoder,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    outputs: Sequence[Head],
+) -> Encoded:
+    return encoder.encode_spans(texts, spans, outputs=outputs)
+
+
 class SharedEncoder:
     """A `TextEncoder` over a `Batcher`, for an index that encodes in a thread of its own.
 
@@ -444,6 +453,22 @@ class SharedEncoder:
     def encode_document(self, texts: str | Sequence[str], *, outputs: Sequence[Head] = HEADS) -> Encoded:
         """See `TextEncoder`."""
         return self._encode(texts, outputs, self._batcher.encoder.config.document_prefix)
+
+    def token_spans(self, texts: Sequence[str]) -> list[Spans]:
+        """See `TextEncoder`."""
+        return self._batcher.encoder.token_spans(texts)
+
+    def encode_spans(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        *,
+        outputs: Sequence[Head] = HEADS,
+    ) -> Encoded:
+        """See `TextEncoder`."""
+        encode = partial(_encode_spans, texts=texts, spans=spans, outputs=outputs)
+        work = self._batcher.run(encode, admitted=True)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _encode(self, texts: str | Sequence[str], outputs: Sequence[Head], prefix: str) -> Encoded:
         listed = [texts] if isinstance(texts, str) else list(texts)
