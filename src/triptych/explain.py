@@ -6,7 +6,7 @@ query's tokens average to the multi-vector score (arXiv 2402.03216v4, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 

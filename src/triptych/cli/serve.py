@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         "devices": "--devices DEVICE,DEVICE",
         "loading.device": None,
         "cors": "ORIGIN...",
+        "join": "--join/--no-join",
     },
     basic="places model devices host port keys read_only",
 )
@@ -43,7 +44,8 @@ def serve(
 
     Args:
         places: Folders or Qdrant addresses of indexes; each is served under the last part of its name.
-        model: Models to serve beside those of the indexes: 'small', a checkpoint folder, or a Hub name; repeatable.
+        model: Models to serve: 'small', a checkpoint folder, or a Hub name; repeatable. The indexes' own are loaded
+            from where they were, unless they are among these.
         devices: Devices to compute on, each with its copy of the models; by default a GPU if there is one.
         quiet: Write no access log on standard error.
     """
@@ -90,14 +92,15 @@ def _load(
     indexes: dict[str, Index], names: list[str], devices: tuple[str, ...], loading: Loading
 ) -> dict[str, list[Encoder]]:
     """Models by name, once per device: those of the indexes, and the others that are wanted."""
-    sources = dict.fromkeys(names)
     models: dict[str, list[Encoder]] = {}
-    known: set[str] = set()
+
+    def load(source: str) -> None:
+        models[source] = [replace(loading, device=device).encoder(source) for device in devices or (None,)]
+
+    for name in names:
+        load(name)
     for index in indexes.values():
         facts = index.info()["model"]
-        if facts["fingerprint"] not in known:
-            known.add(facts["fingerprint"])
-            sources[facts["source"]] = None
-    for source in sources:
-        models[source] = [replace(loading, device=device).encoder(source) for device in devices or (None,)]
+        if facts["fingerprint"] not in [encoders[0].fingerprint for encoders in models.values()]:
+            load(facts["source"])
     return models

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -205,7 +205,7 @@ class Batcher:
             return cast(_T, await future)
 
     @contextmanager
-    def _admit(self) -> Iterator[None]:
+    def _admit(self) -> Generator[None]:
         if self._requests >= self._settings.queue:
             raise self._overloaded()
         self._requests += 1
@@ -215,7 +215,7 @@ class Batcher:
             self._requests -= 1
 
     @contextmanager
-    def _reserve(self, size: int) -> Iterator[None]:
+    def _reserve(self, size: int) -> Generator[None]:
         """Room for token vectors, which are far larger than what they are made of."""
         most = int(self._settings.answers_mb * 2**20)
         if size > most:

@@ -12,35 +12,44 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        to = {"registry": self.registry}
+        registry = self.registry
         labels = ("method", "route", "status")
-        self.requests = Counter("triptych_requests", "Requests by route and status", labels, **to)
+        self.requests = Counter(
+            "triptych_requests", "Requests by route and status", labels, registry=registry
+        )
         self.seconds = Histogram(
             "triptych_request_seconds",
             "From the request's arrival to its answer",
             ("route",),
             buckets=_SECONDS,
-            **to,
+            registry=registry,
         )
-        self.in_flight = Gauge("triptych_requests_in_flight", "Requests that wait or run", **to)
-        self.body_bytes = Gauge("triptych_body_bytes_held", "Bytes of bodies of requests in flight", **to)
-        self.texts = Counter("triptych_texts", "Texts that were encoded", **to)
-        self.tokens = Counter("triptych_tokens", "Tokens that were encoded", **to)
-        self.passes = Counter("triptych_passes", "Forward passes", **to)
+        self.in_flight = Gauge("triptych_requests_in_flight", "Requests that wait or run", registry=registry)
+        self.body_bytes = Gauge(
+            "triptych_body_bytes_held", "Bytes of bodies of requests in flight", registry=registry
+        )
+        self.texts = Counter("triptych_texts", "Texts that were encoded", registry=registry)
+        self.tokens = Counter("triptych_tokens", "Tokens that were encoded", registry=registry)
+        self.passes = Counter("triptych_passes", "Forward passes", registry=registry)
         self.joined = Histogram(
             "triptych_requests_per_pass",
             "Requests of one pass",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            **to,
+            registry=registry,
         )
         self.pass_tokens = Histogram(
-            "triptych_tokens_per_pass", "Tokens of one pass", buckets=[2**n for n in range(4, 18)], **to
+            "triptych_tokens_per_pass",
+            "Tokens of one pass",
+            buckets=[2**n for n in range(4, 18)],
+            registry=registry,
         )
         self.pass_seconds = Histogram(
-            "triptych_pass_seconds", "Computing time of one pass", buckets=_SECONDS, **to
+            "triptych_pass_seconds", "Computing time of one pass", buckets=_SECONDS, registry=registry
         )
-        self.queued_tokens = Gauge("triptych_queued_tokens", "Tokens that wait for a device", **to)
-        self.cancelled = Counter("triptych_cancelled", "Requests whose client went away", **to)
+        self.queued_tokens = Gauge(
+            "triptych_queued_tokens", "Tokens that wait for a device", registry=registry
+        )
+        self.cancelled = Counter("triptych_cancelled", "Requests whose client went away", registry=registry)
 
     def render(self) -> bytes:
         """The text format."""

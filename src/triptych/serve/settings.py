@@ -99,9 +99,8 @@ class Keys:
             DataError: For a line that is neither ``read KEY`` nor ``write KEY``, or a file that cannot be read.
         """
         found: list[tuple[Right, str]] = []
-        rights: tuple[tuple[Right, str], ...] = (("read", READ_KEYS), ("write", WRITE_KEYS))
-        for right, name in rights:
-            found += [(right, key.strip()) for key in environment.get(name, "").split(",") if key.strip()]
+        found += [("read", key.strip()) for key in environment.get(READ_KEYS, "").split(",")]
+        found += [("write", key.strip()) for key in environment.get(WRITE_KEYS, "").split(",")]
         if path is not None:
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
@@ -109,14 +108,18 @@ class Keys:
                 raise DataError(f"keys cannot be read: {error}", path) from error
             for number, line in enumerate(lines, 1):
                 match line.split():
-                    case ["read" | "write" as right, key]:
-                        found.append((right, key))
+                    case ["read", key]:
+                        found.append(("read", key))
+                    case ["write", key]:
+                        found.append(("write", key))
                     case [] | ["#", *_]:
                         pass
                     case _:
                         raise DataError("expected 'read KEY' or 'write KEY'", path, number)
         digests: dict[bytes, Right] = {}
         for right, key in found:
+            if not key:  # what stands between two commas, or a variable that is empty
+                continue
             digest = _digest(key)
             digests[digest] = "write" if "write" in (right, digests.get(digest)) else "read"
         return cls(digests)

@@ -80,9 +80,11 @@ def _ranking(
     body: RerankBody, model: Batcher, ranked: Ranked, order: Sequence[int], texts: Sequence[str]
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {"relevance_score": ranked.relevance, "score": ranked.total}
-    results = [_row(i, columns) | {"scores": _row(i, ranked.scores, number=False)} for i in order]
+    results = [
+        _row(i, columns) | {"scores": {head: each[i] for head, each in ranked.scores.items()}} for i in order
+    ]
     if body.return_documents:
-        results = [row | {"document": {"text": texts[row["index"]]}} for row in results]
+        results = [row | {"document": {"text": texts[i]}} for i, row in zip(order, results, strict=True)]
     return {
         "id": uuid.uuid4().hex,
         "model": body.model or model.encoder.source,
@@ -92,8 +94,8 @@ def _ranking(
     }
 
 
-def _row(i: int, columns: Mapping[Any, Any], *, number: bool = True) -> dict[str, Any]:
-    return ({"index": i} if number else {}) | {name: values[i] for name, values in columns.items()}
+def _row(i: int, columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {"index": i} | {name: values[i] for name, values in columns.items()}
 
 
 @router.post("/score", summary="Scores of pairs (vLLM)")
