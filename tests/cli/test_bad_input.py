@@ -59,7 +59,7 @@ def test_a_bad_line_on_standard_input_keeps_the_blocks_before_it(run: Run, tmp_p
 
 def test_files_that_are_missing_or_of_unknown_kind(run: Run, tmp_path: Path) -> None:
     assert "nothing.jsonl" in refused(run, 2, "index", tmp_path / "nothing.jsonl", "-o", tmp_path / "i")
-    odd = tmp_path / "x.docx"
+    odd = tmp_path / "x.xyz"
     odd.write_bytes(b"PK")
     assert "unknown ending" in refused(run, 2, "encode", odd, "--jsonl")
     assert refused(run, 2, "search", tmp_path, "--queries", tmp_path / "no.txt")
