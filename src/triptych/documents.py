@@ -62,13 +62,12 @@ Format: TypeAlias = Literal[
     "html",
     "json",
     "rst",
-    "notebook",
+    "ipynb",
     "pdf",
     "docx",
     "pptx",
     "epub",
     "mail",
-    "mbox",
     "code",
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -91,13 +90,13 @@ _ENDINGS: dict[str, Format] = {
     ".xhtml": "html",
     ".json": "json",
     ".rst": "rst",
-    ".ipynb": "notebook",
+    ".ipynb": "ipynb",
     ".pdf": "pdf",
     ".docx": "docx",
     ".pptx": "pptx",
     ".epub": "epub",
     ".eml": "mail",
-    ".mbox": "mbox",
+    ".mbox": "mail",
     **dict.fromkeys(LANGUAGES, "code"),
 }
 _ARCHIVE = ".zip"
@@ -357,7 +356,9 @@ class _Reader:
             return self._plain_lines()
         if format == "json":
             return self._json()
-        return self._mailbox() if format == "mbox" else self._whole(format)
+        # A message begins with a header, a mailbox with this line.
+        is_mailbox = format == "mail" and self.source.head.startswith(b"From ")
+        return self._mailbox() if is_mailbox else self._whole(format)
 
     def _place(self, line: int | None = None, record: int | None = None) -> Place:
         return Place(self.source.name, line, record, self.key)
@@ -423,7 +424,7 @@ class _Reader:
             from triptych.files.code import read_code
 
             yield from self._document(read_code(read_text(self.source), ending(Path(self.key))))
-        elif format in ("rst", "notebook"):
+        elif format in ("rst", "ipynb"):
             from triptych.files.notes import read_notebook, read_rst
 
             read = read_rst if format == "rst" else read_notebook

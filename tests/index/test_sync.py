@@ -95,7 +95,6 @@ def test_what_is_unchanged_is_not_encoded_again(index: Index, encoder: FakeEncod
 def test_what_was_left_incomplete_is_done_again(
     index: Index, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync, "BLOCK_TOKENS", 25)
     documents = [document("a", 3), document("b", 9), document("c", 2)]
     engine = index._store.engine
     add, done = engine.add, 0
@@ -109,7 +108,9 @@ def test_what_was_left_incomplete_is_done_again(
 
     monkeypatch.setattr(engine, "add", fail_the_third_time)
     with pytest.raises(StorageError, match="no room"):
-        index.add_documents(documents, SMALL)
+        run = index.synchronizer(SMALL, block_tokens=25)
+        run.add(documents)
+        run.finish()
     assert 0 < len(index) < 8
     assert astuple(index.add_documents(documents, SMALL)) == (2, 0, 0, 1, 0, 6)
     assert sorted(index.ids) == sorted(["a#1", "a#2", *(f"b#{i}" for i in range(1, 6)), "c"]), (

@@ -45,7 +45,8 @@ _PROBE_SECONDS = 5.0
         "delete_from": "FILE",
         "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
-    }
+    },
+    basic="into metadata multi engine delete passages keep watch format model as_json",
 )
 def index(
     inputs: list[str] | None = None,
@@ -60,6 +61,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
+    block_tokens: int = 16_384,
     weights: HeadWeights | None = None,
     form: Form,
     model: str | None = None,
@@ -85,6 +87,7 @@ def index(
         optimize: Rearrange the index for faster search in the end.
         keep: Keep documents that came from these inputs before and are there no more.
         watch: Go on and follow changes of the inputs, until Ctrl-C.
+        block_tokens: Tokens that are encoded and made durable at once.
         weights: Keep these weights of the scores in the index, for searches that name none.
         model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
             index: load its model from here instead of from where it was.
@@ -98,30 +101,36 @@ def index(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
     source = Inputs(inputs or [], form)
-    source.check_exist()
+    source.check()
     with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
         if weights is not None:
             opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
-        changes = _synchronize(opened, source, passages, extra, keep=keep)
+        changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
         if optimize:
             opened.optimize()
         opened.flush()
         _report(into, opened, changes, deleted, time.perf_counter() - started, as_json=as_json)
         for _ in _changes_of(inputs or []) if watch else ():
             started = time.perf_counter()
-            changes = _synchronize(opened, source, passages, extra, keep=keep)
+            changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
             opened.flush()
             _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
 
 
 def _synchronize(
-    opened: Index, source: Inputs, passages: PassageOptions, extra: dict[str, Any], *, keep: bool
+    opened: Index,
+    source: Inputs,
+    passages: PassageOptions,
+    extra: dict[str, Any],
+    *,
+    keep: bool,
+    block_tokens: int,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
     with progress() as draw:
-        run = opened.synchronizer(passages, metadata=extra, progress=draw)
+        run = opened.synchronizer(passages, metadata=extra, block_tokens=block_tokens, progress=draw)
         try:
             source.add_to(run, keep=keep)
         except BaseException:
@@ -145,7 +154,8 @@ def _report(
     parts = [f"{count} {name}" for name, count in counts.items() if count] or ["nothing changed"]
     cut = f" in {changes.passages} passages" if changes.passages != done else ""
     speed = f", {changes.passages / seconds:.1f} passages/s" if done and seconds else ""
-    text = f"{place}: holds {documents} passages ({', '.join(parts)}{cut}, {seconds:.1f} s{speed})"
+    what = "passages" if opened.has_passages else "documents"
+    text = f"{place}: {documents} {what} ({', '.join(parts)}{cut}, {seconds:.1f} s{speed})"
     stdout().print(text, soft_wrap=True)
 
 
@@ -280,7 +290,7 @@ def search(
     from triptych.explain import explain as explanations
 
     with _open(index, model, loading) as opened:
-        if "group_by" not in chosen and opened.count({"parent": {"exists": True}}):
+        if "group_by" not in chosen and opened.has_passages:
             chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
         weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights

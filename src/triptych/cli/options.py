@@ -224,15 +224,25 @@ class Inputs:
             on_error=self._leave_out,
         )
 
-    def check_exist(self) -> None:
-        """Finds a missing file before a model is loaded.
+    def check(self) -> None:
+        """Finds a missing file and a broken record before a model is loaded.
 
         Raises:
-            DataError: For one that is not there.
+            DataError: For one that is not there, or not what it should be.
         """
-        for path in self.paths:
-            if path != STDIN and not Path(path).exists():
-                raise DataError("is not there; expected a file or folder", path)
+        from triptych.documents import RECORDS, format_of, list_documents, read_documents
+
+        form, known = self.form, [path for path in self.paths if path == STDIN or Path(path).exists()]
+        if len(known) < len(self.paths):
+            missing = next(path for path in self.paths if path not in known)
+            raise DataError("is not there; expected a file or folder", missing)
+        files = [
+            file
+            for file in list_documents(known, format=form.format)
+            if file.path.is_file() and (form.format or format_of(file.path)) in RECORDS
+        ]
+        for _ in read_documents(files, format=form.format, fields=form.fields, on_error=self._leave_out):
+            pass
 
     def add_to(self, run: Synchronizer, *, keep: bool) -> None:
         """Brings an index in step with these documents."""

@@ -27,7 +27,7 @@ from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
 from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, known_fields, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.index.sync import Changes, Synchronizer
+from triptych.index.sync import BLOCK_TOKENS, Changes, Synchronizer
 from triptych.passages import PassageOptions
 from triptych.records import Document
 from triptych.scores.on_numpy import cuts
@@ -325,12 +325,21 @@ class Index:
         options: PassageOptions | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
     ) -> Synchronizer:
         """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
         self._store.check_open()
         check_callable(progress, "progress")
-        return Synchronizer(self._store, self.encoder, options or PassageOptions(), metadata, progress)
+        block = check_integer(block_tokens, "index: got block_tokens")
+        how = options or PassageOptions()
+        return Synchronizer(self._store, self.encoder, how, metadata, block_tokens=block, progress=progress)
+
+    @property
+    def has_passages(self) -> bool:
+        """Whether documents of the index are passages of longer ones."""
+        self._store.check_open()
+        return self._store.engine.count(Filter.of({"parent": {"exists": True}})) > 0
 
     def passages(self, document: str) -> list[Payload]:
         """The passages of a document in their order; of one that is whole, itself; none if it is not there.

@@ -29,7 +29,6 @@ from triptych.records import Document, Fields, Section
 from triptych.types import Encoded, Progress, TextEncoder
 
 BLOCK_TOKENS = 16_384
-"""Tokens that are encoded and stored at once: what an interruption costs at most."""
 
 
 @dataclass(slots=True)
@@ -95,6 +94,7 @@ class Synchronizer:
         encoder: Its model.
         options: How documents are cut.
         metadata: Given to every document.
+        block_tokens: Tokens that are encoded and stored at once: what an interruption costs at most.
         progress: Called with ("index", documents done, None), when they are stored.
     """
 
@@ -104,6 +104,8 @@ class Synchronizer:
         encoder: TextEncoder,
         options: PassageOptions,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
     ) -> None:
         self.changes = Changes()
@@ -112,7 +114,7 @@ class Synchronizer:
         self._held = _holdings(store.engine.origins())
         self._seen: set[str] = set()
         self._waiting: list[Part] = []
-        self._tokens = 0
+        self._tokens, self._block = 0, block_tokens
 
     def add_files(
         self,
@@ -153,9 +155,17 @@ class Synchronizer:
                     on_skip(path, reason)
 
             found = read_documents([file], format=format, fields=fields, on_skip=skip, on_error=on_error)
-            self._add(found, file.root, file.key, stamp)
+            try:
+                self._add(found, printable(file.root), file.key, stamp)
+            except DataError:  # what came before the bad line is good
+                self._store_waiting()
+                raise
         if not keep:
-            roots = {os.path.realpath(path) for path in paths if Path(path).is_dir() or Path(path).is_file()}
+            roots = {
+                printable(os.path.realpath(path))
+                for path in paths
+                if Path(path).is_dir() or Path(path).is_file()
+            }
             self._remove_others(roots, set(spared))
         return self.finish()
 
@@ -178,7 +188,7 @@ class Synchronizer:
             if not isinstance(given, Document):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InputError(f"add: got {show(given)}; expected a triptych.records.Document")
             document = replace(given, metadata={**given.metadata, **self._metadata})
-            self._check_id(document.id, source)
+            self._check_id(document.id, source, file)
             origin = Origin(
                 document=document.id,
                 passages=1,
@@ -199,7 +209,7 @@ class Synchronizer:
             for part in self._parts_of(document, origin):
                 self._waiting.append(part)
                 self._tokens += part.tokens
-                if self._tokens >= BLOCK_TOKENS:
+                if self._tokens >= self._block:
                     self._store_waiting()
 
     def finish(self) -> Changes:
@@ -213,22 +223,24 @@ class Synchronizer:
         if not held.complete or held.origin is None or file.key in self._seen:
             return False
         origin = held.origin
-        if (origin["source"], origin["stamp"]) != (file.root, stamp) or origin["digest"].split()[
+        if (origin["source"], origin["stamp"]) != (printable(file.root), stamp) or origin["digest"].split()[
             -1
         ] != self._cut:
             return False
         self._count(file.key, "unchanged")
         return True
 
-    def _check_id(self, document: str, source: str) -> None:
+    def _check_id(self, document: str, source: str, file: str) -> None:
+        """Refuses an id that came before, or that is made of a path and stands for a file of another folder."""
         if document in self._seen:
             raise InputError(f"add: got the id {document!r} twice; expected each id once")
         held = self._held.get(document)
         before = held.origin["source"] if held and held.origin else ""
-        if source and before not in ("", source) and Path(before).exists():
+        made_of_path = bool(file) and document.startswith(file)
+        if made_of_path and before not in ("", source) and Path(before).exists():
             raise InputError(
-                f"add: the index has the document {document!r} of {printable(before)}, and got another one of "
-                f"{printable(source)}; expected different ids. Give both together, or the folder over them"
+                f"add: the index has the document {document!r} of {before}, and got another one of "
+                f"{source}; expected different ids. Give both together, or the folder over them"
             )
 
     def _remove_others(self, sources: Set[str], spared: Set[str]) -> None:
