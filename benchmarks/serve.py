@@ -185,7 +185,6 @@ class Server:
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
         )
-        self.wait()
 
     def wait(self) -> None:
         end = time.monotonic() + 300
@@ -278,14 +277,16 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     encoder.start()
     pipe.recv()
     servers: dict[str, Server] = {}
-    for system in options.systems:
-        try:
-            servers[system] = Server(system, folder, options)
-        except RuntimeError as error:
-            yield {"what": "not measured", "system": system, "why": " ".join(str(error).split())[-300:]}
     walls: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     try:
+        for system in options.systems:
+            servers[system] = Server(system, folder, options)
+            try:
+                servers[system].wait()
+            except RuntimeError as error:
+                servers.pop(system).close()
+                yield {"what": "not measured", "system": system, "why": " ".join(str(error).split())[-300:]}
         for turn in range(options.rounds + 1):  # the first one warms up
             for name, outputs in (("encoder", ["dense"]), ("encoder-all", ["dense", "lexical", "multi"])):
                 pipe.send(outputs)
@@ -294,6 +295,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
                     walls.setdefault(name, []).append(wall)
                     processor.setdefault(name, []).append(busy)
             for name, server in servers.items():
+                print(f"round {turn}: {name}", file=sys.stderr)
                 before = server.seconds()
                 wall = load_in_process(closed_loop, server.port, name, mix.texts, options.clients)
                 if turn:
