@@ -14,7 +14,7 @@ ROOT = Path(triptych.__file__).parent
 # A package or module may import those of its own line and of the lines below.
 LAYERS = (
     ("cli",),
-    ("eval", "tools", "mteb", "compat"),
+    ("eval", "tools", "mteb", "compat", "serve", "client"),
     ("train", "demo"),
     ("index", "explain"),
     ("encode", "collections"),
@@ -27,6 +27,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}
 WITHOUT_TORCH = (
     "index",
+    "client",
     "eval",
     "collections",
     "documents",

@@ -6,18 +6,20 @@ query's tokens average to the multi-vector score (arXiv 2402.03216v4, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from scipy import sparse
 
-from triptych.encode.encoder import Encoder
 from triptych.errors import InputError, show
-from triptych.model.packed import Ids, Packed, positions
-from triptych.model.tokenizer import TextTokenizer
 from triptych.types import Encoded, Head, Ragged, check_str, check_texts
+
+if TYPE_CHECKING:
+    from triptych.encode.encoder import Encoder
+    from triptych.model.packed import Ids
+    from triptych.model.tokenizer import TextTokenizer
 
 Kind = Literal["text", "prefix", "special"]
 
@@ -108,6 +110,59 @@ class Explanation:
         found = [match.similarity for match in self.tokens if match.query_token.kind != "text"]
         return len(found), float(np.mean(found)) if found else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """The words and tokens that matched, as the command line and the server write them; see `text_tokens`."""
+        return {
+            "words": [
+                {
+                    "token": match.document_token.piece,
+                    "word": match.document_token.word,
+                    "id": match.document_token.id,
+                    "query_weight": match.query_weight,
+                    "document_weight": match.document_weight,
+                    "score": match.contribution,
+                }
+                for match in self.lexical
+            ],
+            "tokens": [
+                {
+                    "query_token": match.query_token.piece,
+                    "document_token": match.document_token.piece,
+                    "document_position": match.document_token.position,
+                    "score": match.similarity,
+                }
+                for match in self.text_tokens
+            ],
+            "left_out": dict(zip(("tokens", "score"), self.left_out, strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], scores: Mapping[Head, float]) -> Explanation:
+        """The explanation of `to_json`, as far as that tells: tokens have no id and position but where it names them.
+
+        Args:
+            value: The object.
+            scores: The single scores of the hit.
+        """
+
+        def token(piece: str, word: str = "", id: int = -1, position: int = -1, kind: Kind = "text") -> Token:
+            return Token(piece, word or piece, id, position, kind)
+
+        lexical: list[LexicalMatch] = []
+        for each in value["words"]:
+            weights = each["query_weight"], each["document_weight"]
+            sides = token(each["token"]), token(each["token"], each["word"], each["id"])
+            lexical.append(LexicalMatch(*sides, *weights))
+        partners: list[TokenMatch] = []
+        for each in value["tokens"]:
+            partner = token(each["document_token"], position=each["document_position"])
+            partners.append(TokenMatch(token(each["query_token"]), partner, each["score"]))
+        left_out = TokenMatch(
+            token("", kind="special"), token("", kind="special"), value["left_out"]["score"]
+        )
+        partners += [left_out] * value["left_out"]["tokens"]
+        return cls(dict(scores), tuple(lexical), tuple(partners))
+
 
 def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:
     """Explains the scores of documents for one query.
@@ -127,6 +182,8 @@ def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Expl
     Raises:
         InputError: If `documents` is one string, or something is not a string.
     """
+    from triptych.encode.encoder import Encoder
+
     if not isinstance(encoder, Encoder):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"encoder: got {show(encoder)}; expected an Encoder")
     check_str(query, "query")
@@ -211,6 +268,8 @@ def _token_matches(
 
 def _with_vectors(encoder: Encoder, tokens: list[Token]) -> list[Token]:
     """The tokens that have a vector in the multi-vector head."""
+    from triptych.model.packed import Packed, positions
+
     batch = Packed.of([[token.id for token in tokens]])
     counted = positions(batch, "multi", encoder.config, encoder.tokenizer.special).tolist()
     return [token for token, counts in zip(tokens, counted, strict=True) if counts]

@@ -412,6 +412,17 @@ class Hit:
         more = f", {len(self.more)} more" if self.more else ""
         return f"Hit({self.id!r}, {self.score:.3f}: {scores}, text={text!r}, metadata={show(self.metadata)}{more})"
 
+    def to_json(self) -> dict[str, Any]:
+        """The hit as the command line and the server write it, the scores to six digits."""
+        return {
+            "id": self.id,
+            "score": round(self.score, 6),
+            "scores": {head: round(score, 6) for head, score in self.scores.items()},
+            "text": self.text,
+            "metadata": dict(self.metadata),
+            **({"more": [hit.to_json() for hit in self.more]} if self.more else {}),
+        }
+
 
 class TextEncoder(Protocol):
     """What an index needs of an encoder; `triptych.Encoder` is one."""

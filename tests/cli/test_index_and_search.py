@@ -141,13 +141,13 @@ def test_explanation_in_json_adds_up_to_the_scores(run: Run, index: Path) -> Non
     options = ("--json", "--explain", "--dtype", "float32")
     for line in run("search", index, "a model of text", *options).lines:
         parts = line["explanation"]
-        total = sum(match["contribution"] for match in parts["lexical"])
+        total = sum(match["score"] for match in parts["words"])
         assert total == pytest.approx(line["scores"]["lexical"], abs=1e-5)
         shown = [match["query_token"] for match in parts["tokens"]]
         assert shown == ["a", "model", "of", "text"]  # and neither <s> nor </s>
         left_out = parts["left_out"]
-        total = sum(match["similarity"] for match in parts["tokens"])
-        total += left_out["tokens"] * left_out["similarity"]
+        total = sum(match["score"] for match in parts["tokens"])
+        total += left_out["tokens"] * left_out["score"]
         mean = total / (len(shown) + left_out["tokens"])
         assert mean == pytest.approx(line["scores"]["multi"], abs=2e-3)
 

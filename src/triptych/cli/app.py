@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, evaluate, index, mine, synthesize, train
+from triptych.cli import data, demo, encode, evaluate, index, mine, serve, synthesize, train
 from triptych.cli.command import HELP, Command, Group
 from triptych.cli.terminal import forget_stdout, no_questions, printable, say, warnings_as_lines
 from triptych.errors import InputError, TriptychError
@@ -45,6 +45,7 @@ class Main(Group):
         "demo": demo.demo,
         "index": index.index,
         "search": index.search,
+        "serve": serve.serve,
         "export": index.export,
         "encode": encode.encode,
         "score": encode.score,

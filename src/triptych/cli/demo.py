@@ -81,11 +81,17 @@ def _fill(index: Index, corpus: list[Document]) -> float:
 
 
 def _emit(asked: list[Query], found: list[list[Hit]], times: dict[str, Any]) -> None:
-    from triptych.cli.show import hit_json
-
     for query, hits in zip(asked, found, strict=True):
         for i, hit in enumerate(hits):
-            emit({"query_id": query.id, "query": query.text, "lang": _lang(query), **hit_json(i + 1, hit)})
+            emit(
+                {
+                    "query_id": query.id,
+                    "query": query.text,
+                    "lang": _lang(query),
+                    "rank": i + 1,
+                    **hit.to_json(),
+                }
+            )
     emit({"times": times})
 
 

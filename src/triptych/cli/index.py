@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,10 @@ from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.errors import IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triptych.cli.options import Form, Inputs, Loading
+    from triptych.client import Client
     from triptych.encode.encoder import Encoder
     from triptych.explain import Explanation
     from triptych.index.index import Index
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
     from triptych.index.store import EngineName
     from triptych.index.sync import Changes
     from triptych.passages import PassageOptions
+    from triptych.records import Query
     from triptych.types import HeadWeights, Hit
+
+_PROBE_SECONDS = 5.0
 
 
 @command(
@@ -254,7 +261,7 @@ def search(
     Example: triptych search my.index how do I boil an egg --filter lang=en --explain
 
     Args:
-        index: Folder of the index, or a server's address.
+        index: Folder of the index, or the address of one on a server (of triptych serve, or Qdrant's).
         words: One query ('-': queries from standard input).
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
@@ -274,7 +281,12 @@ def search(
     asked = queries_of(words or [], queries, named or None)
     chosen = options.copy()
     chosen["filter"] = parse_filter(conditions or [], filter_json)
-    offset = options.get("offset", 0)
+    show_some = partial(show_hits, full=full, as_json=as_json, offset=options.get("offset", 0))
+    if (remote := _server(index)) is not None:
+        if model is not None:
+            raise InputError("--model: the server has the index's model; expected none")
+        _search_server(*remote, asked, k, chosen, explain, show_some)
+        return
     with _open(index, model, loading) as opened:
         if "group_by" not in chosen and opened.has_passages:
             chosen["group_by"] = "parent"  # the passages of one document side by side
@@ -287,9 +299,42 @@ def search(
                 from triptych.explain import explain as explanations
 
                 explained = explanations(encoder, query.text, [hit.text for hit in hits])
-            show_hits(
-                query.id, query.text, hits, explained, weights, full=full, as_json=as_json, offset=offset
-            )
+            show_some(query.id, query.text, hits, explained, weights)
+
+
+def _server(place: str) -> tuple[Client, str] | None:
+    """A client and the name of an index on a server of `triptych serve`; None for a folder or Qdrant's server."""
+    from triptych.client import Client, split_address
+
+    if (parts := split_address(place)) is None:
+        return None
+    with Client(parts[0], timeout=_PROBE_SECONDS, retries=0) as probe:
+        found = probe.is_triptych()
+    return (Client(parts[0]), parts[1]) if found else None
+
+
+def _search_server(
+    client: Client,
+    name: str,
+    asked: list[Query],
+    k: int,
+    options: SearchOptions,
+    explain: bool,
+    show_some: Callable[[str, str, list[Hit], list[Explanation], HeadWeights], None],
+) -> None:
+    from triptych.explain import Explanation
+    from triptych.types import HeadWeights
+
+    with client:
+        facts = client.info(name)
+        weights = cast("HeadWeights | None", options.get("weights")) or HeadWeights.of(facts["weights"])
+        if "group_by" not in options and "parent" in facts["fields"]:
+            options = {**options, "group_by": "parent"}
+        texts = [query.text for query in asked]
+        found = client.search(name, texts, k, explain=explain, **options) if asked else []
+    for query, hits in zip(asked, found, strict=True):
+        explained = [Explanation.from_json(each.explanation, each.hit.scores) for each in hits if explain]
+        show_some(query.id, query.text, [each.hit for each in hits], explained, weights)
 
 
 def _open(place: str, model: str | None, loading: Loading) -> Index:
@@ -328,9 +373,9 @@ def show_hits(
         console.print()
         return
     for i, hit in enumerate(hits):
-        line = {"query_id": query_id, "query": query, **show.hit_json(offset + i + 1, hit)}
+        line = {"query_id": query_id, "query": query, "rank": offset + i + 1, **hit.to_json()}
         if explained:
-            line["explanation"] = show.explanation_json(explained[i])
+            line["explanation"] = explained[i].to_json()
         emit(line)
 
 

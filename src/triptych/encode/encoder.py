@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from triptych.config import M3Config
 from triptych.encode import late, stream
@@ -30,7 +31,7 @@ from triptych.model.checkpoint import Checkpoint
 from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
 from triptych.model.packed import Assembly, Ids, Packed, batches, usual_budget
-from triptych.model.tokenizer import TextTokenizer
+from triptych.model.tokenizer import TextTokenizer, Tokenized
 from triptych.scores import on_numpy as scores
 from triptych.types import (
     Encoded,
@@ -373,15 +374,11 @@ class Encoder:
     ) -> Encoded:
         """Encodes texts that are token ids: longest first in batches of a token budget, one forward for all heads."""
         model = self._model
-        lengths = np.array([len(text) for text in ids], dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable")
         assembly = Assembly(model, heads, ids)
         done = 0
         if progress is not None:
             progress("encoding", done, len(ids))
-        budget = budget or usual_budget(model, self.device)
-        for rows in batches(lengths[order], budget, padded=not model.packs, most=most):
-            texts = order[rows]
+        for texts in self.passes(ids, budget, most):
             batch = Packed.of([ids[i] for i in texts], self.device, prefix)
             with torch.inference_mode():
                 assembly.add(texts, model(batch, heads))
@@ -389,6 +386,65 @@ class Encoder:
             if progress is not None:
                 progress("encoding", done, len(ids))
         return assembly.result()
+
+    def tokenize(
+        self, texts: str | Iterable[str], *, prefix: str = "", max_length: int | None = None
+    ) -> Tokenized:
+        """The token ids that `encode` reads, special tokens included, and how many texts were cut.
+
+        Args:
+            texts: See `encode`.
+            prefix: See `encode`.
+            max_length: See `encode`.
+        """
+        _, prefix, length, _, _ = self._check_options(prefix=prefix, max_length=max_length)
+        every = self._mcls_every
+        return self.tokenizer.encode(check_texts(texts), prefix=prefix, max_length=length, mcls_every=every)
+
+    def passes(
+        self, ids: Sequence[Ids], token_budget: int | None = None, batch_size: int | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Which texts go through the model together: the numbers of those of each pass, the longest first.
+
+        Args:
+            ids: Token ids of N texts.
+            token_budget: See `encode`.
+            batch_size: See `encode`.
+        """
+        lengths = np.array([len(text) for text in ids], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        budget = token_budget or self.token_budget
+        parts = batches(lengths[order], budget, padded=not self._model.packs, most=batch_size)
+        return [order[rows] for rows in parts]
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one forward pass, if nothing else is said."""
+        return usual_budget(self._model, self.device)
+
+    def encode_ids(
+        self,
+        ids: Sequence[Ids],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
+        token_budget: int | None = None,
+    ) -> Encoded:
+        """The second half of `encode`, for texts that `tokenize` has read.
+
+        Args:
+            ids: Token ids of N texts, special tokens included.
+            outputs: See `encode`.
+            prefix: The prefix with which they were tokenised.
+            token_budget: See `encode`.
+
+        Returns:
+            What `encode` gives for the texts.
+        """
+        heads, prefix, _, budget, _ = self._check_options(
+            outputs=outputs, prefix=prefix, token_budget=token_budget
+        )
+        return self._run(ids, heads, self.tokenizer.prefix_ids(prefix, self._mcls_every), budget, None)
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""

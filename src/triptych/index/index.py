@@ -25,7 +25,7 @@ from triptych.index.documents import (
 )
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
-from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, make_plan
+from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, known_fields, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
 from triptych.index.sync import BLOCK_TOKENS, Changes, Synchronizer
 from triptych.passages import PassageOptions
@@ -201,6 +201,11 @@ class Index:
             _check_model(self._store, encoder)
             self._encoder = encoder
         return self._encoder
+
+    @encoder.setter
+    def encoder(self, encoder: TextEncoder) -> None:
+        _check_model(self._store, encoder)
+        self._encoder = encoder
 
     def add(
         self,
@@ -578,6 +583,11 @@ class Index:
 
     def __len__(self) -> int:
         return self.count()
+
+    def fields(self) -> list[str]:
+        """Fields of the documents' metadata as filters name them, the most frequent first; from some documents."""
+        self._store.check_open()
+        return known_fields(self._store.engine)
 
     def info(self) -> dict[str, Any]:
         """What the index says about itself: place, number of documents, engine, model, layout."""

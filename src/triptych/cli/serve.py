@@ -1,0 +1,106 @@
+"""`triptych serve`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from triptych.cli.command import command
+from triptych.cli.terminal import say
+from triptych.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from triptych.cli.options import Loading
+    from triptych.encode.encoder import Encoder
+    from triptych.index.index import Index
+    from triptych.serve.settings import ServeSettings
+
+
+@command(
+    {
+        "places": "INDEX",
+        "model": "-m",
+        "devices": "--devices DEVICE,DEVICE",
+        "loading.device": None,
+        "cors": "ORIGIN...",
+        "join": "--join/--no-join",
+    },
+    basic="places model devices host port keys read_only",
+)
+def serve(
+    places: list[str] | None = None,
+    *,
+    model: list[str] | None = None,
+    devices: tuple[str, ...] = (),
+    settings: ServeSettings,
+    loading: Loading,
+    quiet: bool = False,
+) -> None:
+    """Serve indexes and their models over HTTP, with a search page.
+
+    Speaks its own form and those of OpenAI, text-embeddings-inference, Cohere, Jina and vLLM; /docs describes them.
+
+    Example: triptych serve my.index --port 8080
+
+    Args:
+        places: Folders or Qdrant addresses of indexes; each is served under the last part of its name.
+        model: Models to serve: 'small', a checkpoint folder, or a Hub name; repeatable. The indexes' own are loaded
+            from where they were, unless they are among these.
+        devices: Devices to compute on, each with its copy of the models; by default a GPU if there is one.
+        quiet: Write no access log on standard error.
+    """
+    import logging
+    import sys
+    from importlib.util import find_spec
+
+    if missing := [
+        name for name in ("fastapi", "uvicorn", "orjson", "prometheus_client") if not find_spec(name)
+    ]:
+        raise MissingExtra(f"triptych serve (without {missing[0]})", "serve")
+    from triptych.serve.app import run
+    from triptych.serve.service import Service
+
+    if not places and not model:
+        raise InputError("serve: got nothing to serve; expected indexes, or --model")
+    indexes = _open(places or [])
+    models = _load(indexes, model or [], devices, loading)
+    service = Service(models, indexes, settings)
+    logger = logging.getLogger("triptych.access")
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    scheme = "https" if settings.certificate else "http"
+    say(f"serving {', '.join(indexes) or 'embeddings'} on {scheme}://{settings.host}:{settings.port}")
+    run(service)
+
+
+def _open(places: list[str]) -> dict[str, Index]:
+    """Indexes by the last part of their names."""
+    from triptych.index.index import Index
+
+    opened: dict[str, Index] = {}
+    for place in places:
+        name = place.rstrip("/").rpartition("/")[2]
+        if name in opened:
+            raise InputError(f"serve: got two indexes with the name {name!r}; expected different names")
+        opened[name] = Index.open(place)
+    return opened
+
+
+def _load(
+    indexes: dict[str, Index], names: list[str], devices: tuple[str, ...], loading: Loading
+) -> dict[str, list[Encoder]]:
+    """Models by name, once per device: those of the indexes, and the others that are wanted."""
+    models: dict[str, list[Encoder]] = {}
+
+    def load(source: str) -> None:
+        models[source] = [replace(loading, device=device).encoder(source) for device in devices or (None,)]
+
+    for name in names:
+        load(name)
+    for index in indexes.values():
+        facts = index.info()["model"]
+        if facts["fingerprint"] not in [encoders[0].fingerprint for encoders in models.values()]:
+            load(facts["source"])
+    return models

@@ -1,0 +1,95 @@
+"""The server: routes, what runs at its start and end, and the search page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+
+from triptych import __version__
+from triptych.serve import errors
+from triptych.serve.connection import connection_type
+from triptych.serve.forms import cohere, openai, own, rerank, tei, vllm
+from triptych.serve.guard import Guard
+from triptych.serve.service import Service
+
+PAGE = Path(__file__).parent / "page"
+"""The search page's files; they are served as they are."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application of a service, which it starts and closes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await service.start()
+        yield
+        await service.close()
+
+    app = FastAPI(title="Triptych", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app.state.service = service
+    errors.install(app)
+    app.add_middleware(Guard, service=service)
+    if service.settings.cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=service.settings.cors, allow_methods=["*"], allow_headers=["*"]
+        )
+    _add_health(app, service)
+    for form in (own, rerank, openai, tei, cohere, vllm):
+        app.include_router(form.router)
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), "page")
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/health", tags=["operation"])
+    async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Whether the process runs."""
+        return {"status": "ok", "server": "triptych", "version": __version__}
+
+    @app.get("/ready", tags=["operation"], responses={503: {"description": "It starts or stops."}})
+    async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Whether it takes requests."""
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/metrics", tags=["operation"])
+    async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Numbers for Prometheus."""
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+def configure(service: Service, **options: Any) -> uvicorn.Config:
+    """Uvicorn's configuration for a service."""
+    settings = service.settings
+    tls: dict[str, Any] = {}
+    if settings.certificate is not None and settings.private_key is not None:
+        tls = {"ssl_certfile": str(settings.certificate), "ssl_keyfile": str(settings.private_key)}
+    return uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        http=connection_type(settings.client_timeout),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(settings.grace),
+        **tls,
+        **options,
+    )
+
+
+def run(service: Service) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted."""
+    uvicorn.Server(configure(service)).run()

@@ -1,0 +1,295 @@
+"""What a server does, whatever form it is asked in: models and open indexes, and the work of a request on them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from triptych.encode.encoder import Encoder
+from triptych.errors import IndexExists, InputError, TriptychError
+from triptych.explain import Explanation, explain
+from triptych.index.documents import Payload
+from triptych.index.index import Index
+from triptych.index.search import SearchOptions
+from triptych.scores import on_numpy as scores
+from triptych.serve.batching import Batcher, Counted, SharedEncoder
+from triptych.serve.metrics import Metrics
+from triptych.serve.settings import Keys, ServeSettings
+from triptych.types import Floats, Head, HeadWeights, Hit
+
+_T = TypeVar("_T")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_THREADS = 8  # of searches and writes; the engines compute in threads of their own
+
+
+class NotFound(TriptychError):
+    """There is no index, model or document of a name."""
+
+
+class Refused(TriptychError):
+    """The server may not do this, whoever asks."""
+
+
+class Found(NamedTuple):
+    """What a search found for one query.
+
+    Attributes:
+        hits: The hits, the best first.
+        explanations: One for each hit, or none.
+    """
+
+    hits: list[Hit]
+    explanations: list[Explanation]
+
+
+class Ranked(NamedTuple):
+    """Scores of N texts for one query.
+
+    Attributes:
+        total: float32 ``[N]``, the weighted sum.
+        scores: The single scores, float32 ``[N]`` each.
+        weights: Those of the sum.
+        tokens: Tokens that were read.
+    """
+
+    total: Floats
+    scores: Mapping[Head, Floats]
+    weights: HeadWeights
+    tokens: int
+
+    @property
+    def relevance(self) -> Floats:
+        """The weighted mean, float32 ``[N]``: for clients that expect numbers up to about 1."""
+        return self.total / np.float32(sum(self.weights))
+
+
+class Service:
+    """Models and indexes of one server.
+
+    Args:
+        models: Encoders by name, each once per device; the first one answers requests that name none.
+        indexes: Open indexes by name. Each must be of one of the models.
+        settings: How it runs.
+
+    Attributes:
+        settings: See above.
+        keys: Who may do what.
+        metrics: What it counts.
+        ready: Whether it takes requests.
+
+    Raises:
+        InputError: For a name that cannot stand in an address, or an index without its model.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Sequence[Encoder]],
+        indexes: Mapping[str, Index],
+        settings: ServeSettings | None = None,
+    ) -> None:
+        self.settings = settings or ServeSettings()
+        self.keys, self.metrics, self.ready = Keys.load(self.settings.keys), Metrics(), False
+        self._models, self._indexes = models, dict(indexes)
+        for name in indexes:
+            if not _NAME.fullmatch(name):
+                raise InputError(
+                    f"serve: got the index name {name!r}; expected letters, digits, '.', '_' and '-', a letter or "
+                    "digit first"
+                )
+        self._fingerprints = {name: index.info()["model"]["fingerprint"] for name, index in indexes.items()}
+        known = {encoders[0].fingerprint for encoders in models.values()}
+        if foreign := [name for name, fingerprint in self._fingerprints.items() if fingerprint not in known]:
+            raise InputError(
+                f"serve: got the index {foreign[0]!r} without its model; expected that model, too"
+            )
+        self._batchers: dict[str, Batcher] = {}
+        self._locks = {name: threading.Lock() for name in indexes}
+
+    async def start(self) -> None:
+        """Starts the batchers, in the running event loop."""
+        self._threads = ThreadPoolExecutor(_THREADS, "triptych-index")
+        self._batchers = {
+            name: Batcher(encoders, self.settings, self.metrics) for name, encoders in self._models.items()
+        }
+        for batcher in self._batchers.values():
+            batcher.start()
+        loop = asyncio.get_running_loop()
+        for name, index in self._indexes.items():
+            index.encoder = SharedEncoder(self.model_of(name), loop)
+        self.ready = True
+
+    async def close(self) -> None:
+        """Finishes what was accepted, and closes models and indexes."""
+        self.ready = False
+        for batcher in self._batchers.values():
+            await batcher.close()
+        self._threads.shutdown()
+        for index in self._indexes.values():
+            index.close()
+
+    # Names.
+
+    @property
+    def model_names(self) -> list[str]:
+        """Names of the models, the default one first."""
+        return list(self._models)
+
+    @property
+    def index_names(self) -> list[str]:
+        """Names of the indexes."""
+        return list(self._indexes)
+
+    def model(self, name: str | None = None) -> Batcher:
+        """The model of a name, or of the last part of one; None: the default one.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        if not name:
+            return next(iter(self._batchers.values()))
+        for known, batcher in self._batchers.items():
+            if name in (known, known.rpartition("/")[2], batcher.encoder.source):
+                return batcher
+        raise NotFound(f"model: got {name!r}; expected one of {', '.join(self._batchers)}")
+
+    def index(self, name: str) -> Index:
+        """The index of a name.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        if name not in self._indexes:
+            shown = name if _NAME.fullmatch(name) else "a name that no index can have"
+            raise NotFound(f"index: got {shown!r}; expected one of {', '.join(self._indexes) or 'none'}")
+        return self._indexes[name]
+
+    def model_of(self, name: str) -> Batcher:
+        """The model of an index."""
+        self.index(name)
+        fingerprint = self._fingerprints[name]
+        return next(each for each in self._batchers.values() if each.encoder.fingerprint == fingerprint)
+
+    # Search.
+
+    async def search(
+        self,
+        name: str,
+        queries: Sequence[str],
+        k: int,
+        options: SearchOptions,
+        *,
+        with_explanations: bool = False,
+    ) -> list[Found]:
+        """Searches an index; queries of many requests are encoded together."""
+        index, model = self.index(name), self.model_of(name)
+        for i, query in enumerate(queries):
+            if not query.strip():
+                raise InputError(f"query[{i}]: got an empty query; expected a text")
+        prefix = model.encoder.config.query_prefix
+        encoded = (await model.encode(queries, outputs=index.heads, prefix=prefix)).encoded
+        found = await self.in_thread(partial(index.search_encoded, encoded, k, **options)) if queries else []
+        if not with_explanations:
+            return [Found(hits, []) for hits in found]
+        explained = [
+            await model.run(partial(explain, query=query, documents=[hit.text for hit in hits]))
+            for query, hits in zip(queries, found, strict=True)
+        ]
+        return [Found(*pair) for pair in zip(found, explained, strict=True)]
+
+    async def rank(
+        self,
+        model: Batcher,
+        query: str,
+        texts: Sequence[str],
+        weights: HeadWeights | None,
+        *,
+        truncate: bool = True,
+    ) -> Ranked:
+        """Scores texts for a query by all heads of the model."""
+        encoder = model.encoder
+        if weights is None:
+            weights = HeadWeights.default(encoder.heads)
+        if lacking := [head for head in weights.heads if head not in encoder.heads]:
+            raise InputError(
+                f"weights: got one for {', '.join(lacking)}, which the model lacks; expected 0 there"
+            )
+        config = encoder.config
+        left = await model.encode([query], prefix=config.query_prefix, truncate=truncate)
+        right = await model.encode(texts, prefix=config.document_prefix, truncate=truncate)
+        single = await self.in_thread(partial(_scores, left, right, encoder.heads)) if texts else {}
+        total = (
+            scores.combine({head: single[head] for head in weights.heads}, weights) if texts else np.zeros(0)
+        )
+        return Ranked(cast(Floats, total), single, weights, left.tokens + right.tokens)
+
+    # Documents.
+
+    async def add(
+        self, name: str, ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Any], *, replace: bool
+    ) -> int:
+        """Adds documents; when this returns, they survive the death of the process.
+
+        Raises:
+            IndexExists: Without `replace`, if a document is there already; nothing is added then.
+        """
+        index = self._writable(name)
+
+        def work() -> int:
+            with self._locks[name]:
+                if not replace and (there := [i for i, one in zip(ids, index.get(ids), strict=True) if one]):
+                    raise IndexExists(f"documents: got ids that are there already: {', '.join(there[:5])}")
+                return index.add(ids, texts, metadata)
+
+        return await self.in_thread(work)
+
+    async def delete(
+        self, name: str, ids: Sequence[str] | None, where: Mapping[str, Any] | None = None
+    ) -> int:
+        """Deletes documents by id, or all that fulfil a filter; returns how many there were."""
+        index = self._writable(name)
+
+        def work() -> int:
+            with self._locks[name]:
+                return index.delete(ids, filter=where)
+
+        return await self.in_thread(work)
+
+    async def get(self, name: str, ids: Sequence[str]) -> list[Payload | None]:
+        """Documents as they were added."""
+        return await self.in_thread(partial(self.index(name).get, ids))
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        """What is said of an index: its size, model, heads, and the fields of its metadata."""
+        index = self.index(name)
+        info = await self.in_thread(index.info)
+        return {
+            "name": name,
+            "documents": info["documents"],
+            "model": self.model_of(name).encoder.source,
+            "engine": info["engine"],
+            "heads": list(index.heads),
+            "weights": {head: getattr(index.weights, head) for head in index.heads},
+            "fields": await self.in_thread(index.fields),
+            "writable": not self.settings.read_only,
+        }
+
+    def _writable(self, name: str) -> Index:
+        index = self.index(name)
+        if self.settings.read_only:
+            raise Refused("this server is for reading alone")
+        return index
+
+    async def in_thread(self, function: Callable[[], _T]) -> _T:
+        """Calls a function beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _scores(left: Counted, right: Counted, heads: Sequence[Head]) -> dict[Head, Floats]:
+    return {head: scores.head_scores(left.encoded, right.encoded, head)[0] for head in heads}
