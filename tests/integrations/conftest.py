@@ -10,6 +10,7 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"  # before Haystack is importe
 
 import pytest
 
+from serve.conftest import serving
 from triptych import Encoder, Index
 
 DOCUMENTS = {
@@ -29,10 +30,23 @@ def small() -> Encoder:
 def filled(small: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """An open index of DOCUMENTS. Read only."""
     place = tmp_path_factory.mktemp("filled") / "my.index"
-    with Index.create(place, small, engine="exact") as index:
-        texts, metadata = zip(*DOCUMENTS.values(), strict=True)
-        index.add(list(DOCUMENTS), texts, metadata)
+    with fill(place, small) as index:
         yield index
+
+
+def fill(place: Path, encoder: Encoder) -> Index:
+    index = Index.create(place, encoder, engine="exact")
+    texts, metadata = zip(*DOCUMENTS.values(), strict=True)
+    index.add(list(DOCUMENTS), texts, metadata)
+    return index
+
+
+@pytest.fixture(scope="session")
+def address(small: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an index like `filled` on a server."""
+    index = fill(tmp_path_factory.mktemp("served") / "my.index", small)
+    with serving({"small": [small]}, {"my.index": index}) as running:
+        yield f"{running.url}/my.index"
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from triptych import Encoder, Index
 from triptych.errors import InputError
 from triptych.integrations.haystack import TriptychTextRetriever
 
-
-MODULES = ["triptych.integrations.haystack"]  # Haystack loads no component of other packages unless it is named
+MODULES = [
+    "triptych.integrations.haystack"
+]  # Haystack loads no component of other packages unless it is named
 
 
 def test_documents_are_the_hits_of_the_index(filled: Index) -> None:

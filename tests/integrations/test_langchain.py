@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from langchain_tests.integration_tests import (
 from triptych import Encoder, Index
 from triptych.errors import InputError
 from triptych.integrations.langchain import TriptychEmbeddings, TriptychRetriever, TriptychVectorStore
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
@@ -48,8 +48,8 @@ class TestRetriever(RetrieversIntegrationTests):
 @pytest.mark.anyio
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, empty: Index) -> Iterator[TriptychVectorStore]:  # type: ignore[override]
-        yield TriptychVectorStore(empty)
+    def vectorstore(self, empty: Index) -> TriptychVectorStore:  # type: ignore[override]
+        return TriptychVectorStore(empty)
 
 
 @pytest.mark.anyio

@@ -43,6 +43,7 @@ class Main(Group):
         "index": index.index,
         "search": index.search,
         "serve": serve.serve,
+        "mcp": serve.mcp,
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,

@@ -91,7 +91,8 @@ class TriptychTextRetriever:
         hits = cast(Searchable, self._source).search(query, self.top_k if top_k is None else top_k, **options)
         return {
             "documents": [
-                Document(id=hit.id, content=hit.text, meta=dict(hit.metadata), score=hit.score) for hit in hits
+                Document(id=hit.id, content=hit.text, meta=dict(hit.metadata), score=hit.score)
+                for hit in hits
             ]
         }
 

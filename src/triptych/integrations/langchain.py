@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError, MissingExtra
@@ -43,13 +43,14 @@ class TriptychRetriever(BaseRetriever):
     k: int = 10
     filter: dict[str, Any] | None = None
     weights: Any = None
-    search_options: dict[str, Any] = {}
-    api_key: str | None = None
+    search_options: dict[str, Any] = Field(default_factory=dict)
+    api_key: SecretStr | None = None
     _source: Searchable = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Opens the index."""
-        self._source = open_source(self.index, api_key=self.api_key)
+        key = self.api_key.get_secret_value() if self.api_key else None
+        self._source = open_source(self.index, api_key=key)
 
     def _get_relevant_documents(
         self,
@@ -162,9 +163,7 @@ class TriptychEmbeddings(Embeddings):
     """
 
     def __init__(self, model: str | Encoder = "small", **options: Any) -> None:
-        self._encoder = (
-            model if isinstance(model, Encoder) else Encoder.from_pretrained(model, **options)
-        )
+        self._encoder = model if isinstance(model, Encoder) else Encoder.from_pretrained(model, **options)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One dense vector per text, of length 1."""

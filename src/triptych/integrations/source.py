@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
+from triptych.client import Client, split_address
 from triptych.errors import InputError, show
 from triptych.index.documents import Payload
 from triptych.index.index import Index
@@ -14,7 +15,7 @@ from triptych.types import Hit
 
 
 class Searchable(Protocol):
-    """What `triptych.Index` and `triptych.client.RemoteIndex` have in common."""
+    """What `triptych.Index` and `RemoteIndex` have in common."""
 
     def search(self, query: str, k: int = 10, **options: Any) -> list[Hit]:
         """The k best documents; options as for `triptych.Index.search`."""
@@ -37,6 +38,53 @@ class Searchable(Protocol):
         """Removes documents; unknown ids are no error."""
         ...
 
+    def close(self) -> None:
+        """Frees everything that is held."""
+        ...
+
+
+class RemoteIndex:
+    """An index of a server, with the methods that an open one has. It closes itself when it is no longer referred to.
+
+    Args:
+        client: A connection to the server.
+        name: The index's name there.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self._end = weakref.finalize(self, client.close)
+
+    def search(self, query: str, k: int = 10, **options: Any) -> list[Hit]:
+        """See `Searchable`."""
+        return [found.hit for found in self._client.search(self._name, query, k, **options)]
+
+    def get(self, ids: Iterable[str]) -> list[Payload | None]:
+        """See `Searchable`."""
+        return self._client.get(self._name, list(ids))
+
+    def add(
+        self,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> int:
+        """See `Searchable`."""
+        names = list(ids)
+        objects = [None] * len(names) if metadata is None else metadata
+        rows = zip(names, texts, objects, strict=True)
+        return self._client.upsert(
+            self._name, [{"id": name, "text": text, "metadata": data} for name, text, data in rows]
+        )
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """See `Searchable`."""
+        return self._client.delete(self._name, list(ids))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._end()
+
 
 def open_source(place: object, *, api_key: str | None = None) -> Searchable:
     """Opens what a retriever shall search.
@@ -56,13 +104,9 @@ def open_source(place: object, *, api_key: str | None = None) -> Searchable:
         raise InputError(f"index: got {show(place)}; expected an open index, a folder, or a server's address")
     if not str(place).startswith(("http://", "https://")):
         return cast(Searchable, Index.open(place))
-    from triptych.client import Client
-
-    parts = urlsplit(str(place))
-    base, _, name = parts.path.rpartition("/")
-    if not name:
+    if (address := split_address(str(place))) is None:
         raise InputError(f"index: got {place!r}; expected http(s)://host[:port]/name with the index's name")
-    return Client(f"{parts.scheme}://{parts.netloc}{base}", api_key=api_key).index(unquote(name))
+    return RemoteIndex(Client(address[0], api_key=api_key), address[1])
 
 
 _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
