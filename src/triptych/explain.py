@@ -279,7 +279,10 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
             tokens.append(Token(name, name, number, position, "special"))
             continue
         start, end = spans[at]
-        start += len(whole[start:end]) - len(whole[start:end].lstrip())
+        if name.strip("▁ "):
+            start += len(whole[start:end]) - len(whole[start:end].lstrip())
+        else:  # a blank alone, for which some tokenizers give the character after it
+            start = end
         end = start + len(whole[start:end].rstrip())
         piece = whole[start:end] or name
         inside = 0 < end <= len(prefix)

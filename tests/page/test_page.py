@@ -28,6 +28,7 @@ def visit(browser: Any, site: Running) -> Iterator[Callable[..., Any]]:
     def open_page(query: str = "", url: str | None = None, hits: bool = True, **options: Any) -> Any:
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(10_000)
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: check(request.url, url or site.url))
@@ -71,7 +72,7 @@ def slide(page: Any, head: str, value: float) -> None:
 
 def settle(page: Any) -> None:
     page.wait_for_timeout(400)
-    page.wait_for_selector("#results:not([aria-busy])")
+    page.wait_for_selector("#results:not([aria-busy])", state="attached")
 
 
 def ranking(site: Running, index: str, query: str, k: int, **options: Any) -> list[str]:
@@ -273,13 +274,11 @@ def test_everything_can_be_done_by_keys(visit: Any) -> None:
     page.keyboard.press("ArrowUp")
     assert page.evaluate(focused) == order[0] == "notes/coffee.md#moka"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "quiet open" or page.evaluate(
-        "document.activeElement.className"
-    ).startswith("token")
+    assert page.evaluate("document.activeElement.className") in ("quiet open", "token")
     page.keyboard.press("/")
     page.keyboard.type("green tea")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.hit').dataset.id === 'tea'")
+    page.wait_for_function("() => document.querySelector('.hit').dataset.id === 'tea'")
     page.focus("#weight-dense")
     page.keyboard.press("End")
     assert page.text_content(".weight.dense output") == "2"
@@ -326,7 +325,7 @@ def test_wrong_addresses_are_read_as_far_as_they_go(visit: Any, site: Running) -
 
 
 def test_a_server_with_keys_asks_for_one(browser: Any, small: Encoder, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("read open sesame\nread opensesame\n".splitlines()[1] + "\n")
+    (tmp_path / "keys").write_text("read opensesame\n")
     index = make(tmp_path / "kitchen", small, DOCUMENTS)
     with serving({"small": [small]}, {"kitchen": index}, keys=tmp_path / "keys") as running:
         page = browser.new_page()
@@ -360,7 +359,7 @@ def test_an_empty_query_and_weights_of_0_ask_for_nothing(visit: Any) -> None:
     assert "nothing can be ranked" in page.text_content("#status")
     page.fill("#query", "  ")
     page.press("#query", "Enter")
-    page.wait_for_function("!document.querySelector('.hit')")
+    page.wait_for_function("() => !document.querySelector('.hit')")
     settle(page)
     assert [each for each in asked if not any(each["weights"].values())] == []
     assert asked == [] or asked[-1]["query"].strip()
@@ -400,12 +399,12 @@ def test_colors_follow_the_system_until_one_is_chosen(visit: Any) -> None:
 def test_axe_finds_nothing_that_is_hard_to_use(visit: Any, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = visit(QUERY, color_scheme=scheme, viewport={"width": width, "height": 900})
+    if width < 800:
+        page.click("#settings summary")
     page.fill("#field", "lang")
     page.fill("#value", "en")
     page.press("#value", "Enter")
     settle(page)
-    if width < 800:
-        page.click("#settings summary")
     page.locator(".metadata summary").first.click()
     page.locator(".token").nth(2).focus()
     result = axe.Axe().run(page)
