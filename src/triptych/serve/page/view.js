@@ -8,7 +8,7 @@ const HINTS = {
   lexical: "lexical: one weight per token",
   multi: "multi-vector: one vector per token",
 };
-const PLACES = ["path", "heading", "headings", "section", "page", "url", "lang"];
+const PLACES = ["path", "heading", "headings", "page", "passage", "url", "lang"];
 const WORDS = 12;
 
 /** An element: attributes, then children; strings become text. */
@@ -53,17 +53,19 @@ function titleOf(hit) {
 }
 
 function placesOf(hit) {
-  const found = PLACES.filter((name) => hit.metadata[name] !== undefined && hit.metadata[name] !== null);
+  const found = PLACES.filter((name) => (hit.metadata[name] ?? null) !== null && !(name === "passage" && hit.metadata.passages === 1));
   if (!found.length) return null;
   return element(
     "ul",
     { class: "places", "aria-label": "Where it stands" },
-    ...found.map((name) => element("li", { "data-place": name, dir: "auto" }, placeText(name, hit.metadata[name]))),
+    ...found.map((name) => element("li", { "data-place": name, dir: "auto" }, placeText(name, hit.metadata))),
   );
 }
 
-function placeText(name, value) {
+function placeText(name, metadata) {
+  const value = metadata[name];
   const text = Array.isArray(value) ? value.join(" › ") : typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (name === "passage") return `passage ${text}${metadata.passages ? ` of ${metadata.passages}` : ""}`;
   return name === "page" ? `page ${text}` : text;
 }
 
