@@ -289,7 +289,14 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
         place = None if inside or start < len(prefix) else (start - len(prefix), end - len(prefix))
         kind: Kind = "prefix" if inside else "text"
         tokens.append(
-            Token(piece, _word(whole, start, end) or piece, number, position, kind, None if start == end else place)
+            Token(
+                piece,
+                _word(whole, start, end) or piece,
+                number,
+                position,
+                kind,
+                None if start == end else place,
+            )
         )
         at += 1
     return tokens

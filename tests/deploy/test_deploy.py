@@ -1,4 +1,4 @@
-"""What the files of deploy/ say, beside the program that they start. Nothing is built or run: there is no daemon here."""
+"""What the files of deploy/ say, beside the program that they start. Nothing is built or run: that needs a daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from triptych.cli.app import Main
 from triptych.serve.settings import READ_KEYS, WRITE_KEYS, ServeSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-MANIFESTS = [path for path in sorted(DEPLOY.glob("kubernetes/**/*.yaml")) if path.name != "kustomization.yaml"]
+MANIFESTS = [
+    path for path in sorted(DEPLOY.glob("kubernetes/**/*.yaml")) if path.name != "kustomization.yaml"
+]
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")
 TEMPLATED = ("Deployment", "StatefulSet", "Job")
 
@@ -27,7 +29,9 @@ def resources() -> list[dict[str, Any]]:
 
 def pods() -> dict[str, dict[str, Any]]:
     return {
-        each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in resources() if each["kind"] in TEMPLATED
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in resources()
+        if each["kind"] in TEMPLATED
     }
 
 
@@ -41,7 +45,9 @@ def program(name: str) -> str:
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    done = subprocess.run([program("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -54,8 +60,12 @@ def test_kubernetes_schemas_accept_every_manifest_and_know_every_key() -> None:
 
 def commands() -> list[list[str]]:
     lists = [service["command"] for service in compose()["services"].values() if "command" in service]
-    lists += [container["args"] for pod in pods().values() for container in pod["containers"] if "args" in container]
-    lists += [re.findall(r'"([^"]+)"', line) for line in re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)]
+    lists += [
+        container["args"] for pod in pods().values() for container in pod["containers"] if "args" in container
+    ]
+    lists += [
+        re.findall(r'"([^"]+)"', line) for line in re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    ]
     return lists
 
 
@@ -70,9 +80,15 @@ def test_each_image_listens_where_its_probes_ask() -> None:
     assert set(re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)) == {str(ServeSettings().port)}
     container = pods()["triptych"]["containers"][0]
     assert container["ports"] == [{"name": "http", "containerPort": ServeSettings().port}]
-    for probe, path in (("startupProbe", "/ready"), ("readinessProbe", "/ready"), ("livenessProbe", "/health")):
+    for probe, path in (
+        ("startupProbe", "/ready"),
+        ("readinessProbe", "/ready"),
+        ("livenessProbe", "/health"),
+    ):
         assert container[probe]["httpGet"] == {"path": path, "port": "http"}
-    assert compose()["services"]["triptych"]["ports"] == ["127.0.0.1:8080:8080"], "not open to the network by itself"
+    assert compose()["services"]["triptych"]["ports"] == ["127.0.0.1:8080:8080"], (
+        "not open to the network by itself"
+    )
 
 
 def test_there_is_time_to_finish_what_was_accepted() -> None:

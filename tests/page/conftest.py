@@ -12,7 +12,9 @@ import pytest
 from serve.conftest import Running, serving
 from triptych import Encoder, Index
 
-HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script> & <b>bold</b>'
+HOSTILE = (
+    '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script> & <b>bold</b>'
+)
 DOCUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "notes/coffee.md#moka": (
         "A moka pot brews coffee by pushing boiling water, under the pressure of steam, through ground coffee. "

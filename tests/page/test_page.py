@@ -90,11 +90,15 @@ def test_hits_stand_in_the_servers_order_with_their_scores(visit: Any, site: Run
     assert first.locator(".score").text_content() == f"{found['score']:.3f}"
     shown = [first.locator(f".{head} output").text_content() for head in ("dense", "lexical", "multi")]
     assert shown == [f"{score:.3f}" for score in found["scores"].values()]
-    total = sum(page.eval_on_selector_all(".hit:first-child .bar", "all => all.map(b => parseFloat(b.style.width))"))
+    total = sum(
+        page.eval_on_selector_all(".hit:first-child .bar", "all => all.map(b => parseFloat(b.style.width))")
+    )
     assert total == pytest.approx(100, abs=0.1), "the bars of the best hit add up to its score"
 
 
-def test_sliders_rank_again_without_a_request_where_all_candidates_are_there(visit: Any, site: Running) -> None:
+def test_sliders_rank_again_without_a_request_where_all_candidates_are_there(
+    visit: Any, site: Running
+) -> None:
     page = visit(QUERY)
     asked = searches(page)
     for weights in ((0, 1, 0), (0, 0, 1), (1, 0, 0), (0.2, 2, 0.05)):
@@ -178,14 +182,18 @@ def test_words_in_common_have_their_weights(visit: Any, site: Running) -> None:
     body = {"query": QUERY, "explain": True}
     hit = httpx.post(f"{site.url}/v1/indexes/kitchen/search", json=body).json()["hits"][0]
     words = hit["explanation"]["words"]
-    shown = page.eval_on_selector_all(".hit:first-child .words li", "all => all.map(each => each.textContent)")
+    shown = page.eval_on_selector_all(
+        ".hit:first-child .words li", "all => all.map(each => each.textContent)"
+    )
     assert shown == [
         f"{w['token']} {w['query_weight']:.2f} × {w['document_weight']:.2f} = {w['score']:.3f}" for w in words
     ]
 
 
 @pytest.mark.parametrize("how", ["hover", "focus"])
-def test_a_token_of_the_query_shows_which_token_of_the_text_it_met(visit: Any, site: Running, how: str) -> None:
+def test_a_token_of_the_query_shows_which_token_of_the_text_it_met(
+    visit: Any, site: Running, how: str
+) -> None:
     page = visit(QUERY)
     body = {"query": QUERY, "explain": True}
     hits = httpx.post(f"{site.url}/v1/indexes/kitchen/search", json=body).json()["hits"]
@@ -198,7 +206,11 @@ def test_a_token_of_the_query_shows_which_token_of_the_text_it_met(visit: Any, s
             assert met == f"{token['query_token']} → {token['document_token']} {token['score']:.3f}"
             if token["document_span"]:
                 start, end = token["document_span"]
-                assert item.locator("mark.lit").text_content() == hit["text"][start:end] == token["document_token"]
+                assert (
+                    item.locator("mark.lit").text_content()
+                    == hit["text"][start:end]
+                    == token["document_token"]
+                )
     page.hover("h1")
     page.focus("#query")
     assert page.locator("mark.lit").count() == 0
@@ -235,9 +247,10 @@ def test_no_script_of_the_page_makes_markup_of_text() -> None:
     scripts = "".join(path.read_text("utf-8") for path in folder.glob("*.js"))
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|DOMParser", scripts)
     names = {path.name for path in folder.iterdir()}
-    outside = re.findall(r"https?://(?!www\.w3\.org/2000/svg)[^\s\"'<]+", "".join(
-        (folder / name).read_text("utf-8") for name in names
-    ))
+    outside = re.findall(
+        r"https?://(?!www\.w3\.org/2000/svg)[^\s\"'<]+",
+        "".join((folder / name).read_text("utf-8") for name in names),
+    )
     assert not outside
 
 
@@ -434,7 +447,7 @@ def test_the_bound_is_what_a_search_for_the_best_finds(visit: Any) -> None:
         bound, best = page.evaluate(highest, [*weights, limit])
         assert bound == pytest.approx(best, abs=0.11)
         assert bound >= best - 1e-6
-    unbounded = page.evaluate(
-        "async () => (await import('./rank.js')).bound({dense: 1, lexical: 0, multi: 1}, {dense: 1, lexical: 1, multi: 1}, 1)"
-    )
+    before, after = ({"dense": 1, "lexical": lexical, "multi": 1} for lexical in (0, 1))
+    call = "async ([old, next]) => (await import('./rank.js')).bound(old, next, 1)"
+    unbounded = page.evaluate(call, [before, after])
     assert unbounded == float("inf")
