@@ -10,7 +10,6 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError, MissingExtra
-from triptych.index.documents import Payload
 from triptych.integrations.source import Searchable, open_source
 from triptych.types import Encoded, Hit
 
@@ -111,7 +110,7 @@ class TriptychVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by their ids, in this order; those that are not there are left out."""
-        found = cast("list[Payload | None]", self._source.get(list(ids)))
+        found = self._source.get(list(ids))
         return [_document(one["id"], one["text"], one["metadata"]) for one in found if one]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:

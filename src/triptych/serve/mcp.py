@@ -6,7 +6,7 @@ Three tools: `search`, `fetch`, and `add` where writing is allowed. They work on
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, cast
 
@@ -136,7 +136,8 @@ def mcp_server(service: Service, *, may_write: MayWrite | None = None) -> MCPSer
             [found] = await service.get(name, [id])
             if found is None:
                 raise InputError(f"fetch: got the id {id!r}; expected one of a document of {name}")
-        return FetchedText(**found, title=_title(found["id"], found["metadata"]))
+        title = _title(found["id"], found["metadata"])
+        return FetchedText(id=found["id"], title=title, text=found["text"], metadata=found["metadata"])
 
     if may_write is not None:
 
@@ -167,8 +168,8 @@ def writes_over_http(service: Service) -> MayWrite | None:
 
     def may_write(context: Context[Any, Any]) -> bool:
         # The guard has put the right there, and has refused unknown keys.
-        state = context.request_context.request.scope.get("state", {})
-        return not service.keys or state.get("right") == "write"
+        scope = cast(Any, context.request_context.request).scope
+        return not service.keys or scope.get("state", {}).get("right") == "write"
 
     return may_write
 
@@ -184,9 +185,13 @@ def _index(service: Service, name: str | None) -> str:
 
 def _shown(hit: Hit) -> SearchedText:
     return SearchedText(
-        **{**hit.to_json(), "text": hit.text[:SHOWN]},
+        id=hit.id,
         title=_title(hit.id, hit.metadata),
+        text=hit.text[:SHOWN],
         is_cut=len(hit.text) > SHOWN,
+        score=hit.score,
+        scores=dict(hit.scores),
+        metadata=dict(hit.metadata),
     )
 
 
@@ -196,7 +201,7 @@ def _title(name: str, metadata: Any) -> str:
 
 
 @contextmanager
-def _errors_for_the_caller() -> Iterator[None]:
+def _errors_for_the_caller() -> Generator[None]:
     """What is wrong with the arguments is said to the agent, which can then mend them."""
     try:
         yield
@@ -205,7 +210,7 @@ def _errors_for_the_caller() -> Iterator[None]:
 
 
 @contextmanager
-def _logging_as_it_was() -> Iterator[None]:
+def _logging_as_it_was() -> Generator[None]:
     """`MCPServer` configures the root logger, unless it has a handler; that is the application's own business."""
     root, guard = logging.getLogger(), logging.NullHandler()
     root.addHandler(guard)
