@@ -8,7 +8,7 @@ const HINTS = {
   lexical: "lexical: one weight per token",
   multi: "multi-vector: one vector per token",
 };
-const PLACES = ["path", "heading", "headings", "page", "passage", "url", "lang"];
+const PLACES = ["path", "parent", "heading", "headings", "page", "passage", "url", "lang"];
 const WORDS = 12;
 
 /** An element: attributes, then children; strings become text. */
@@ -53,7 +53,9 @@ function titleOf(hit) {
 }
 
 function placesOf(hit) {
-  const found = PLACES.filter((name) => (hit.metadata[name] ?? null) !== null && !(name === "passage" && hit.metadata.passages === 1));
+  const { path, passages } = hit.metadata;
+  const useless = { parent: path !== undefined, passage: passages === 1 };
+  const found = PLACES.filter((name) => (hit.metadata[name] ?? null) !== null && !useless[name]);
   if (!found.length) return null;
   return element(
     "ul",
