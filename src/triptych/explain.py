@@ -107,7 +107,7 @@ class Explanation:
                     "token": match.document_token.piece,
                     "word": match.document_token.word,
                     "id": match.document_token.id,
-                    "document_span": match.document_token.span,
+                    "document_span": match.document_token.span and list(match.document_token.span),
                     "query_weight": match.query_weight,
                     "document_weight": match.document_weight,
                     "score": match.contribution,
@@ -120,7 +120,7 @@ class Explanation:
                     "kind": match.query_token.kind,
                     "document_token": match.document_token.piece,
                     "document_position": match.document_token.position,
-                    "document_span": match.document_token.span,
+                    "document_span": match.document_token.span and list(match.document_token.span),
                     "score": match.similarity,
                 }
                 for match in self.tokens

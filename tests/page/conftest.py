@@ -30,7 +30,15 @@ DOCUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "manual.pdf#3": (
         "Never open the espresso machine while there is pressure in the boiler. Let the coffee maker cool down first.",
-        {"title": "Espresso machine: manual", "path": "manual.pdf", "page": 3, "lang": "en", "year": 2019},
+        {
+            "title": "Espresso machine: manual",
+            "path": "manual.pdf",
+            "page": 3,
+            "passage": 2,
+            "passages": 5,
+            "lang": "en",
+            "year": 2019,
+        },
     ),
     "kaffee": (
         "Kaffee wird mit heißem Wasser aus gemahlenen Bohnen aufgebrüht. In Italien nimmt man dafür gern eine Moka.",

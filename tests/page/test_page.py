@@ -39,6 +39,7 @@ def visit(browser: Any, site: Running) -> Iterator[Callable[..., Any]]:
             page.press("#query", "Enter")
             if hits:
                 page.wait_for_selector(".hit")
+                settle(page)
         return page
 
     def check(address: str, home: str) -> None:
@@ -72,7 +73,7 @@ def slide(page: Any, head: str, value: float) -> None:
 
 def settle(page: Any) -> None:
     page.wait_for_timeout(400)
-    page.wait_for_selector("#results:not([aria-busy])", state="attached")
+    page.wait_for_selector("#results:not([aria-busy]):not(:has(.hit[data-waiting]))", state="attached")
 
 
 def ranking(site: Running, index: str, query: str, k: int, **options: Any) -> list[str]:
@@ -216,6 +217,27 @@ def test_a_token_of_the_query_shows_which_token_of_the_text_it_met(
     assert page.locator("mark.lit").count() == 0
 
 
+def test_only_what_is_shown_is_explained(visit: Any) -> None:
+    page = visit()
+    page.select_option("#index", "many")
+    asked: list[list[str]] = []
+    page.on(
+        "request", lambda r: asked.append(r.post_data_json["ids"]) if r.url.endswith("/explain") else None
+    )
+    page.fill("#query", "Note 7 about water 49")
+    page.press("#query", "Enter")
+    page.wait_for_selector(".hit")
+    settle(page)
+    assert asked == [ids(page)]
+    slide(page, "dense", 0)
+    settle(page)
+    slide(page, "dense", 1)
+    settle(page)
+    names = [name for each in asked for name in each]
+    assert len(names) == len(set(names)), "none is explained twice"
+    assert set(ids(page)) <= set(names)
+
+
 def test_the_marked_text_is_the_text(visit: Any) -> None:
     page = visit(QUERY)
     for name, (text, _) in DOCUMENTS.items():
@@ -258,7 +280,7 @@ def test_titles_and_places_of_files_are_shown(visit: Any) -> None:
     page = visit(QUERY)
     item = page.locator('[data-id="manual.pdf#3"]')
     assert item.locator("h2").text_content() == "Espresso machine: manual"
-    assert item.locator(".places li").all_text_contents() == ["manual.pdf", "page 3", "en"]
+    assert item.locator(".places li").all_text_contents() == ["manual.pdf", "page 3", "passage 2 of 5", "en"]
     headings = page.locator('[data-id="notes/coffee.md#moka"] [data-place="heading"]')
     assert headings.text_content() == "Coffee › Brewing"
 

@@ -17,7 +17,8 @@ const state = {
   pool: new Map(), // all hits of this query so far, by id
   answers: [], // for each request: weights, least score, whether there are no more candidates
   shown: STEP,
-  asking: null, // the request on its way
+  asking: null, // the search on its way
+  round: 0, // counts queries, so that late explanations of an earlier one are dropped
   timer: 0,
 };
 
@@ -67,12 +68,12 @@ async function fetchHits(k = CANDIDATES) {
       k,
       weights,
       filter: filterOf(state.conditions),
-      explain: true,
     });
     if (state.asking !== asking) return;
-    for (const hit of hits) state.pool.set(hit.id, hit);
+    for (const hit of hits) if (!state.pool.has(hit.id)) state.pool.set(hit.id, hit);
     state.answers.push({ weights, least: hits.at(-1)?.score ?? 0, complete: hits.length < k });
     draw();
+    explainShown();
     const count = `${state.pool.size}${state.answers.some((answer) => answer.complete) ? "" : "+"}`;
     const what = state.pool.size === 1 ? "hit" : "hits";
     say(state.pool.size ? `${count} ${what}, ${Math.round(performance.now() - started)} ms` : "Nothing found");
@@ -80,6 +81,24 @@ async function fetchHits(k = CANDIDATES) {
     if (error.name !== "AbortError" && state.asking === asking) say(error.message, true);
   } finally {
     if (state.asking === asking) at("results").removeAttribute("aria-busy");
+  }
+}
+
+/** Asks why the hits that are shown match; the others cost the server nothing. */
+async function explainShown() {
+  const round = state.round;
+  const shown = ranked().slice(0, state.shown);
+  const missing = shown.map((hit) => state.pool.get(hit.id)).filter((hit) => !hit.explanation && !hit.isAsked);
+  if (!missing.length) return;
+  for (const hit of missing) hit.isAsked = true;
+  try {
+    const path = `v1/indexes/${encodeURIComponent(state.index.name)}/explain`;
+    const { explanations } = await ask(path, { query: state.query, ids: missing.map((hit) => hit.id) });
+    missing.forEach((hit, i) => (hit.explanation = explanations[i] ?? { words: [], tokens: [] }));
+    if (state.round === round) draw();
+  } catch (error) {
+    for (const hit of missing) hit.isAsked = false;
+    if (error.name !== "AbortError" && state.round === round) say(error.message, true);
   }
 }
 
@@ -113,7 +132,8 @@ function draw() {
 function search() {
   clearTimeout(state.timer);
   state.query = at("query").value.trim();
-  state.pool.clear();
+  state.pool = new Map();
+  state.round += 1;
   state.answers = [];
   state.shown = STEP;
   remember();
@@ -137,18 +157,17 @@ function weigh() {
   if (!state.query || !state.index) return;
   if (!HEADS.some((head) => state.weights[head])) return;
   draw();
-  if (!suffices(state.answers, ranked(), state.shown, state.weights)) {
-    state.timer = setTimeout(() => fetchHits(Math.max(CANDIDATES, state.shown)), PAUSE);
-  }
+  const certain = suffices(state.answers, ranked(), state.shown, state.weights);
+  state.timer = setTimeout(() => (certain ? explainShown() : fetchHits(Math.max(CANDIDATES, state.shown))), PAUSE);
 }
 
 function more() {
   const before = state.shown;
   state.shown += STEP;
   const certain = suffices(state.answers, ranked(), state.shown, state.weights);
-  if (certain && state.pool.size >= state.shown) draw();
-  else fetchHits(state.shown + CANDIDATES);
   draw();
+  if (certain && state.pool.size >= state.shown) explainShown();
+  else fetchHits(state.shown + CANDIDATES);
   at("results").children[before]?.focus();
 }
 

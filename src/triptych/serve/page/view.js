@@ -29,7 +29,7 @@ export function hitItem(hit, number, weights, best) {
   const note = element("p", { class: "met", "aria-live": "polite" });
   const item = element(
     "li",
-    { class: "hit", tabindex: "-1", "data-id": hit.id },
+    { class: "hit", tabindex: "-1", "data-id": hit.id, "data-waiting": !hit.explanation },
     element(
       "div",
       { class: "head" },
