@@ -15,7 +15,7 @@ from page.conftest import DOCUMENTS, HOSTILE, make
 from serve.conftest import Running, serving
 from triptych import Encoder
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 QUERY = "how do I make coffee?"
 
 

@@ -36,9 +36,9 @@ def test_documents_of_an_index_are_explained_by_their_ids(shared_server: Running
     assert found[1] is None
     for one, wanted in zip((found[0], found[2]), expected, strict=True):
         assert [each["token"] for each in one["words"]] == [each["token"] for each in wanted["words"]]
-        assert [each["document_span"] for each in one["tokens"]] == [
-            each["document_span"] and list(each["document_span"]) for each in wanted["tokens"]
-        ]
+        spans = [[each["document_span"] for each in side["tokens"]] for side in (one, wanted)]
+        assert spans[0] == spans[1]
+        assert any(spans[0])
     assert (
         post(shared_server, "/v1/indexes/my.index/explain", {**body, "ids": ["x"] * 101}).status_code == 422
     )
