@@ -69,7 +69,7 @@ def build(
 def timed(
     store: Store, queries: Encoded, routes: tuple[str, ...], candidates: int
 ) -> tuple[float, list[list[str]]]:
-    plan = make_plan(store.engine, 10, None, routes, None, candidates=candidates, protocol="exact")  # type: ignore[arg-type]
+    plan = make_plan(store.engine, 10, {"routes": routes, "candidates": candidates})  # type: ignore[typeddict-item]
     times, found = [], []
     for i in range(len(queries)):
         begin = time.perf_counter()

@@ -3,8 +3,8 @@
     python benchmarks/serve.py [--shape small] [--clients 64] [--rounds 3] [--texts 384] [--device cpu]
     python benchmarks/serve.py --systems triptych sentence-transformers m3serve infinity --infinity ENV/bin/infinity_emb
 
-Ours as `triptych serve`; sentence-transformers and m3serve's engine behind FastAPI and uvicorn, each in the plain way of
-its documentation; infinity-emb by its own command. All hold the same random weights, all servers run from the start,
+Ours as `triptych serve`; sentence-transformers and m3serve's engine behind FastAPI and uvicorn, each in the plain way
+of its documentation; infinity-emb by its own command. All hold the same random weights, all servers run from the start,
 and they take turns (A B C A B C …), so that a change of the machine's load meets all of them. Each client keeps one
 connection and sends one text a request, the next when the answer is there. Figures are medians over the rounds: tokens
 a second by the clock, and by the processor time of the server alone, which the clients and other programs do not touch.
@@ -168,8 +168,6 @@ class Server:
             command += [
                 "--device",
                 options.device,
-                "--no-bettertransformer",
-                "--no-model-warmup",
                 "--engine",
                 "torch",
             ]
@@ -183,8 +181,10 @@ class Server:
                 options.device,
                 str(self.port),
             ]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.wait()
+        environment = os.environ | {"INFINITY_BETTERTRANSFORMER": "0", "INFINITY_MODEL_WARMUP": "0"}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        )
 
     def wait(self) -> None:
         end = time.monotonic() + 300
@@ -276,10 +276,17 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     )
     encoder.start()
     pipe.recv()
-    servers = {system: Server(system, folder, options) for system in options.systems}
+    servers: dict[str, Server] = {}
     walls: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     try:
+        for system in options.systems:
+            servers[system] = Server(system, folder, options)
+            try:
+                servers[system].wait()
+            except RuntimeError as error:
+                servers.pop(system).close()
+                yield {"what": "not measured", "system": system, "why": " ".join(str(error).split())[-300:]}
         for turn in range(options.rounds + 1):  # the first one warms up
             for name, outputs in (("encoder", ["dense"]), ("encoder-all", ["dense", "lexical", "multi"])):
                 pipe.send(outputs)
@@ -288,6 +295,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
                     walls.setdefault(name, []).append(wall)
                     processor.setdefault(name, []).append(busy)
             for name, server in servers.items():
+                print(f"round {turn}: {name}", file=sys.stderr)
                 before = server.seconds()
                 wall = load_in_process(closed_loop, server.port, name, mix.texts, options.clients)
                 if turn:

@@ -4,6 +4,7 @@ The layout is the published one: a Hugging Face encoder folder with `sparse_line
 Weights are larger than a fresh model's, so that attention and positions matter in the results.
 """
 
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +178,35 @@ ENCODERS: dict[str, Callable[[PreTrainedTokenizerFast], PreTrainedModel]] = {
     "modernbert": _modernbert,
 }
 KINDS = tuple(ENCODERS)
+
+
+CODE = """
+from pathlib import Path
+Path({mark!r}).write_text("ran")
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+class OwnConfig(BertConfig):
+    model_type = "own-kind"
+class OwnModel(BertModel):
+    config_class = OwnConfig
+class OwnRanker(BertForSequenceClassification):
+    config_class = OwnConfig
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def add_code(folder: Path, mark: Path) -> None:
+    """Makes a checkpoint name Python of its own, which writes `mark` when it runs."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own-kind",
+        "auto_map": {
+            "AutoConfig": "own.OwnConfig",
+            "AutoModel": "own.OwnModel",
+            "AutoModelForSequenceClassification": "own.OwnRanker",
+        },
+        "architectures": ["OwnModel"],
+        "num_labels": 1,  # as a re-ranker
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(CODE.format(mark=str(mark)))

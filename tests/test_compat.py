@@ -1,5 +1,6 @@
 """The adapter against FlagEmbedding itself: equal where that is right, and where not, how they differ."""
 
+import importlib
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from triptych import Encoder
 from triptych.compat import MODES, BGEM3FlagModel
@@ -157,7 +159,8 @@ def test_every_argument_here_has_its_name_there() -> None:
     for name in ("encode", "encode_queries", "encode_corpus", "compute_score"):
         here = inspect.signature(getattr(BGEM3FlagModel, name)).parameters
         there = inspect.signature(getattr(flag.BGEM3FlagModel, name)).parameters
-        assert set(here) <= set(there), name
+        assert set(here) - {"convert_to_numpy"} <= set(there), name
+    assert "convert_to_numpy" in inspect.signature(flag.abc.inference.AbsEmbedder.encode).parameters
 
 
 def test_the_constructor_takes_every_argument_of_flagembedding_in_its_order() -> None:
@@ -212,10 +215,15 @@ def test_the_calls_that_people_write_run(folder: Path, published: Any) -> None:
         {"query_instruction_for_retrieval": "what is ", "query_instruction_format": "{}{}"},
         {"query_instruction_for_retrieval": "hello", "query_instruction_format": "{}\\n{}"},
         {"truncate_dim": 8},
+        {"normalize_embeddings": False},
+        {"normalize_embeddings": False, "pooling_method": "mean"},
+        {"normalize_embeddings": False, "truncate_dim": 8},
+        {"pooling_method": "mean"},
+        {"convert_to_numpy": False},
     ],
-    ids=["instruction", "format", "truncated"],
+    ids=str,
 )
-def test_instructions_and_truncation_are_those_of_flagembedding(
+def test_options_of_the_constructor_do_what_they_do_in_flagembedding(
     folder: Path, options: dict[str, Any]
 ) -> None:
     with warnings.catch_warnings():
@@ -236,8 +244,6 @@ def test_instructions_and_truncation_are_those_of_flagembedding(
 @pytest.mark.parametrize(
     "options",
     [
-        {"normalize_embeddings": False},
-        {"convert_to_numpy": False},
         {"colbert_dim": 7},
         {"colbert_dim": "x"},
         {"pooling_method": "last"},
@@ -302,9 +308,130 @@ def test_what_is_not_pairs_is_refused(ours: BGEM3FlagModel, pairs: Any, message:
 def test_bad_weights_devices_and_sizes_are_refused(ours: BGEM3FlagModel, encoder: Encoder) -> None:
     with pytest.raises(InputError, match="weights"):
         ours.compute_score(PAIRS, weights_for_different_modes=[1, 2])
-    with pytest.raises(InputError, match="one device"):
-        BGEM3FlagModel("small", devices=["cpu", "cpu"])
+    with pytest.raises(InputError, match="normalize_embeddings"):
+        BGEM3FlagModel(encoder, normalize_embeddings=False)
+    with pytest.raises(InputError, match="device: got 'cuda:7'"):
+        ours.encode_single_device(TEXTS, device="cuda:7")
     with pytest.raises(InputError, match="batch_size"):
         BGEM3FlagModel(encoder).encode(TEXTS, batch_size=-1)
     with pytest.raises(InputError, match="outputs"):
         ours.encode(TEXTS, return_dense=False)
+
+
+def same(got: Any, expected: Any) -> None:
+    """Compares two outputs; float32 but for rounding."""
+    assert set(got) == set(expected)
+    for name in ("dense_vecs", "colbert_vecs"):
+        assert (got[name] is None) == (expected[name] is None)
+    if got["dense_vecs"] is not None:
+        np.testing.assert_allclose(got["dense_vecs"], expected["dense_vecs"], atol=1e-5)
+    for one, other in zip(got["lexical_weights"] or [], expected["lexical_weights"] or [], strict=True):
+        assert one == pytest.approx({key: float(weight) for key, weight in other.items()}, abs=1e-5)
+    for one, other in zip(got["colbert_vecs"] or [], expected["colbert_vecs"] or [], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_single_device_and_the_modules_have_the_names_of_flagembedding(
+    published: Any, ours: BGEM3FlagModel
+) -> None:
+    same(
+        ours.encode_single_device(TEXTS, device="cpu", **WANTED),
+        published.encode_single_device(TEXTS, **WANTED),
+    )
+    same(ours.encode_single_device(TEXTS), published.encode_single_device(TEXTS, max_length=60))
+    assert ours.target_devices == published.target_devices == ["cpu"]
+    assert ours.tokenizer(TEXTS[0])["input_ids"] == published.tokenizer(TEXTS[0])["input_ids"]
+    assert len(ours.tokenizer) == len(published.tokenizer)
+    for model in (published, ours):
+        assert model.model.model.config.hidden_size == 32
+        assert model.model.colbert_linear.out_features == 32
+        assert model.model.sparse_linear.out_features == 1
+        assert model.model.tokenizer is model.tokenizer
+        assert not any(parameter.is_meta for parameter in model.model.eval().parameters())
+        model.stop_self_pool()
+        same(model.encode(TEXTS, convert_to_numpy=False, **WANTED), published.encode(TEXTS, **WANTED))
+    with pytest.raises(AttributeError):
+        ours.model.nothing_like_this  # noqa: B018
+
+
+@pytest.mark.slow
+def test_two_devices_share_the_texts_and_give_what_one_gives(folder: Path, published: Any) -> None:
+    model = BGEM3FlagModel(folder, use_fp16=False, devices=["cpu", "cpu"], query_max_length=60)
+    try:
+        texts = TEXTS * 7
+        same(model.encode_corpus(texts, **WANTED), published.encode_corpus(texts, **WANTED))
+        assert model.pool is not None
+        pool = model.pool
+        pairs = PAIRS * 5
+        expected: Any = [published.compute_score(pair) for pair in pairs]
+        scores: Any = model.compute_score(pairs)
+        for mode in MODES:
+            assert scores[mode] == pytest.approx([score[mode] for score in expected], abs=1e-5)
+        assert model.pool is pool, "the processes are kept"
+        one = model.encode(TEXTS[0])["dense_vecs"]
+        np.testing.assert_allclose(one, published.encode(TEXTS[0])["dense_vecs"], atol=1e-5)
+        assert model.encode([])["dense_vecs"] is not None
+        model.stop_self_pool()
+        model.stop_self_pool()
+        assert model.pool is None
+        own = model.start_multi_process_pool()
+        same(model.encode_multi_process(TEXTS, own, **WANTED), published.encode(TEXTS, **WANTED))
+        model.stop_multi_process_pool(own)
+    finally:
+        model.stop_self_pool()
+
+
+def test_milvus_gets_the_numbers_that_it_gets_of_flagembedding(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_model", reason="needs milvus-model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bge_m3: Any = importlib.import_module("milvus_model.hybrid.bge_m3")  # the package has a lazy stand-in
+    options = {"device": "cpu", "use_fp16": False, "return_colbert_vecs": True, "batch_size": 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = bge_m3.BGEM3EmbeddingFunction(str(folder), **options)
+        expected = {name: getattr(theirs, name)(TEXTS) for name in ("encode_queries", "encode_documents")}
+    monkeypatch.setattr(bge_m3, "BGEM3FlagModel", BGEM3FlagModel)
+    ours = bge_m3.BGEM3EmbeddingFunction(str(folder), **options)
+    assert isinstance(ours.model, BGEM3FlagModel)
+    assert ours.dim == theirs.dim
+    for name, wanted in expected.items():
+        got = getattr(ours, name)(TEXTS)
+        assert set(got) == set(wanted) == {"dense", "sparse", "colbert_vecs"}
+        np.testing.assert_allclose(np.stack(got["dense"]), np.stack(wanted["dense"]), atol=1e-5)
+        np.testing.assert_allclose(got["sparse"].toarray(), wanted["sparse"].toarray(), atol=1e-5)
+        for one, other in zip(got["colbert_vecs"], wanted["colbert_vecs"], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_calls_of_flagembeddings_own_examples_give_its_numbers(folder: Path, published: Any) -> None:
+    """Many texts with repeats, by a number of options, scored by hand and by `compute_score`, in both orders."""
+    options: dict[str, Any] = {"normalize_embeddings": True, "pooling_method": "cls", "cache_dir": None}
+    ours = BGEM3FlagModel(str(folder), use_fp16=False, devices="cpu", **options)
+    queries = ["what is bge m3?", "defination of bm25"] * 50
+    passages = ["bge m3 is a model of text", "bm25 is a retrieval model of the world"] * 50
+    found: list[tuple[Any, ...]] = []
+    for model in (published, ours):
+        left, right = model.encode_queries(queries, **WANTED), model.encode_corpus(passages, **WANTED)
+        dense = left["dense_vecs"] @ right["dense_vecs"].T
+        lexical = model.compute_lexical_matching_score(left["lexical_weights"], right["lexical_weights"])
+        one, other = (torch.tensor(side["colbert_vecs"][0], dtype=torch.float) for side in (left, right))
+        multi = (one @ other.T).max(dim=1).values.sum()
+        score = model.colbert_score(left["colbert_vecs"][0], right["colbert_vecs"][0]).item()
+        names = model.convert_id_to_token(left["lexical_weights"])
+        pairs = list(zip(queries, passages, strict=True)), list(zip(queries[::-1], passages, strict=True))
+        weights = [1.0, 0.3, 1.0]
+        # By ones there, where padding takes part in a batch.
+        scores = [
+            model.compute_score(some[:2], batch_size=1, weights_for_different_modes=weights) for some in pairs
+        ]
+        found.append((dense, lexical, float(multi), score, [sorted(name) for name in names], scores))
+    theirs, mine = found
+    np.testing.assert_allclose(mine[0], theirs[0], atol=1e-5)
+    np.testing.assert_allclose(mine[1], theirs[1], atol=1e-5)
+    assert mine[2:4] == pytest.approx(theirs[2:4], abs=1e-5)
+    assert mine[4] == theirs[4]
+    for got, expected in zip(mine[5], theirs[5], strict=True):
+        assert {mode: pytest.approx(values, abs=1e-5) for mode, values in expected.items()} == got

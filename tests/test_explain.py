@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from triptych import Encoder
 from triptych.errors import InputError
-from triptych.explain import explain, tokens_of
+from triptych.explain import Explanation, explain, tokens_of
 from triptych.scores.on_numpy import head_scores
 from triptych.types import Head
 
@@ -96,6 +96,18 @@ def test_lexical_matches_come_with_the_largest_contribution_first(encoder: Encod
     contributions = [match.contribution for match in matches]
     assert contributions == sorted(contributions, reverse=True)
     assert all(match.query_token.id == match.document_token.id for match in matches)
+
+
+def test_tokens_of_the_prefix_and_special_ones_can_be_left_out_and_are_counted(folder: Path) -> None:
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", query_prefix="query: ")
+    (found,) = explain(encoder, "hello models", ["hello world"])
+    assert [match.query_token.piece for match in found.text_tokens] == ["hello", "model", "s"]
+    others = [match.similarity for match in found.tokens if match not in found.text_tokens]
+    assert found.left_out == (len(others), pytest.approx(np.mean(others)))
+    assert len(others) == 3  # "query", ":" and the end; the first position has no vector
+    (found,) = explain(encoder, "", [""])
+    assert found.text_tokens == ()
+    assert Explanation({}).left_out == (0, 0.0)
 
 
 def test_no_documents_give_no_explanations_and_a_bare_string_is_refused(encoder: Encoder) -> None:

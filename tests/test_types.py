@@ -8,7 +8,7 @@ from scipy import sparse
 
 import twin
 from triptych.errors import InputError
-from triptych.types import HEADS, Encoded, HeadWeights, Ragged, check_heads
+from triptych.types import HEADS, Encoded, HeadWeights, Hit, Ragged, check_heads
 
 QUICK = settings(max_examples=50, deadline=None)
 
@@ -18,7 +18,35 @@ def test_head_names_come_back_in_their_canonical_order_without_repeats() -> None
     assert check_heads("lexical", "outputs") == ("lexical",)
 
 
-@pytest.mark.parametrize("names", [[], ["sparse"], ["dense", "colbert"]])
+def test_heads_have_the_names_of_other_packages_too() -> None:
+    assert check_heads(["colbert", "dense", "multi", "sparse"], "outputs") == HEADS
+    assert check_heads("multi_vector", "outputs") == ("multi",)
+    assert HeadWeights.of({"sparse": 0.5, "colbert": 2, "dense": 0}) == (0, 0.5, 2)
+    assert HeadWeights.of({"multi_vector": 1}).heads == ("multi",)
+    with pytest.raises(InputError, match="expected one weight for each head"):
+        HeadWeights.of({"sparse": 0.5, "lexical": 1})
+
+
+def test_default_weights_leave_out_the_heads_that_are_not_there() -> None:
+    assert HeadWeights.default(HEADS) == HeadWeights()
+    assert HeadWeights.default(["lexical", "dense"]) == (1, 0.3, 0)
+
+
+def test_what_is_shown_of_encodings_and_hits_is_short_and_has_no_arrays() -> None:
+    rows = np.eye(2, 300, dtype=np.float32)
+    encoded = Encoded(rows, sparse.csr_array(rows), Ragged.of([rows, rows[:1]]))
+    assert repr(encoded) == (
+        "Encoded(2 texts: dense 300, lexical 300 (1.0 weights per text), multi 300 (1.5 vectors per text))"
+    )
+    assert repr(Encoded(dense=rows[:0])) == "Encoded(0 texts: dense 300)"
+    hit = Hit("a", 1.25, {"dense": 1.0, "lexical": 0.25}, "word " * 50, {"lang": "en"}, (Hit("b", 1, {}),))
+    assert repr(hit) == (
+        f"Hit('a', 1.250: dense=1.000, lexical=0.250, text='{('word ' * 50)[:59]}…', metadata={{'lang': 'en'}}, 1 more)"
+    )
+    assert len(repr(Hit("a", 1, {}, "", {"long": "x" * 10_000}))) < 100
+
+
+@pytest.mark.parametrize("names", [[], ["vector"], ["dense", "late"]])
 def test_an_unknown_head_or_none_is_an_error_that_names_the_known_ones(names: list[str]) -> None:
     with pytest.raises(InputError, match=r"outputs: got .*; expected one or more of dense, lexical, multi"):
         check_heads(names, "outputs")
@@ -54,8 +82,8 @@ def test_weights_that_are_not_three_finite_numbers_are_an_error(value: object) -
 
 
 def test_weights_for_an_unknown_head_are_an_error() -> None:
-    with pytest.raises(InputError, match=r"weights: got .*sparse"):
-        HeadWeights.of({"sparse": 1.0})
+    with pytest.raises(InputError, match=r"weights: got .*vector"):
+        HeadWeights.of({"vector": 1.0})
 
 
 def matrices(lengths: list[int]) -> list[np.ndarray]:

@@ -494,7 +494,8 @@ def _plain(value: Any) -> Any:
 
 def _hit(found: dict[str, Any]) -> FoundHit:
     explanation = found.pop("explanation", None)
-    return FoundHit(Hit(**found), explanation)
+    more = tuple(_hit(each).hit for each in found.pop("more", ()))
+    return FoundHit(Hit(**found, more=more), explanation)
 
 
 def _read_encoded(response: httpx.Response) -> Encoded:

@@ -8,15 +8,17 @@ diagonal of all with all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from triptych.encode.encoder import Encoder
+from triptych.encode.stream import WorkerPool
 from triptych.errors import InputError, show
 from triptych.scores.on_numpy import maxsim_scores
 from triptych.types import (
@@ -31,6 +33,9 @@ from triptych.types import (
     check_str,
     check_texts,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LexicalWeights = dict[str, float]
 Mode = Literal["colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense"]
@@ -65,14 +70,15 @@ class BGEM3FlagModel:
 
     Args:
         model_name_or_path: A name as `Encoder.from_pretrained` takes it, or an encoder.
-        normalize_embeddings: True; the vectors of an `Encoder` always have length 1.
+        normalize_embeddings: Whether dense and token vectors have length 1.
         use_fp16: True: half precision where the device computes in it (on a processor bfloat16);
             False: float32.
         use_bf16: bfloat16, whatever `use_fp16` says.
         query_instruction_for_retrieval: Put before every query by `encode_queries`, in place of the model's prefix.
         query_instruction_format: How instruction and query are joined.
-        devices: One device, such as "cuda:0", or the number of a GPU; None: a GPU if there is one. For several
-            devices see `Encoder.encode_stream`.
+        devices: A device, such as "cuda:0", or the number of a GPU, or several of either; None: a GPU if there is one.
+            On several, lists of texts are shared among worker processes that start with the first list, and the
+            script must be under ``if __name__ == "__main__":``.
         pooling_method: "cls", "mean" or "mcls"; None: the model's own.
         trust_remote_code: See `Encoder.from_pretrained`.
         cache_dir: Folder for downloads; None: the Hub's own.
@@ -84,11 +90,13 @@ class BGEM3FlagModel:
         return_sparse: Default of the methods' argument.
         return_colbert_vecs: Default of the methods' argument.
         truncate_dim: Columns of dense and token vectors that the encoding methods keep; None: all.
-        convert_to_numpy: True; results are arrays.
+        convert_to_numpy: Changes nothing, as there: results are arrays.
         device: Another name of `devices`.
 
     Attributes:
-        encoder: The encoder.
+        encoder: The encoder, on the first device.
+        target_devices: The devices.
+        pool: The worker processes, if they run.
 
     Raises:
         InputError: For a value that cannot be honoured; the message names the argument.
@@ -118,25 +126,28 @@ class BGEM3FlagModel:
         convert_to_numpy: bool = True,
         device: str | int | None = None,
     ) -> None:
-        for name, value in (
-            ("normalize_embeddings", normalize_embeddings),
-            ("convert_to_numpy", convert_to_numpy),
-        ):
-            if not value:
-                raise InputError(
-                    f"{name}: got {value!r}; expected True, since vectors are arrays of length 1"
-                )
+        names = _devices(devices if device is None else device)
+        settings: dict[str, Any] = {} if pooling_method is None else {"pooling": pooling_method}
+        if not normalize_embeddings:
+            settings["normalize"] = False
         if isinstance(model_name_or_path, Encoder):
             self.encoder = model_name_or_path
+            if not normalize_embeddings and self.encoder.config.normalize:
+                raise InputError(
+                    "normalize_embeddings: got False and an encoder that normalizes; expected a name"
+                )
         else:
             self.encoder = Encoder.from_pretrained(
                 model_name_or_path,
-                device=_one_device(devices if device is None else device),
+                device=names[0] if names else None,
                 dtype="bfloat16" if use_bf16 else "auto" if use_fp16 else "float32",
                 cache=cache_dir,
                 trust_remote_code=trust_remote_code,
-                **cast("dict[str, Any]", {} if pooling_method is None else {"pooling": pooling_method}),
+                **settings,
             )
+        self.target_devices = names or [str(self.encoder.device)]
+        self.pool: WorkerPool | None = None
+        self.normalize_embeddings, self.convert_to_numpy = normalize_embeddings, convert_to_numpy
         width = self.encoder.widths.get("multi")
         if colbert_dim not in (-1, width):
             raise InputError(
@@ -150,6 +161,87 @@ class BGEM3FlagModel:
         self._returns = (return_dense, return_sparse, return_colbert_vecs)
         self._truncate = None if truncate_dim is None else check_int(truncate_dim, "truncate_dim")
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of transformers."""
+        return self.encoder.tokenizer.tokenizer
+
+    @property
+    def model(self) -> M3Modules:
+        """The modules under the names that they have there."""
+        return M3Modules(self.encoder)
+
+    def start_multi_process_pool(self, process_target_func: object = None) -> WorkerPool:
+        """Starts a worker process for each device; `stop_multi_process_pool` ends them.
+
+        Args:
+            process_target_func: Not used; what the workers run is known.
+
+        Raises:
+            InputError: For a model that was made in memory.
+            WorkerError: If worker processes cannot be started from here.
+        """
+        return self.encoder.workers(self.target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: WorkerPool) -> None:
+        """Ends worker processes."""
+        pool.__exit__(None, None, None)
+
+    def stop_self_pool(self) -> None:
+        """Ends the worker processes that lists of texts were shared among, if they run; they start again if needed."""
+        if self.pool is not None:
+            self.stop_multi_process_pool(self.pool)
+            self.pool = None
+
+    def encode_single_device(
+        self,
+        sentences: str | Sequence[str],
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        return_dense: bool = True,
+        return_sparse: bool = False,
+        return_colbert_vecs: bool = False,
+        device: str | None = None,
+        *,
+        convert_to_numpy: bool = True,
+    ) -> Output:
+        """`encode` in this process, however many devices there are.
+
+        Raises:
+            InputError: For another device than the encoder's.
+        """
+        if device is not None and _devices(device) != [str(self.encoder.device)]:
+            raise InputError(
+                f"device: got {show(device)}; expected {self.encoder.device}, where the model is"
+            )
+        heads = _heads(return_dense, return_sparse, return_colbert_vecs)
+        encoded = self.encoder.encode(
+            sentences, **self._options(heads, "", batch_size, _or(max_length, self.passage_max_length))
+        )
+        return self._output(encoded, single=isinstance(sentences, str))
+
+    def encode_multi_process(
+        self,
+        sentences: Sequence[str],
+        pool: WorkerPool,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        return_dense: bool = True,
+        return_sparse: bool = False,
+        return_colbert_vecs: bool = False,
+        *,
+        convert_to_numpy: bool = True,
+    ) -> Output:
+        """`encode` by the processes of `start_multi_process_pool`."""
+        heads = _heads(return_dense, return_sparse, return_colbert_vecs)
+        encoded = self._share(
+            check_texts(sentences),
+            pool,
+            self._options(heads, "", batch_size, _or(max_length, self.passage_max_length)),
+        )
+        return self._output(encoded, single=False)
+
     def encode(
         self,
         sentences: str | Sequence[str],
@@ -158,6 +250,8 @@ class BGEM3FlagModel:
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        *,
+        convert_to_numpy: bool | None = None,
     ) -> Output:
         """Encodes texts as they are.
 
@@ -168,6 +262,7 @@ class BGEM3FlagModel:
             return_dense: Whether to compute `dense_vecs`; None: as the constructor says.
             return_sparse: Whether to compute `lexical_weights`; None: as the constructor says.
             return_colbert_vecs: Whether to compute `colbert_vecs`; None: as the constructor says.
+            convert_to_numpy: Changes nothing, as there.
 
         Raises:
             InputError: If nothing is asked for, or the model cannot give it.
@@ -183,6 +278,8 @@ class BGEM3FlagModel:
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        *,
+        convert_to_numpy: bool | None = None,
     ) -> Output:
         """Encodes queries, with the prefix that the model has for them (BGE-M3 has none)."""
         flags = (return_dense, return_sparse, return_colbert_vecs)
@@ -201,6 +298,8 @@ class BGEM3FlagModel:
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        *,
+        convert_to_numpy: bool | None = None,
     ) -> Output:
         """Encodes passages, with the prefix that the model has for them (BGE-M3 has none)."""
         flags = (return_dense, return_sparse, return_colbert_vecs)
@@ -334,12 +433,16 @@ class BGEM3FlagModel:
         asked = (
             default if flag is None else flag for flag, default in zip(flags, self._returns, strict=True)
         )
-        heads = [head for head, flag in zip(HEADS, asked, strict=True) if flag]
-        encoded = self._run(texts, heads, prefix, batch_size, max_length)
+        heads = _heads(*asked)
+        return self._output(
+            self._run(texts, heads, prefix, batch_size, max_length), single=isinstance(texts, str)
+        )
+
+    def _output(self, encoded: Encoded, *, single: bool) -> Output:
         dense = None if encoded.dense is None else self._cut(encoded.dense)
         lexical = None if encoded.lexical is None else list(_weights(encoded.lexical))
         multi = None if encoded.multi is None else [self._cut(vectors) for vectors in encoded.multi]
-        if not isinstance(texts, str):
+        if not single:
             return Output(dense_vecs=dense, lexical_weights=lexical, colbert_vecs=multi)
         return Output(
             dense_vecs=None if dense is None else dense[0],
@@ -348,10 +451,12 @@ class BGEM3FlagModel:
         )
 
     def _cut(self, vectors: Floats) -> Floats:
-        """The first `truncate_dim` columns, with rows of length 1 again."""
+        """The first `truncate_dim` columns, with rows of length 1 again if they had it."""
         if self._truncate is None:
             return vectors
         cut = vectors[:, : self._truncate]
+        if not self.encoder.config.normalize:
+            return cut
         return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
 
     def _run(
@@ -362,12 +467,28 @@ class BGEM3FlagModel:
         batch_size: int | None,
         length: int,
     ) -> Encoded:
+        options = self._options(heads, prefix, batch_size, length)
+        if isinstance(texts, str) or len(self.target_devices) == 1:
+            return self.encoder.encode(texts, **options)
+        self.pool = self.pool or self.start_multi_process_pool()
+        return self._share(check_texts(texts), self.pool, options)
+
+    def _share(self, texts: list[str], pool: WorkerPool, options: Mapping[str, Any]) -> Encoded:
+        """Encodes texts in worker processes, in a few pieces for each, so that none waits long for the last."""
+        if not texts:
+            return self.encoder.encode(texts, **options)
+        size = math.ceil(len(texts) / (4 * pool.size))
+        futures = [pool.submit(texts[start : start + size], options) for start in range(0, len(texts), size)]
+        return Encoded.concat([pool.result(future) for future in futures])
+
+    def _options(
+        self, heads: Sequence[str], prefix: str, batch_size: int | None, length: int
+    ) -> dict[str, Any]:
+        """What `Encoder.encode` takes."""
         size = self.batch_size if batch_size is None else check_int(batch_size, "batch_size")
         length = check_int(length, "max_length", 4)
         budget = None if size is None else size * length
-        return self.encoder.encode(
-            texts, outputs=heads, prefix=prefix, max_length=length, token_budget=budget
-        )
+        return {"outputs": heads, "prefix": prefix, "max_length": length, "token_budget": budget}
 
     def _encode_pairs(
         self, pairs: list[tuple[str, str]], batch_size: int | None, lengths: tuple[int, int]
@@ -381,6 +502,27 @@ class BGEM3FlagModel:
             heads = ["dense", "lexical", "multi"]
             sides.append(self._run(list(numbers), heads, prefix, batch_size, lengths[side])[rows])
         return sides[0], sides[1]
+
+
+class M3Modules:
+    """A model as FlagEmbedding has it: `model` (the backbone), `sparse_linear`, `colbert_linear`.
+
+    All else is asked of the `triptych.model.m3.M3Model`, such as `eval` and `parameters`.
+
+    Args:
+        encoder: Whose model it is.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._model = encoder.model
+        self.tokenizer = encoder.tokenizer.tokenizer
+        self.model, self.config = self._model.backbone, cast(Any, self._model.backbone).config
+        self.sparse_linear, self.colbert_linear = self._model.lexical_head, self._model.multi_head
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_model":
+            raise AttributeError(name)
+        return getattr(self._model, name)
 
 
 class Score(float):
@@ -403,18 +545,24 @@ def _or(given: int | None, usual: int) -> int:
     return usual if given is None else given
 
 
-def _one_device(devices: Any) -> str | None:
+def _devices(devices: Any) -> list[str]:
+    """Names of devices; none if none are given."""
     if devices is None:
-        return None
+        return []
     listed: list[Any] = (
         [devices] if isinstance(devices, str | int) else list(check_iterable(devices, "devices"))
     )
-    if len(listed) != 1:
-        raise InputError(
-            f"devices: got {show(listed)}; expected one device here (Encoder.encode_stream takes several)"
-        )
-    number = isinstance(listed[0], int) and not isinstance(listed[0], bool)
-    return f"cuda:{listed[0]}" if number else check_str(listed[0], "devices")
+    if not listed:
+        raise InputError("devices: got an empty list; expected one or more devices")
+    return [
+        f"cuda:{one}" if isinstance(one, int) and not isinstance(one, bool) else check_str(one, "devices")
+        for one in listed
+    ]
+
+
+def _heads(*flags: bool) -> list[Head]:
+    """The heads whose flags, of dense, lexical and multi, are set."""
+    return [head for head, flag in zip(HEADS, flags, strict=True) if flag]
 
 
 def _instruction(instruction: str | None, form: str) -> Callable[[str], str] | None:

@@ -126,6 +126,7 @@ class M3Config:
         multi_last: Whether the last position ([EOS]) has one. The published model: yes.
         prefix_in_lexical: Whether the tokens of a prefix ("query: ") have lexical weights. They say nothing of the
             text, and every document would match every query in them.
+        normalize: Whether dense and token vectors have length 1, as scores expect.
     """
 
     pooling: Pooling = "cls"
@@ -139,6 +140,7 @@ class M3Config:
     multi_first: bool = False
     multi_last: bool = True
     prefix_in_lexical: bool = False
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -163,8 +165,11 @@ class M3Config:
         return from_mapping(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `of`."""
-        return {"layout": LAYOUT, **asdict(self)}
+        """The inverse of `of`; `normalize` is there only if it is False."""
+        values = {"layout": LAYOUT, **asdict(self)}
+        if self.normalize:
+            del values["normalize"]
+        return values
 
     def with_(self, **changes: Any) -> M3Config:
         """A copy with some fields changed."""

@@ -33,6 +33,10 @@ class DataError(InputError):
         self.line = line
 
 
+class TooLarge(DataError):
+    """A file, or what is packed in it, is over a limit that keeps a hostile file from filling the memory."""
+
+
 class ModelError(TriptychError):
     """A checkpoint is missing, incomplete, or not of a shape that we can run."""
 

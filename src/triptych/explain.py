@@ -99,8 +99,22 @@ class Explanation:
     lexical: tuple[LexicalMatch, ...] = ()
     tokens: tuple[TokenMatch, ...] = ()
 
+    @property
+    def text_tokens(self) -> tuple[TokenMatch, ...]:
+        """Those of the query's own text, without its prefix and special tokens."""
+        return tuple(match for match in self.tokens if match.query_token.kind == "text")
+
+    @property
+    def left_out(self) -> tuple[int, float]:
+        """How many tokens `text_tokens` leaves out, and the mean of their similarities (0 for none).
+
+        They count in the score like the others, and are similar to their like in every document.
+        """
+        found = [match.similarity for match in self.tokens if match.query_token.kind != "text"]
+        return len(found), float(np.mean(found)) if found else 0.0
+
     def to_json(self) -> dict[str, Any]:
-        """The words and tokens that matched, as the command line and the server write them."""
+        """The words and tokens that matched, as the command line and the server write them; see `text_tokens`."""
         return {
             "words": [
                 {
@@ -117,19 +131,19 @@ class Explanation:
             "tokens": [
                 {
                     "query_token": match.query_token.piece,
-                    "kind": match.query_token.kind,
                     "document_token": match.document_token.piece,
                     "document_position": match.document_token.position,
                     "document_span": match.document_token.span and list(match.document_token.span),
                     "score": match.similarity,
                 }
-                for match in self.tokens
+                for match in self.text_tokens
             ],
+            "left_out": dict(zip(("tokens", "score"), self.left_out, strict=True)),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], scores: Mapping[Head, float]) -> Explanation:
-        """The explanation of `to_json`, as far as that tells: tokens of the query have no id and no position.
+        """The explanation of `to_json`, as far as that tells: tokens have no id and position but where it names them.
 
         Args:
             value: The object.
@@ -147,7 +161,11 @@ class Explanation:
         partners: list[TokenMatch] = []
         for each in value["tokens"]:
             partner = token(each["document_token"], position=each["document_position"])
-            partners.append(TokenMatch(token(each["query_token"], kind=each["kind"]), partner, each["score"]))
+            partners.append(TokenMatch(token(each["query_token"]), partner, each["score"]))
+        left_out = TokenMatch(
+            token("", kind="special"), token("", kind="special"), value["left_out"]["score"]
+        )
+        partners += [left_out] * value["left_out"]["tokens"]
         return cls(dict(scores), tuple(lexical), tuple(partners))
 
 

@@ -6,16 +6,21 @@ a text or an archive over a limit.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
 import itertools
 import json
+import lzma
 import mmap
 import os
+import re
+import struct
 import sys
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +30,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import zstandard
 
-from triptych.errors import DataError, StorageError
+from triptych.errors import DataError, StorageError, TooLarge, TriptychError
 
 
 @contextmanager
@@ -96,6 +101,36 @@ def write_digests(folder: Path, files: Iterable[Path]) -> None:
     write_json(folder / DIGESTS, {file.relative_to(folder).as_posix(): file_digest(file) for file in files})
 
 
+def verify_digests(folder: Path) -> dict[Path, str]:
+    """Checks the files of a folder against what `write_digests` wrote.
+
+    Returns:
+        What is wrong, by file; empty if all is right, or if the folder has no digests.
+    """
+    listing = folder / DIGESTS
+    if not listing.is_file():
+        return {}
+    try:
+        expected = dict(json.loads(listing.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        return {listing: f"cannot be read ({error}); expected the digests of the files beside it"}
+    problems: dict[Path, str] = {}
+    for path, digest in ((folder / str(name), digest) for name, digest in expected.items()):
+        try:
+            damaged = file_digest(path) != digest
+        except FileNotFoundError:
+            problems[path] = f"missing; {DIGESTS} names it"
+        except OSError as error:
+            problems[path] = f"cannot be read: {error.strerror}"
+        else:
+            if damaged:
+                problems[path] = (
+                    f"is damaged or was changed: its digest is not that in {listing}; restore it, or remove its line "
+                    "there if the change is meant"
+                )
+    return problems
+
+
 def sync_folder(folder: Path) -> None:
     """Forces a folder's entries to the disk, so that a rename survives a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
@@ -123,10 +158,16 @@ FREE_SIZE = 1 << 28
 """Bytes that any compressed file may expand to (256 MiB)."""
 BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
-_ZSTD_CHUNK = 1 << 11  # small, because what comes out may be thousands of times larger
+_SMALL_CHUNK = 1 << 11  # small, because what comes out may be thousands of times larger
+_MEMORY = 1 << 28  # bytes of an xz file's dictionary, at most
+# What zipfile raises: broken in several ways; no such member; an unknown method; a password.
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, ValueError, struct.error, KeyError, RuntimeError, EOFError, zlib.error)
 _PEEK = 512  # bytes that decide on compression and, without a format, on JSON Lines
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_XZ = b"\xfd7zXZ\x00"
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_MAGIC = 10  # bytes of the longest magic number
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -175,10 +216,10 @@ class _Chunks(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_source(path: Path | str) -> Generator[Source]:
-    """Opens a file, a pipe or (for ``-``) standard input, and decompresses gzip and Zstandard.
+    """Opens a file, a pipe or (for ``-``) standard input, and decompresses gzip, Zstandard, xz and bzip2.
 
     Compression is told by the first bytes, so that it works on pipes too and a wrong ending does no harm:
-    neither magic number can begin a UTF-8 text.
+    no text begins with such a magic number.
 
     Raises:
         DataError: For a file that cannot be opened or read, or a broken archive (while reading too).
@@ -187,9 +228,14 @@ def open_source(path: Path | str) -> Generator[Source]:
     with contextlib.ExitStack() as stack:
         with _read_errors(name):
             raw = sys.stdin.buffer if name == STDIN else stack.enter_context(Path(path).open("rb"))
-            stream, magic = _peek(raw, len(_ZSTD))
-            plain, head = _peek(_decompressed(stream, magic, name), _PEEK)
-        yield Source(name, plain, head)
+            source = unpack(raw, name)
+        yield source
+
+
+def unpack(raw: BinaryIO, name: str) -> Source:
+    """A source over an open stream of bytes, decompressed as `open_source` does."""
+    stream, magic = _peek(raw, _MAGIC)
+    return Source(name, *_peek(_decompressed(stream, magic, name), _PEEK))
 
 
 def printable(path: Path | str) -> str:
@@ -212,7 +258,7 @@ def read_lines(source: Source) -> Iterator[Line]:
     with _read_errors(source.name):
         for number, line in enumerate(iter(partial(source.stream.readline, MAX_LINE + 1), b""), start=1):
             if len(line) > MAX_LINE:
-                raise DataError(_too_long("a line", MAX_LINE), source.name, number)
+                raise TooLarge(_too_long("a line", MAX_LINE), source.name, number)
             skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
             try:
                 text = line[skip:].decode("utf-8")
@@ -234,8 +280,82 @@ def read_text(source: Source) -> str:
         lines.append(line.text)
         size += len(line.text) + 1
         if size > MAX_TEXT:
-            raise DataError(_too_long("a text", MAX_TEXT), source.name)
+            raise TooLarge(_too_long("a text", MAX_TEXT), source.name)
     return "\n".join(lines)
+
+
+def read_bytes(source: Source) -> bytes:
+    """All bytes of a source.
+
+    Raises:
+        TooLarge: If there are more than `MAX_TEXT`.
+    """
+    data = io.BytesIO()
+    with _read_errors(source.name):
+        # In chunks, as the memory for a read is taken at once.
+        for chunk in iter(partial(source.stream.read, _CHUNK), b""):
+            data.write(chunk)
+            if data.tell() > MAX_TEXT:
+                raise TooLarge(f"a file of more than {MAX_TEXT >> 20} MiB, the limit", source.name)
+    return data.getvalue()
+
+
+@contextlib.contextmanager
+def open_archive(file: Path | BinaryIO, name: str) -> Generator[zipfile.ZipFile]:
+    """Opens a zip archive that does not expand out of all proportion.
+
+    Args:
+        file: The archive, or a stream in which one can go back and forth.
+        name: For messages.
+
+    Raises:
+        DataError: For what is no archive or a broken one (while reading too), an encrypted one, or one that expands
+            to more than `FREE_SIZE` and more than `MAX_RATIO` times its size.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", name) from error
+    except _BROKEN_ARCHIVE as error:
+        raise DataError(f"no zip archive that can be read ({error})", name) from error
+    with archive:
+        size = archive.fp.seek(0, os.SEEK_END) if archive.fp else 0
+        expanded = sum(member.file_size for member in archive.infolist())
+        if expanded > FREE_SIZE and expanded > MAX_RATIO * size:
+            raise _out_of_proportion(name)
+        yield archive
+
+
+@contextlib.contextmanager
+def open_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo, name: str) -> Generator[BinaryIO]:
+    """Opens a member of an archive for reading.
+
+    Raises:
+        DataError: If it is not there or cannot be read (while reading too).
+    """
+    try:
+        with archive.open(member) as stream:
+            yield cast(BinaryIO, stream)
+    except TriptychError:
+        raise
+    except _BROKEN_ARCHIVE as error:
+        raise DataError(f"cannot be unpacked: {error}", name) from error
+
+
+def read_member(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
+    """The bytes of a member of an archive.
+
+    Raises:
+        DataError: If it is not there or cannot be read.
+        TooLarge: If there are more than `MAX_TEXT`.
+    """
+    with open_member(archive, member, name) as stream:
+        return read_bytes(Source(name, stream, b""))
+
+
+def _out_of_proportion(name: str) -> TooLarge:
+    limit = f"more than {MAX_RATIO} times its size, the limit above {FREE_SIZE >> 20} MiB"
+    return TooLarge(f"expands to {limit}; decompress it first if it is what you mean", name)
 
 
 def _too_long(what: str, limit: int) -> str:
@@ -255,7 +375,7 @@ def _read_errors(name: str) -> Generator[None]:
         yield
     except DataError:
         raise
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, lzma.LZMAError) as error:
         raise DataError(f"broken compressed file ({error})", name) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", name) from error
@@ -287,7 +407,12 @@ def _decompressed(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
     if head.startswith(_GZIP):
         plain = iter(partial(gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb").read1, _CHUNK), b"")
     elif head.startswith(_ZSTD) or name.lower().endswith((".zst", ".zstd")):
-        plain = _unzstd(packed)
+        # The library's own reader takes a cut-off frame for the end of the data.
+        plain = _frames(packed, lambda: zstandard.ZstdDecompressor().decompressobj())
+    elif head.startswith(_XZ):
+        plain = _frames(packed, partial(lzma.LZMADecompressor, memlimit=_MEMORY))
+    elif _BZIP2.match(head):
+        plain = _frames(packed, bz2.BZ2Decompressor)
     else:
         return stream
     return io.BufferedReader(_Chunks(_limited(plain, packed, name)), _CHUNK)
@@ -299,27 +424,28 @@ def _limited(chunks: Iterable[bytes], packed: _Metered, name: str) -> Iterator[b
     for chunk in chunks:
         size += len(chunk)
         if size > FREE_SIZE and size > MAX_RATIO * packed.count:
-            raise DataError(
-                f"expands to more than {MAX_RATIO} times its size, the limit above {FREE_SIZE >> 20} MiB; "
-                "decompress it first if it is what you mean",
-                name,
-            )
+            raise _out_of_proportion(name)
         yield chunk
 
 
-def _unzstd(stream: _Metered) -> Iterator[bytes]:
-    """Decompresses all frames; the library's own reader takes a cut-off frame for the end of the data."""
+def _frames(stream: _Metered, new: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompresses all frames of a stream.
+
+    Args:
+        stream: The compressed bytes.
+        new: Gives a decompressor of one frame.
+    """
     frame = None
-    for chunk in iter(partial(stream.read, _ZSTD_CHUNK), b""):
+    for chunk in iter(partial(stream.read, _SMALL_CHUNK), b""):
         data = chunk
         while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            frame = frame or new()
             yield frame.decompress(data)
             data = b""
             if frame.eof:
                 data, frame = frame.unused_data, None
     if frame is not None:
-        raise EOFError("it ends in the middle of a Zstandard frame")
+        raise EOFError("it ends in the middle of a frame")
 
 
 WriteLine = Callable[[Mapping[str, Any]], None]

@@ -107,7 +107,7 @@ def split(document: Document, spans: Spans, options: PassageOptions) -> list[Pas
         stop = len(text) if end == len(spans) else int(starts[end])
         found.append(_passage(document, int(starts[begin]), stop))
         again = _next_begin(places, end, overlap)
-        begin = again if again == end or starts[again] > starts[begin] else end
+        begin = again if again == end or starts[again] > found[-1].start else end
     return [passage for passage in found if passage.start < passage.end] or found[:1]
 
 

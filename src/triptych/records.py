@@ -131,18 +131,27 @@ QUERY_FIELDS = Fields(QUERY_IDS, ("text", "query", "question", *TEXTS[1:]), ())
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record stands: a file and, where there is one, a line or the number of the record, from 1."""
+    """Where a record stands: a file and, where there is one, a line or the number of the record, from 1.
+
+    Attributes:
+        name: The file's path as it was given, for messages.
+        line: Number of the line.
+        record: Number of the record where lines say nothing.
+        key: What ids are made of; `name` if None.
+    """
 
     name: str
     line: int | None = None
     record: int | None = None
+    key: str | None = None
 
     @property
     def id(self) -> str:
-        """The id of a record that brings none: the path, path:line, or path#record."""
+        """The id of a record that brings none: the key, key:line, or key#record."""
+        key = self.key or self.name
         if self.record is not None:
-            return f"{self.name}#{self.record}"
-        return self.name if self.line is None else f"{self.name}:{self.line}"
+            return f"{key}#{self.record}"
+        return key if self.line is None else f"{key}:{self.line}"
 
     def error(self, message: str) -> DataError:
         """A `DataError` that names the place."""
@@ -471,7 +480,7 @@ def _cells(record: str, separator: str, place: Place) -> list[str]:
 
 JSONL = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
-COMPRESSED = (".gz", ".zst", ".zstd")
+COMPRESSED = (".gz", ".zst", ".zstd", ".xz", ".bz2")
 _ROWS = 256  # of a Parquet file held at once
 
 

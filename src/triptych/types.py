@@ -18,6 +18,8 @@ Spans: TypeAlias = NDArray[np.int64]
 """int64 ``[T, 2]``: the first character of each token of a text, and the one after its last."""
 Head: TypeAlias = Literal["dense", "lexical", "multi"]
 HEADS: tuple[Head, ...] = ("dense", "lexical", "multi")
+ALIASES: Mapping[str, Head] = {"sparse": "lexical", "colbert": "multi", "multi_vector": "multi"}
+"""Other names of heads, taken wherever a head is named or has a weight."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """The one progress callback, called with (stage, done, total): what is being done, how many of its items are done,
 and how many there are (None: not known). `done` starts at 0 for each stage and never falls within it."""
@@ -27,7 +29,7 @@ def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
     """Returns `heads` as a tuple in the canonical order.
 
     Args:
-        heads: Names among "dense", "lexical", "multi"; repeats are dropped.
+        heads: Names among "dense", "lexical", "multi", or their `ALIASES`; repeats are dropped.
         where: Name of the caller's argument, for the message.
 
     Raises:
@@ -37,10 +39,10 @@ def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
         given = (heads,) if isinstance(heads, str) else tuple(heads)
     except TypeError:
         given = (cast(str, heads),)
-    unknown = [name for name in given if not isinstance(name, str) or name not in HEADS]  # pyright: ignore[reportUnnecessaryIsInstance]
-    if unknown or not given:
+    named = [ALIASES.get(name, name) if isinstance(name, str) else name for name in given]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not named or any(name not in HEADS for name in named):
         raise InputError(f"{where}: got {show(list(given))}; expected one or more of {', '.join(HEADS)}")
-    return tuple(head for head in HEADS if head in given)
+    return tuple(head for head in HEADS if head in named)
 
 
 def check_int(value: object, where: str, least: int = 1, most: int | None = None) -> int:
@@ -155,6 +157,7 @@ def check_texts(texts: object, where: str = "texts") -> list[str]:
 
 
 _LARGEST_WEIGHT = 1e30
+_SHOWN = 60  # characters of a hit's text
 
 
 class HeadWeights(NamedTuple):
@@ -178,7 +181,10 @@ class HeadWeights(NamedTuple):
             return cls()
         if isinstance(value, Mapping):
             check_heads(value, "weights")
-            numbers: list[Any] = [value.get(head, 0.0) for head in HEADS]
+            named = {ALIASES.get(name, name): number for name, number in value.items()}
+            if len(named) < len(value):
+                raise InputError(f"weights: got {show(value)}; expected one weight for each head")
+            numbers: list[Any] = [named.get(head, 0.0) for head in HEADS]
         else:
             numbers = []
         try:
@@ -197,6 +203,12 @@ class HeadWeights(NamedTuple):
                 f"weights: got {show(value)}; expected three finite numbers ≥ 0 and ≤ {_LARGEST_WEIGHT:g}, not all 0"
             )
         return cls(*weights)
+
+    @classmethod
+    def default(cls, heads: Iterable[str]) -> HeadWeights:
+        """The default weights of these heads; the others count 0."""
+        usual = cls()._asdict()
+        return cls.of({head: usual[head] for head in check_heads(heads, "heads")})
 
     @classmethod
     def parse(cls, text: str) -> HeadWeights:
@@ -302,6 +314,18 @@ class Encoded:
                 f"Encoded: got heads for {self._sizes()} texts; expected one or more heads for the same N"
             )
 
+    def __repr__(self) -> str:
+        parts: list[str] = []
+        if self.dense is not None:
+            parts.append(f"dense {self.dense.shape[1]}")
+        if self.lexical is not None:
+            weights = self.lexical.nnz / max(1, len(self))
+            parts.append(f"lexical {int(cast(Any, self.lexical.shape)[1])} ({weights:.1f} weights per text)")
+        if self.multi is not None:
+            vectors = len(self.multi.values) / max(1, len(self))
+            parts.append(f"multi {self.multi.width} ({vectors:.1f} vectors per text)")
+        return f"Encoded({len(self)} texts: {', '.join(parts)})"
+
     def _sizes(self) -> list[int]:
         sizes = [] if self.dense is None else [len(self.dense)]
         sizes += [] if self.lexical is None else [_height(self.lexical)]
@@ -358,7 +382,7 @@ def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Hit:
     """One search result.
 
@@ -368,6 +392,7 @@ class Hit:
         scores: The single scores; a head that the index does not hold is missing.
         text: The document's text.
         metadata: What was stored with it.
+        more: Of a search that groups its hits: the further hits of this one's group, the best first.
     """
 
     id: str
@@ -375,6 +400,13 @@ class Hit:
     scores: Mapping[Head, float]
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    more: tuple[Hit, ...] = ()
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= _SHOWN else self.text[: _SHOWN - 1] + "…"
+        scores = ", ".join(f"{head}={score:.3f}" for head, score in self.scores.items())
+        more = f", {len(self.more)} more" if self.more else ""
+        return f"Hit({self.id!r}, {self.score:.3f}: {scores}, text={text!r}, metadata={show(self.metadata)}{more})"
 
     def to_json(self) -> dict[str, Any]:
         """The hit as the command line and the server write it, the scores to six digits."""
@@ -384,6 +416,7 @@ class Hit:
             "scores": {head: round(score, 6) for head, score in self.scores.items()},
             "text": self.text,
             "metadata": dict(self.metadata),
+            **({"more": [hit.to_json() for hit in self.more]} if self.more else {}),
         }
 
 

@@ -49,17 +49,17 @@ def test_a_bad_line_is_named_by_file_and_number_before_anything_is_made(
 def test_a_bad_line_on_standard_input_keeps_the_blocks_before_it(run: Run, tmp_path: Path) -> None:
     lines = "".join(f'{{"id": "{i}", "text": "hello"}}\n' for i in range(5)) + "broken\n"
     place = tmp_path / "x.index"
-    done = run("index", "-", "-o", place, "--engine", "exact", "--block", 2, stdin=lines)
+    done = run("index", "-", "-o", place, "--engine", "exact", "--block-tokens", 3, stdin=lines)
     assert done.code == 2
     assert "-:6: broken JSON" in done.err
-    assert "stopped after 4 documents, which are kept" in done.err
+    assert "stopped after 5 documents, which are kept" in done.err
     with Index.open(place) as opened:
-        assert sorted(opened.ids) == ["0", "1", "2", "3"]
+        assert sorted(opened.ids) == ["0", "1", "2", "3", "4"]
 
 
 def test_files_that_are_missing_or_of_unknown_kind(run: Run, tmp_path: Path) -> None:
     assert "nothing.jsonl" in refused(run, 2, "index", tmp_path / "nothing.jsonl", "-o", tmp_path / "i")
-    odd = tmp_path / "x.docx"
+    odd = tmp_path / "x.xyz"
     odd.write_bytes(b"PK")
     assert "unknown ending" in refused(run, 2, "encode", odd, "--jsonl")
     assert refused(run, 2, "search", tmp_path, "--queries", tmp_path / "no.txt")
@@ -83,8 +83,8 @@ def test_weights_have_to_be_three_numbers(run: Run, made: Path, weights: str) ->
 
 
 def test_unknown_heads_are_refused(run: Run, made: Path, corpus: Path) -> None:
-    assert "sparse" in refused(run, 2, "search", made, "hello", "--routes", "sparse")
-    assert "colbert" in refused(run, 2, "encode", corpus, "--jsonl", "--outputs", "dense,colbert")
+    assert "spares" in refused(run, 2, "search", made, "hello", "--routes", "spares")
+    assert "colbart" in refused(run, 2, "encode", corpus, "--jsonl", "--outputs", "dense,colbart")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_search_options_out_of_range_are_refused(run: Run, made: Path, options: 
     refused(run, 2, "search", made, "hello", *options)
 
 
-def test_filters_that_mix_a_value_and_a_range_are_refused(run: Run, made: Path) -> None:
-    refused(run, 2, "search", made, "hello", "-f", "year=2020", "-f", "year>2019")
+def test_a_value_and_a_range_must_both_hold(run: Run, made: Path) -> None:
+    assert not run("search", made, "hello", "-f", "year=2020", "-f", "year>2020", "--json").lines
 
 
 def test_a_query_is_needed_once(run: Run, made: Path, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_a_place_that_is_no_index_is_told_apart(run: Run, corpus: Path, tmp_path
 
 def test_an_open_index_is_locked(run: Run, index: Path, corpus: Path) -> None:
     with Index.open(index):
-        assert "open elsewhere" in refused(run, 1, "search", index, "hello")
         assert "open elsewhere" in refused(run, 1, "index", corpus, "-o", index)
+        assert run("search", index, "hello").code == 0, "the exact engine can be read beside its writer"
 
 
 def test_a_corrupt_index_is_not_touched(run: Run, index: Path) -> None:
@@ -147,7 +147,7 @@ def test_index_and_encode_need_something_to_do(run: Run, corpus: Path, tmp_path:
     assert "nothing to do" in refused(run, 2, "index", "-o", tmp_path / "x.index")
     assert "--into" in refused(run, 2, "encode", corpus)
     assert "--into" in refused(run, 2, "encode", corpus, "--into", tmp_path / "v", "--jsonl")
-    assert "--block" in refused(run, 2, "index", corpus, "-o", tmp_path / "x.index", "--block", 0)
+    assert "block_tokens" in refused(run, 2, "index", corpus, "-o", tmp_path / "x.index", "--block-tokens", 0)
     assert "--metadata" in refused(run, 2, "index", corpus, "-o", tmp_path / "x.index", "--metadata", "x")
 
 
@@ -173,7 +173,19 @@ def test_lengths_devices_and_models_out_of_range(run: Run, corpus: Path) -> None
 
 def test_texts_that_were_cut_give_one_warning_line(run: Run, tmp_path: Path) -> None:
     long = "".join(json.dumps({"id": str(i), "text": "world " * 90}) + "\n" for i in range(4))
-    done = run("index", "-", "-o", tmp_path / "l.index", "--engine", "exact", "--block", 1, stdin=long)
+    done = run(
+        "index",
+        "-",
+        "-o",
+        tmp_path / "l.index",
+        "--engine",
+        "exact",
+        "--passages",
+        "none",
+        "--block-tokens",
+        1,
+        stdin=long,
+    )
     assert done.code == 0
     assert "warning: 1 of 1 texts were cut to 64 tokens" in done.err
     assert "3 more of the kind TruncationWarning" in done.err

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from triptych import Index
 from triptych.eval.results import Evaluation
 
 TEXTS = {
@@ -133,6 +134,33 @@ def test_a_subset_that_is_not_there_and_wrong_options_are_one_line(
         assert done.code == 2, (options, done.err)
         assert message in done.err
         assert len(done.err.strip().splitlines()) == 1
+
+
+def test_tuned_weights_are_kept_in_an_index_of_the_same_model(
+    run: Run, beir: Path, folder: Path, tmp_path: Path
+) -> None:
+    place, plain = tmp_path / "my.index", tmp_path / "plain.index"
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"id": "a", "text": "a model"}\n', encoding="utf-8")
+    for where, multi in ((place, "float16"), (plain, "none")):
+        run("index", corpus, "--into", where, "--engine", "exact", "--multi", multi)
+    for where in (place, plain):
+        done = run("eval", beir, "--tune", beir, "--save-weights", where, "--json", tmp_path / "out.json")
+        assert done.code == 0, done.err
+        tuned = {
+            one.system.partition("/")[2]: one.weights for one in Evaluation.read(tmp_path / "out.json").tuned
+        }
+        with Index.open(where) as index:
+            assert index.weights == tuned["all tuned" if where == place else "dense+lexical tuned"]
+            assert str(index.weights.lexical) in done.err or f"{index.weights.lexical:g}" in done.err
+    for options, message in (
+        ([], "got 1 models and no --tune"),
+        (["--tune", beir, "-m", "none", "-b", "bm25"], "got 0 models and some --tune"),
+        (["--tune", beir, "--modes", "dense"], "that mode among --modes (dense)"),
+    ):
+        done = run("eval", beir, "--save-weights", place, *options)
+        assert done.code == 2, done.err
+        assert message in done.err
 
 
 def test_results_stand_side_by_side(run: Run, evaluated: tuple[Path, str], tmp_path: Path) -> None:

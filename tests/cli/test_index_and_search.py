@@ -52,6 +52,24 @@ def test_filters_choose_by_value_by_several_values_and_by_range(run: Run, made: 
     assert found("lang=fr", "lang=de") == ["b", "c", "d"]
     assert found("year>=2020", "year<2024") == ["b", "c"]
     assert found("lang=fr", "year<2020") == ["d"]
+    assert found("lang=fr|de") == ["b", "c", "d"]
+    assert found("lang!=fr", "id!=a") == ["b"]
+    assert found("id=a|c") == ["a", "c"]
+    assert found("title^=hel") == ["c"]
+    assert found("title?") == ["c"]
+    assert found("title!?", "lang=fr") == ["d"]
+    either = json.dumps({"or": [{"lang": "de"}, {"title": {"exists": True}}]})
+    lines = run("search", made, "model", "--json", "--filter-json", either, "-f", "year>2000").lines
+    assert sorted(ids_of(lines)) == ["b", "c"]
+
+
+def test_a_field_that_no_document_has_is_said(run: Run, made: Path) -> None:
+    done = run("search", made, "model", "-f", "colour=red")
+    assert done.code == 0
+    assert "no document has the field 'colour'; fields are" in done.err
+    done = run("search", made, "model", "-f", "lnag!?", "-f", "lang=xx")
+    assert done.code == 2
+    assert "did you mean 'lang'" in done.err
 
 
 def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:
@@ -61,6 +79,46 @@ def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:
     assert len(run("search", made, "a model of text", "--json", "--routes", "dense").lines) == 4
     few = run("search", made, "model", "--json", "-k", 2, "-c", 2, "--routes", "dense").lines
     assert len(few) == 2
+
+
+def test_hits_are_paged_cut_at_a_score_and_grouped(run: Run, made: Path) -> None:
+    everything = run("search", made, "model of the world", "--json").lines
+    page = run("search", made, "model of the world", "--json", "-k", 2, "--offset", 1).lines
+    assert ids_of(page) == ids_of(everything)[1:3]
+    assert [line["rank"] for line in page] == [2, 3]
+    least = everything[1]["score"] - 1e-6
+    good = run("search", made, "model of the world", "--json", "--min-score", least).lines
+    assert ids_of(good) == ids_of(everything)[:2]
+    options = ("--group-by", "lang", "--group-size", 2, "-k", 10)
+    groups = run("search", made, "model of the world", "--json", *options).lines
+    assert sorted(line["metadata"]["lang"] for line in groups) == ["de", "en", "fr"]
+    (french,) = [line for line in groups if line["metadata"]["lang"] == "fr"]
+    assert ids_of([french, *french["more"]]) == [name for name in ids_of(everything) if name in "cd"]
+    assert f"+ {french['more'][0]['score']:.3f} {french['more'][0]['id']} " in (
+        run("search", made, "model of the world", *options).out
+    )
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "new folder/x.jsonl.zst", "x.jsonl.gz"])
+def test_what_is_exported_can_be_indexed_again(run: Run, made: Path, tmp_path: Path, name: str) -> None:
+    out, again = tmp_path / name, tmp_path / "again.index"
+    assert "4 documents" in run("export", made, "--output", out).err
+    run("index", out, "--into", again, "--engine", "exact")
+    with Index.open(made) as old, Index.open(again) as new:
+        documents = sorted(old.documents(), key=lambda document: document["id"])
+        assert documents == sorted(new.documents(), key=lambda document: document["id"])
+    lines = run("export", made, "-o", "-", "-f", "lang=fr", "-f", "year<2020").lines
+    assert lines == [document for document in documents if document["id"] == "d"]
+
+
+def test_weights_are_kept_in_the_index_and_shown(run: Run, index: Path) -> None:
+    usual = run("search", index, "model of the world", "--json").lines
+    assert run("index", "--into", index, "--weights", "0,1,0").code == 0
+    lines = run("search", index, "model of the world", "--json").lines
+    assert all(line["score"] == pytest.approx(line["scores"]["lexical"]) for line in lines)
+    assert "score = 1 × ■ lexical\n" in run("search", index, "model").out
+    assert run("info", index, "--json").lines[0]["index"]["weights"] == [0, 1, 0]
+    assert run("search", index, "model of the world", "--json", "-w", "1,0.3,1").lines == usual
 
 
 def test_paper_protocol_is_an_option(run: Run, made: Path) -> None:
@@ -85,7 +143,12 @@ def test_explanation_in_json_adds_up_to_the_scores(run: Run, index: Path) -> Non
         parts = line["explanation"]
         total = sum(match["score"] for match in parts["words"])
         assert total == pytest.approx(line["scores"]["lexical"], abs=1e-5)
-        mean = sum(match["score"] for match in parts["tokens"]) / len(parts["tokens"])
+        shown = [match["query_token"] for match in parts["tokens"]]
+        assert shown == ["a", "model", "of", "text"]  # and neither <s> nor </s>
+        left_out = parts["left_out"]
+        total = sum(match["score"] for match in parts["tokens"])
+        total += left_out["tokens"] * left_out["score"]
+        mean = total / (len(shown) + left_out["tokens"])
         assert mean == pytest.approx(line["scores"]["multi"], abs=2e-3)
 
 
@@ -100,8 +163,10 @@ def test_a_person_sees_scores_languages_words_and_partners_in_80_columns(run: Ru
         "lexical score",
         "nearest document token",
         "multi score",
+        "the mean of these and of 1 special or prefix token with",
     ):
-        assert part in out, part
+        assert part in " ".join(out.split()), part
+    assert "</s>→" not in out
 
 
 def test_whole_texts_are_shown_when_asked_for(run: Run, tmp_path: Path) -> None:
@@ -137,10 +202,9 @@ def test_a_folder_is_read_recursively_and_other_files_are_named(run: Run, tmp_pa
     (notes / "picture.png").write_bytes(b"\x89PNG")
     done = run("index", notes, "-o", tmp_path / "n.index", "--engine", "exact", "--json")
     assert done.lines[0]["added"] == 3
-    assert "skipped 1 files" in done.err
-    assert "picture.png" in done.err
+    assert "skipped 1 files: unknown kind (picture.png)" in done.err
     with Index.open(tmp_path / "n.index") as opened:
-        document = opened.get([(notes / "two.md").as_posix()])[0]
+        document = opened.get(["two.md"])[0]
         assert document is not None
         assert "model" in document["text"]
         assert "*" not in document["text"]
@@ -252,17 +316,23 @@ def test_a_folder_with_strange_files_is_indexed_and_they_are_named(run: Run, tmp
     done = run("index", folder, "--into", tmp_path / "a.index", "--engine", "exact")
     assert done.code == 0, done.err
     notes = " ".join(done.err.split())
-    assert "skipped 3 files" in notes
-    assert "caf\\xe9.txt" in notes
+    assert "skipped 2 files: no regular file (pipe.txt, zero.txt)" in notes
+    assert "skipped 1 files: no UTF-8 name (caf\\xe9.txt)" in notes
     (folder / "latin.txt").write_bytes("\xe9t\xe9".encode("latin-1"))
     done = run("index", folder, "--into", tmp_path / "b.index", "--engine", "exact")
+    assert done.code == 0, done.err
+    notes = " ".join(done.err.split())
+    assert "left out 1 files that cannot be read" in notes
+    assert "latin.txt:1: byte 0xe9 at offset 0 is not UTF-8" in notes
+    (folder / "rows.jsonl").write_text('{"text": "hello"}\n{\n')
+    done = run("index", folder, "--into", tmp_path / "c.index", "--engine", "exact")
     assert done.code != 0
-    assert "latin.txt:1: byte 0xe9 at offset 0 is not UTF-8" in " ".join(done.err.split())
+    assert "rows.jsonl:2: broken JSON" in " ".join(done.err.split())
     done = run(
-        "index", folder, "--into", tmp_path / "b.index", "--engine", "exact", "--skip-unreadable", "--json"
+        "index", folder, "--into", tmp_path / "c.index", "--engine", "exact", "--skip-unreadable", "--json"
     )
     assert done.code == 0, done.err
-    assert "left out 1 files that cannot be read" in " ".join(done.err.split())
+    assert "left out 2 files that cannot be read" in " ".join(done.err.split())
 
 
 def test_more_hits_than_candidates_raise_the_candidates(run: Run, tmp_path: Path) -> None:

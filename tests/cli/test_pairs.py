@@ -39,8 +39,7 @@ def test_pairs_are_written_for_training_and_shown(run: Run, manual: Path, tmp_pa
         "ordered pairs of different languages",
     ):
         assert part in done.out
-    assert "skipped 2 files whose ending is not known" in done.err
-    assert "(picture.png, picture.png)" in done.err
+    assert "skipped 2 files: unknown kind (picture.png, picture.png)" in done.err
     examples = [example for _, example in read_examples(tmp_path / "out" / "pairs")]
     assert {"Why de?", "Why en?"} <= {example.query for example in examples}
     assert {example.language for example in examples} == {"de", "en"}

@@ -95,7 +95,7 @@ def test_a_reader_that_goes_away_is_no_error_message(
 
 def test_ctrl_c_keeps_what_was_stored_and_exits_with_130(tmp_path: Path, environment: dict[str, str]) -> None:
     place = tmp_path / "x.index"
-    command = [*TRIPTYCH, "index", "-", "-o", str(place), "--block", "5", "--engine", "exact"]
+    command = [*TRIPTYCH, "index", "-", "-o", str(place), "--block-tokens", "40", "--engine", "exact"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert process.stdin is not None
     assert process.stderr is not None

@@ -36,6 +36,9 @@ class WordTokenizer:
         framed = [np.concatenate([self.before, text[:room], self.after]) for text in ids]
         return Words(framed, sum(len(text) > room for text in ids))
 
+    def prefix_ids(self, prefix: str) -> tuple[int, ...]:
+        return (CLS, *map(word_id, prefix.split())) if prefix else ()
+
 
 def word_id(word: str) -> int:
     return _WORDS.setdefault(word, _FIRST + len(_WORDS))

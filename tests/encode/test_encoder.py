@@ -59,6 +59,76 @@ def test_batches_cover_all_texts_once_and_keep_the_budget(lengths: list[int], bu
         assert count == 1 or count * falling[part.start] <= budget
 
 
+@given(st.lists(st.integers(1, 20), max_size=30), st.integers(1, 40), st.integers(1, 9), st.booleans())
+def test_batches_have_no_more_texts_than_allowed(
+    lengths: list[int], budget: int, most: int, padded: bool
+) -> None:
+    falling = np.array(sorted(lengths, reverse=True), dtype=np.int64)
+    cuts = list(batches(falling, budget, padded=padded, most=most))
+    assert [i for cut in cuts for i in range(cut.start, cut.stop)] == list(range(len(lengths)))
+    assert all(cut.stop - cut.start <= most for cut in cuts)
+    for cut in cuts:
+        assert cut.stop - cut.start == 1 or falling[cut].sum() <= budget
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_the_batch_size_limits_the_texts_of_a_pass_and_changes_nothing_but_rounding(
+    any_encoder: Encoder, size: int
+) -> None:
+    steps: list[int] = []
+    found = any_encoder.encode(TEXTS, batch_size=size, progress=lambda _, done, __: steps.append(done))
+    twin.assert_same(found, any_encoder.encode(TEXTS), ROUNDING)
+    passes = np.diff(steps)
+    assert passes.max() == min(size, passes.max())
+    assert passes.sum() == len(TEXTS)
+    twin.assert_same(
+        any_encoder.encode_query(TEXTS, batch_size=size), any_encoder.encode_query(TEXTS), ROUNDING
+    )
+
+
+def test_a_progress_bar_is_drawn_on_standard_error_when_asked_for(
+    encoder: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder.encode(TEXTS)
+    assert capsys.readouterr() == ("", "")
+    steps: list[int] = []
+    encoder.encode(TEXTS, show_progress_bar=True, progress=lambda _, done, __: steps.append(done))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{len(TEXTS)}/{len(TEXTS)}" in err
+    assert steps[-1] == len(TEXTS)
+
+
+def test_texts_are_reranked_by_their_scores_with_one_query(encoder: Encoder) -> None:
+    query, weights = "a model of text", (1, 0.5, 2)
+    scores = encoder.score(query, TEXTS, weights)[0]
+    ranked = encoder.rerank(query, TEXTS, weights=weights)
+    assert sorted(one.index for one in ranked) == list(range(len(TEXTS)))
+    assert [one.score for one in ranked] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
+    for one in ranked:
+        assert one.score == pytest.approx(scores[one.index], abs=1e-6)
+        assert one.score == pytest.approx(
+            sum(w * one.scores[h] for w, h in zip(weights, HEADS, strict=True)), abs=1e-5
+        )
+    assert encoder.rerank(query, TEXTS, 2, weights) == ranked[:2]
+    assert [one.index for one in encoder.rerank(query, ["x", "x", "x"])] == [0, 1, 2]
+    assert set(encoder.rerank(query, TEXTS, 1, {"sparse": 1})[0].scores) == {"lexical"}
+    assert encoder.rerank(query, []) == []
+    for arguments, message in (((["a"], ["b"]), "query: got"), (("a", ["b"], 0), "k: got 0")):
+        with pytest.raises(InputError, match=message):
+            encoder.rerank(*arguments)
+
+
+def test_a_model_without_a_head_reranks_by_the_others(folder: Path) -> None:
+    (best,) = load(folder, dense=False).rerank("a model", ["a text model"])
+    assert set(best.scores) == {"lexical", "multi"}
+
+
+def test_what_is_shown_of_an_encoder_is_one_line(encoder: Encoder) -> None:
+    widths = ", ".join(f"{head} {width}" for head, width in encoder.widths.items())
+    assert repr(encoder) == f"Encoder({encoder.source!r}: {widths}; float32 on cpu)"
+
+
 def test_an_empty_list_gives_an_empty_result_of_the_right_widths(any_encoder: Encoder) -> None:
     empty = any_encoder.encode([])
     assert len(empty) == 0
@@ -264,8 +334,8 @@ def test_a_model_that_runs_in_half_precision_is_saved_in_full(
     ("options", "message"),
     [
         (
-            {"outputs": ("dense", "sparse")},
-            "outputs: got .*sparse.*expected one or more of dense, lexical, multi",
+            {"outputs": ("dense", "vector")},
+            "outputs: got .*vector.*expected one or more of dense, lexical, multi",
         ),
         ({"outputs": ()}, "outputs"),
         (
@@ -273,6 +343,7 @@ def test_a_model_that_runs_in_half_precision_is_saved_in_full(
             f"max_length: got {POSITIONS + 1}; expected an integer from 4 to {POSITIONS}",
         ),
         ({"max_length": 2}, "max_length: got 2"),
+        ({"batch_size": 0}, "batch_size: got 0; expected an integer ≥ 1"),
     ],
 )
 def test_bad_options_are_errors_that_name_them(

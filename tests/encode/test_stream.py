@@ -30,9 +30,9 @@ from triptych.encode.stream import (
     pack,
     prepare_ahead,
     unpack,
-    verify,
 )
 from triptych.errors import InputError, StorageError, WorkerError
+from triptych.scores.packing import damage
 
 MANY = [f"{text} {i}" for i in range(5) for text in TEXTS]
 ROUNDING = 2e-6
@@ -407,12 +407,12 @@ def test_a_flipped_bit_in_any_part_of_a_block_is_an_error_that_names_the_file(
     list(encoder.encode_stream(TEXTS, folder=tmp_path))
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    assert verify(tmp_path) == {}
+    assert damage(path) is None
     for place in range(0, len(whole), max(1, len(whole) // 60)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         with pytest.raises(InputError, match=r"00000000\.safetensors"):
             list(encoder.encode_stream(TEXTS, folder=tmp_path))
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 16]) + whole[-8:])
-    assert list(verify(tmp_path)) == [path]
+    assert "damaged" in str(damage(path))
     with pytest.raises(InputError, match="is damaged"):
         list(encoder.encode_stream(TEXTS, folder=tmp_path))

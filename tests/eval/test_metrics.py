@@ -1,12 +1,15 @@
 """Metrics equal those of ir_measures and plain loops; answers are found as the paper's evaluation finds them."""
 
+import json
 import math
+from pathlib import Path
 
 import ir_measures
 import numpy as np
 import pytest
 
-from triptych.collections.base import METRICS, MemoryCorpus, Ranked
+from triptych.collections.base import METRICS, MemoryCorpus, Ranked, Wanted
+from triptych.collections.catalogue import read_collections
 from triptych.errors import InputError
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.protocols import Ranking, reciprocal_ranks
@@ -32,6 +35,27 @@ def strict(scores: dict[str, float]) -> dict[str, float]:
     """The same order, equal scores by id, with distinct scores."""
     order = sorted(scores, key=lambda name: (-scores[name], name))
     return {name: 1000.0 - rank for rank, name in enumerate(order)}
+
+
+def test_fractions_of_relevance_give_the_ndcg_of_their_own_values_and_are_relevant(tmp_path: Path) -> None:
+    values = {"a": 0.5, "b": 1.0, "c": 0.0, "d": 1 / 3}
+    (tmp_path / "qrels").mkdir()
+    rows = [json.dumps({"_id": name, "text": name}) for name in values]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "x"}\n')
+    lines = [f"q\t{name}\t{value!r}" for name, value in values.items()]
+    (tmp_path / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]))
+    said: list[str] = []
+    (collection,) = read_collections(tmp_path, Wanted(warn=said.append))
+    order = ("c", "a", "d", "b")
+    run = {"q": Ranked(order, np.array([4.0, 3.0, 2.0, 1.0], np.float32))}
+    found = measure(run, collection.qrels, ["q"], ["nDCG@10", "R@2", "RR@10"])
+    dcg = sum(values[name] / np.log2(rank + 2) for rank, name in enumerate(order))
+    best = sum(value / np.log2(rank + 2) for rank, value in enumerate(sorted(values.values(), reverse=True)))
+    assert found["nDCG@10"][0] == pytest.approx(dcg / best, abs=1e-6)
+    assert found["R@2"][0] == pytest.approx(1 / 3)
+    assert found["RR@10"][0] == 0.5
+    assert any("fractions of relevance" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -102,6 +102,49 @@ def test_a_replaced_and_a_deleted_document_leave_nothing_behind(
     assert not index.search("w3 w9", k=40, routes=["multi"])
 
 
+def test_filters_mean_the_documents_of_parts(
+    engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
+) -> None:
+    ids, texts, metadata = _documents(5)
+    index = new_index(engine, encoder)
+    index.add(ids, texts, metadata)
+    having = {name for name, text in zip(ids, texts, strict=True) if text}
+    some = set(ids[:13])
+    cases: list[tuple[dict[str, object], set[str]]] = [
+        ({"id": [*some]}, some),
+        ({"id": {"not": [*some]}}, {*ids} - some),
+        ({"id": {"prefix": "d1"}}, {*ids[10:20]}),
+        ({"not": {"id": {"prefix": ["d1", "d2"]}}}, {*ids[:10]}),
+        ({"or": [{"id": "d07"}, {"even": True}]}, {*ids[::2], "d07"}),
+        ({"other": {"exists": False}}, {*ids}),
+    ]
+    for where, expected in cases:
+        assert index.count(where) == len(expected), where
+        assert {document["id"] for document in index.documents(where)} == expected, where
+        hits = index.search(QUERIES[0], k=40, routes=["multi"], weights=(0, 0, 1), filter=where)
+        assert {hit.id for hit in hits} == expected & having, where
+
+
+def test_vectors_of_parts_are_joined_and_their_metadata_is_changed_with_the_documents(
+    engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
+) -> None:
+    ids, texts, metadata = _documents(6)
+    index = new_index(engine, encoder, multi="float32")
+    index.add(ids, texts, metadata)
+    for names in (ids, ids[::-1], ids[5:6], [ids[9], ids[1], ids[9]]):
+        found = index.vectors(names)
+        expected = encoder.encode_document([texts[ids.index(name)] for name in names])
+        np.testing.assert_allclose(found.dense, expected.dense, atol=1e-6)
+        np.testing.assert_allclose(found.lexical.toarray(), expected.lexical.toarray(), atol=1e-6)
+        assert found.multi.lengths.tolist() == expected.multi.lengths.tolist()
+        np.testing.assert_allclose(found.multi.values, expected.multi.values, atol=1e-6)
+    assert index.update(ids[::2], [{"even": None, "new": 1}] * len(ids[::2])) == len(ids[::2])
+    assert index.count({"new": 1}) == len(ids[::2])
+    for where, expected_ids in (({"even": True}, set()), ({"new": 1}, set(ids[::2]))):
+        hits = index.search(QUERIES[0], k=40, routes=["multi"], weights=(0, 0, 1), filter=where)
+        assert {hit.id for hit in hits} == {name for name in expected_ids if texts[ids.index(name)]}
+
+
 @pytest.mark.parametrize("engine", ["edge", "exact"])
 def test_long_documents_are_found_again_after_opening(
     engine: EngineName, encoder: FakeEncoder, tmp_path: Path

@@ -16,7 +16,7 @@ import twin
 from checkpoints import TEXTS, WIDTH
 from triptych import Encoder
 from triptych.errors import InputError, ModelError
-from triptych.model.checkpoint import DIGESTS, verify
+from triptych.io import DIGESTS, verify_digests
 
 
 def load(folder: Path, **settings: object) -> Encoder:
@@ -332,12 +332,12 @@ def test_one_flipped_bit_of_weights_or_vocabulary_is_an_error_that_names_the_fil
     encoder.save_pretrained(tmp_path, layout=layout)
     files = [tmp_path / name for name in json.loads((tmp_path / DIGESTS).read_text())]
     assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in files}
-    assert verify(tmp_path) == {}
+    assert verify_digests(tmp_path) == {}
     for path in files:
         whole = path.read_bytes()
         for place in (len(whole) // 3, len(whole) - 2):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-            assert list(verify(tmp_path)) == [path]
+            assert list(verify_digests(tmp_path)) == [path]
             with pytest.raises(ModelError, match=rf"{path.name}: is damaged or was changed"):
                 load(tmp_path)
         path.write_bytes(whole)
@@ -354,7 +354,7 @@ def test_a_file_that_the_digests_name_must_be_there(encoder: Encoder, tmp_path: 
 def test_the_bundled_model_is_whole() -> None:
     folder = Path(triptych.__file__).parent / "models" / "small"
     assert "model.safetensors" in json.loads((folder / DIGESTS).read_text())
-    assert verify(folder) == {}
+    assert verify_digests(folder) == {}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "sparse_linear.pt"])

@@ -1,6 +1,5 @@
 """Nothing in a model's folder runs unless it is asked for."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,16 +9,6 @@ import pytest
 
 from triptych import Encoder
 from triptych.errors import ModelError
-
-CODE = """
-from pathlib import Path
-Path({mark!r}).write_text("ran")
-from transformers import BertConfig, BertModel
-class OwnConfig(BertConfig):
-    model_type = "own-kind"
-class OwnModel(BertModel):
-    config_class = OwnConfig
-"""
 
 
 @pytest.fixture(params=["published", "triptych"])
@@ -32,14 +21,7 @@ def trap(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
         Encoder.from_pretrained(folder, device="cpu").save_pretrained(tmp_path / "ours")
         shutil.rmtree(folder)
         (tmp_path / "ours").rename(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "model_type": "own-kind",
-        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"},
-        "architectures": ["OwnModel"],
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "own.py").write_text(CODE.format(mark=str(mark)))
+    checkpoints.add_code(folder, mark)
     return folder, mark
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from triptych.documents import FORMATS, format_of, read_documents, read_queries
 from triptych.errors import DataError, InputError
-from triptych.records import Document, Fields, Query, typed
+from triptych.records import Document, Fields, Query, Section, typed
 
 BEIR = [
     {
@@ -56,8 +57,15 @@ def jsonl(*records: Any) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
+ABOUT = ("path", "name", "ending", "size", "modified")
+
+
 def read(*paths: Path | str, **options: Any) -> list[Document]:
-    return list(read_documents(list(paths), **options))
+    """The documents without what is known of their files from outside."""
+    return [
+        replace(d, metadata={key: value for key, value in d.metadata.items() if key not in ABOUT})
+        for d in read_documents(list(paths), **options)
+    ]
 
 
 def feed_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
@@ -115,8 +123,8 @@ def test_a_zst_ending_with_other_content_is_an_error(put: Put) -> None:
 
 def test_missing_ids_are_made_of_path_and_line(put: Put) -> None:
     path = put("d/a.jsonl", '{"text": "x"}\n\n{"id": null, "text": "y"}\n{"id": 7, "text": "z"}\n')
-    assert [d.id for d in read(path)] == ["d/a.jsonl:1", "d/a.jsonl:3", "7"]
-    assert [d.id for d in read("./d")] == ["d/a.jsonl:1", "d/a.jsonl:3", "7"]
+    for spelling in (path, path.resolve(), "d", "./d", Path("d").resolve(), "d/../d/"):
+        assert [d.id for d in read(spelling)] == ["a.jsonl:1", "a.jsonl:3", "7"]
 
 
 def test_field_names_can_be_chosen(put: Put) -> None:
@@ -254,14 +262,19 @@ def test_a_folder_is_read_by_endings_in_order_and_the_rest_is_reported(put: Put)
     put("f/.hidden.txt", "no")
     put("f/.git/e.txt", "no")
     Path("f/loop").symlink_to("..", target_is_directory=True)
-    skipped: list[Path] = []
-    assert read("f", on_skip=skipped.append) == [
-        Document("f/a.MD", "Head\nwords", "Head"),
-        Document("f/b.txt", "b"),
-        Document("f/sub/c.html.gz", "page", "T"),
+    skipped: list[tuple[Path, str]] = []
+    assert read("f", on_skip=lambda path, reason: skipped.append((path, reason))) == [
+        Document("a.MD", "Head\n\nwords", "Head", sections=(Section(0, ("Head",)),)),
+        Document("b.txt", "b"),
+        Document("sub/c.html.gz", "page", "T"),
         Document("d1", "d"),
     ]
-    assert skipped == [Path("f/picture.png")]
+    assert skipped == [
+        (Path("f/.git"), "hidden"),
+        (Path("f/.hidden.txt"), "hidden"),
+        (Path("f/picture.png"), "unknown kind"),
+        (Path("f/empty.txt"), "no text"),
+    ]
     assert len(read("f")) == 4
 
 
@@ -272,8 +285,8 @@ def test_a_given_format_holds_for_all_files_of_a_folder(put: Put) -> None:
 
 
 def test_a_named_file_of_unknown_ending_is_an_error_without_a_format(put: Put) -> None:
-    path = put("a.json", "{}")
-    with pytest.raises(DataError, match=r"a\.json: unknown ending; expected one of \.jsonl"):
+    path = put("a.xyz", "{}")
+    with pytest.raises(DataError, match=r"a\.xyz: unknown ending; expected one of \.jsonl"):
         read(path)
 
 
@@ -296,9 +309,10 @@ def test_a_folder_without_permission_is_an_error(put: Put) -> None:
 def test_an_unknown_format_is_an_error_at_once() -> None:
     with pytest.raises(InputError, match=r"format 'xml'; expected one of jsonl, tsv"):
         read_documents("a.xml", format="xml")  # pyright: ignore[reportArgumentType]
-    assert {
-        f for name in ("a.ndjson.zstd", "a.TSV", "a.csv", "a.text", "a.htm", "a.md") if (f := format_of(name))
-    } == (set(FORMATS) - {"lines"})
+    names = (
+        "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub"
+    )
+    assert {format_of(name) for name in (*names.split(), "a.eml", "a.py")} == (set(FORMATS) - {"lines"})
 
 
 def test_standard_input_is_json_lines_if_it_begins_with_a_brace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +327,7 @@ def test_standard_input_is_plain_lines_otherwise(monkeypatch: pytest.MonkeyPatch
 
 def test_standard_input_may_be_compressed_and_have_a_given_format(monkeypatch: pytest.MonkeyPatch) -> None:
     feed_stdin(monkeypatch, gzip.compress(b"<h1>T</h1>x"))
-    assert read("-", format="html") == [Document("-", "T\nx", "T")]
+    assert read("-", format="html") == [Document("-", "T\n\nx", "T", sections=(Section(0, ("T",)),))]
     feed_stdin(monkeypatch, zstandard.compress(b'{"id": "1", "text": "x"}'))
     assert read("-") == [Document("1", "x")]
     feed_stdin(monkeypatch, b"")

@@ -13,8 +13,9 @@ import pytest
 import zstandard
 
 from triptych import io as files
-from triptych.documents import read_documents, read_queries, walk
+from triptych.documents import read_documents, read_queries
 from triptych.errors import DataError
+from triptych.files.listing import walk
 from triptych.io import open_source, printable, read_lines
 from triptych.markup import plain_html, plain_markdown
 
@@ -100,22 +101,27 @@ def test_pipes_devices_and_dead_links_in_a_folder_are_skipped_and_told(tmp_path:
     (tmp_path / "c.txt").symlink_to("/dev/zero")
     (tmp_path / "d.txt").symlink_to(tmp_path / "nothing")
     (tmp_path / "e.bin").write_text("x")
-    skipped: list[Path] = []
-    assert [document.text for document in read_documents(tmp_path, on_skip=skipped.append)] == ["good"]
-    assert [path.name for path in skipped] == ["b.txt", "c.txt", "d.txt", "e.bin"]
+    skipped: list[tuple[str, str]] = []
+    documents = read_documents(tmp_path, on_skip=lambda path, reason: skipped.append((path.name, reason)))
+    assert [document.text for document in documents] == ["good"]
+    assert skipped == [
+        *((name, "no regular file") for name in ("b.txt", "c.txt", "d.txt")),
+        ("e.bin", "unknown kind"),
+    ]
 
 
 def test_a_name_that_is_not_utf8_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("good")
     bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
     bad.write_text("named")
-    skipped: list[Path] = []
-    assert [document.text for document in read_documents(tmp_path, on_skip=skipped.append)] == ["good"]
-    assert skipped == [bad]
+    skipped: list[tuple[Path, str]] = []
+    documents = read_documents(tmp_path, on_skip=lambda *what: skipped.append(what))
+    assert [document.text for document in documents] == ["good"]
+    assert skipped == [(bad, "no UTF-8 name")]
     assert printable(bad.name) == "caf\\xe9.txt"
     assert list(walk(tmp_path)) == [tmp_path / "a.txt"]
     [document] = read_documents(bad)  # named by itself, it is read
-    assert document.id == f"{tmp_path}/caf\\xe9.txt"
+    assert document.id == "caf\\xe9.txt"
     bad.write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"caf\\xe9\.txt:1: byte 0xff"):
         list(read_documents(bad))
@@ -149,7 +155,7 @@ DEEP = 200_000
         ("<table><tr><td>" * DEEP + "x", "x"),
         ("<svg>" + "<g>" * DEEP + "</svg>after", "after"),
         ("<select>" + "<option>x" * DEEP + "</select>after", "after"),
-        ("<i id=1>" + "".join(f"<p><b id={i}>x" for i in range(20_000)), "\n".join(["x"] * 20_000)),
+        ("<i id=1>" + "".join(f"<p><b id={i}>x" for i in range(20_000)), "\n\n".join(["x"] * 20_000)),
         ("<div " + " ".join(f"a{i}=1" for i in range(100_000)) + ">x", "x"),
     ],
     ids=["div", "slash", "b", "table", "svg", "option", "formats", "attributes"],
@@ -168,8 +174,8 @@ def test_a_page_with_many_elements_is_read_as_before() -> None:
     html = f"<ul>{'<li>item' * 1500}</ul>{svg}<table>{rows}</table><div><p>one<p>two</div><pre>a  b</pre>"
     lines = plain_html(html).text.split("\n")
     assert lines[:2] == ["item", "item"]
-    assert lines[1500:1502] == ["0 b0 i", "1 b1 i"]
-    assert lines[-3:] == ["one", "two", "a  b"]
+    assert lines[1500:1503] == ["", "0 b0 i", "1 b1 i"]
+    assert lines[-5:] == ["one", "", "two", "", "a  b"]
 
 
 def test_a_whole_number_of_5000_digits_names_its_field(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_the_command_line_searches_a_server_without_loading_torch(shared_server:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     expected = index.search("hello world", 2, weights=HeadWeights(1, 0.5, 1), filter={"lang": "fr"})
     for rank, (line, hit) in enumerate(zip(lines, expected, strict=True), 1):
-        assert set(line.pop("explanation")) == {"words", "tokens"}
+        assert set(line.pop("explanation")) == {"words", "tokens", "left_out"}
         assert line == {"query_id": "query", "query": "hello world", "rank": rank, **hit.to_json()}
     shown = command("search", f"{shared_server.url}/my.index", "hello world", *options)
     assert shown.returncode == 0, shown.stderr

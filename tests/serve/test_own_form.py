@@ -14,6 +14,7 @@ from safetensors.numpy import load
 
 from serve.conftest import DOCUMENTS, Running
 from triptych import Encoder
+from triptych.client import Client
 from triptych.explain import explain
 from triptych.index.index import Index
 from triptych.index.search import SearchOptions
@@ -131,7 +132,7 @@ def test_a_search_explains_its_hits(shared_server: Running, encoder: Encoder) ->
     [hit] = post(shared_server, "/v1/indexes/my.index/search", body).json()["hits"]
     [expected] = explain(encoder, "hello world", [hit["text"]])
     assert hit["explanation"] == expected.to_json()
-    assert set(hit["explanation"]) == {"words", "tokens"}
+    assert set(hit["explanation"]) == {"words", "tokens", "left_out"}
     total = sum(word["score"] for word in hit["explanation"]["words"])
     assert total == pytest.approx(hit["scores"]["lexical"], abs=1e-5)
 
@@ -193,3 +194,21 @@ def test_health_readiness_and_metrics(shared_server: Running) -> None:
     before = shared_server.metric("triptych_texts_total")
     post(shared_server, "/v1/encode", {"texts": TEXTS})
     assert shared_server.metric("triptych_texts_total") == before + len(TEXTS)
+
+
+def test_hits_come_in_pages_and_groups_as_the_index_gives_them(start: Callable[..., Running]) -> None:
+    server = start()
+    index: Index = server.service.index("my.index")
+    options: dict[str, Any] = {"group_by": "lang", "group_size": 2, "offset": 1, "min_score": -9.0}
+    found = post(
+        server, "/v1/indexes/my.index/search", {"query": "model of the world", "k": 3, **options}
+    ).json()
+    expected = index.search("model of the world", 3, **options)
+    assert found["hits"] == [hit.to_json() for hit in expected]
+    everything = post(server, "/v1/indexes/my.index/search", {"query": "model", "group_by": "lang"}).json()[
+        "hits"
+    ]
+    assert sum(len(hit.get("more", ())) for hit in everything) == 1
+    with Client(server.url) as client:
+        again = client.search("my.index", "model of the world", 3, **options)
+    assert [each.hit.to_json() for each in again] == found["hits"]

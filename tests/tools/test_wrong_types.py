@@ -137,7 +137,9 @@ def test_files_without_a_name_in_unicode_and_pipes_are_skipped_and_the_others_mi
     write_strange(tmp_path / "folder")
     skipped: list[Path] = []
     settings = PairSettings(filters=(), kinds=("title-body",))
-    mined = mine_pairs(tmp_path / "folder", tmp_path / "out", settings, on_skip=skipped.append)
+    mined = mine_pairs(
+        tmp_path / "folder", tmp_path / "out", settings, on_skip=lambda path, _: skipped.append(path)
+    )
     assert sorted(map(os.fsencode, (path.name for path in skipped))) == [b"caf\xe9.md", b"pipe.md"]
     assert mined.counts.kept.total() == 1
 

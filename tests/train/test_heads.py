@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from data_train.words import WordTokenizer
-from triptych.train import loop
+from triptych import Encoder
+from triptych.train import gradcache, loop
 from triptych.train.checkpoint import State
 from triptych.train.collate import Collator, PairBatch
 from triptych.train.data import Datasets, PairLimits, open_pairs
 from triptych.train.objective import OBJECTIVES, Answers, Candidates, losses
 from triptych.train.run import Outcome, run
 from triptych.train.settings import Recipe, read
+from triptych.train.start import prepare
+from triptych.train.tasks import pair_limits
 from triptych.train.validate import clearly_worse
 
 from .made import reps, tiny_model, write_beir, write_lines, write_pairs
@@ -204,3 +207,41 @@ def test_a_run_that_lowers_a_head_says_so_and_which_model_it_keeps(lowered, best
     said = list(_warnings(outcome, Recipe().evaluation))
     assert len(said) == (words is not None)
     assert words is None or words in said[0]
+
+
+@pytest.mark.parametrize("budget", [None, 8])
+def test_a_querys_own_prompt_has_no_lexical_weight_in_training_as_in_encoding(
+    folder: Path, tmp_path: Path, budget: int | None
+) -> None:
+    write_lines(
+        tmp_path / "a.jsonl",
+        [
+            {"query": "hello world", "prompt": "a model of text: ", "pos": ["defination of bm25"]},
+            {"query": "hello world and more", "prompt": "search ", "pos": ["a model"]},
+            {"query": "hello", "pos": ["a model of text: hello"]},
+        ],
+    )
+    recipe = read(None, [f"model={folder}", "data.prompts=true", f"data.train={tmp_path / 'a.jsonl'}"])
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": str(tmp_path / "c")})})
+    start = prepare(recipe)
+    limits = pair_limits(recipe, start.model)
+    data = open_pairs(tmp_path / "a.jsonl", start.tokenizer, limits, cache=tmp_path / "c")
+    batch = PairBatch.of(Collator(Datasets([data]), group=1)([0, 1, 2], 0))
+    parts = gradcache.split(batch.joint(), budget)
+    encoder = Encoder(start, device="cpu", dtype="float32")
+    found: dict[int, dict[int, float]] = {}
+    with torch.no_grad():
+        for part in parts:
+            given = start.model(part.batch, ("lexical",))
+            for place, text in enumerate(part.texts):
+                own = slice(int(given.offsets[place]), int(given.offsets[place + 1]))
+                weights = zip(given.ids[own].tolist(), given.lexical[own].tolist(), strict=True)
+                found[text] = {token: weight for token, weight in weights if weight > 0}
+    prompts = ("a model of text: ", "search ", encoder.config.query_prefix)
+    texts = ("hello world", "hello world and more", "hello")
+    for number, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+        expected = encoder.encode([text], outputs="lexical", prefix=prompt).lexical
+        assert expected is not None
+        assert set(found[number]) == set(expected.indices.tolist())
+    # A passage that begins with the same words keeps them: there they are text.
+    assert len(found[5]) > len(found[2])

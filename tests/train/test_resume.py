@@ -142,7 +142,7 @@ def test_a_checkpoint_with_a_changed_byte_is_refused_and_the_file_named(place):
     content = bytearray((folder / "weights.safetensors").read_bytes())
     content[-3] ^= 1
     (folder / "weights.safetensors").write_bytes(content)
-    with pytest.raises(DataError, match=r"weights\.safetensors: differs from what was written"):
+    with pytest.raises(DataError, match=r"weights\.safetensors: is damaged or was changed"):
         go(place, resume=True)
 
 

@@ -13,8 +13,10 @@ from triptych.errors import DataError, InputError
 from triptych.train.data import PairLimits, data_sets, open_pairs
 from triptych.train.run import Outcome, run
 from triptych.train.settings import Recipe, dump, read
+from triptych.train.start import prepare
+from triptych.train.tasks import Pairs
 
-from .made import tiny_model, write_pairs
+from .made import tiny_model, write_lines, write_pairs
 
 
 class Records:
@@ -133,3 +135,24 @@ def test_a_file_with_other_content_is_prepared_again_whatever_its_size_and_time(
 def test_a_recipe_leaves_records_out_when_it_is_written():
     recipe = Recipe.model_validate({"data": {"train": Records(ROWS)}})
     assert "answer" not in dump(recipe)
+
+
+def test_blank_negatives_and_the_least_score_of_a_positive_are_settings(folder: Path, tmp_path: Path) -> None:
+    blank = [{"query": f"q{n}", "pos": [f"p{n}"], "neg": ["", f"n{n}"]} for n in range(4)]
+    judged = [{"query": "q", "passage": f"p{n}", "score": float(n)} for n in range(5)]
+    recipe = ["freeze=[backbone]", f"model={folder}", f"data.cache={tmp_path / 'cache'}"]
+
+    def open_(name: str, *changes: str) -> Pairs:
+        chosen = read(None, [*recipe, f"data.train={tmp_path / name}", *changes])
+        start = prepare(chosen)
+        return Pairs(chosen, start.model, start.tokenizer)
+
+    write_lines(tmp_path / "blank.jsonl", blank)
+    write_lines(tmp_path / "judged.jsonl", judged)
+    with pytest.raises(DataError, match=r"blank\.jsonl:1: .*neg"):
+        open_("blank.jsonl")
+    (part,) = open_("blank.jsonl", "data.blank_negatives=drop").data.datasets.parts
+    assert [len(part[row].passages) for row in range(4)] == [2] * 4  # type: ignore[index]
+    for least, positives in ((0.5, 4), (3, 2)):
+        (part,) = open_("judged.jsonl", f"data.positive_from={least}").data.datasets.parts
+        assert part[0].positives == positives  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,9 @@ from triptych.cli.terminal import forget_stdout, no_questions, printable, say, w
 from triptych.errors import InputError, TriptychError
 
 FAILED, USAGE = 1, 2
-INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+INTERRUPTED, PIPE_CLOSED, TERMINATED = (
+    128 + number for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM)
+)
 
 
 class Data(Group):
@@ -44,6 +47,7 @@ class Main(Group):
         "search": index.search,
         "serve": serve.serve,
         "mcp": serve.mcp,
+        "export": index.export,
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,
@@ -65,10 +69,10 @@ class Main(Group):
     def invoke(self, ctx: Any) -> Any:
         """Runs a command.
 
-        Exit codes: 2 for wrong usage or data, 1 for other failures, 130 after Ctrl-C, 141 if the reader of
-        the output went away.
+        Exit codes: 2 for wrong usage or data, 1 for other failures, 130 after Ctrl-C, 143 after SIGTERM, 141 if the
+        reader of the output went away.
         """
-        with _usage_as_line(), no_questions():
+        with _usage_as_line(), no_questions(), _ended_by_sigterm():
             debug = bool(ctx.params.get("debug"))
             try:
                 with nullcontext() if debug else warnings_as_lines():
@@ -81,6 +85,9 @@ class Main(Group):
             except KeyboardInterrupt:
                 say("interrupted")
                 raise typer.Exit(INTERRUPTED) from None
+            except _Terminated:
+                say("terminated")
+                raise typer.Exit(TERMINATED) from None
             except Exception as error:
                 if hasattr(error, "exit_code"):  # typer's own: wrong usage, or an exit
                     raise
@@ -91,12 +98,31 @@ class Main(Group):
                 raise typer.Exit(USAGE if isinstance(error, InputError) else FAILED) from None
 
 
+class _Terminated(BaseException):
+    """SIGTERM came: commands say what they have done and close their files, as after Ctrl-C."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Generator[None]:
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _line_of(error: Exception) -> str:
     message = str(error) or type(error).__name__
     if isinstance(error, TriptychError):
         return f"error: {message}"
     if isinstance(error, MemoryError):
-        return "error: out of memory; smaller blocks (--block) or shorter texts (--max-length) need less"
+        return "error: out of memory; shorter texts (--max-length, --passages split) need less"
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {error.strerror}"
     return f"internal error: {type(error).__name__}: {message} (triptych --debug … shows more)"

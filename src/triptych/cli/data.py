@@ -48,6 +48,7 @@ def check(
     model: str = BUNDLED,
     tokens: bool = True,
     languages: bool | None = None,
+    trust_remote_code: bool = False,
     reading: Reading,
     as_json: bool = False,
 ) -> None:
@@ -63,10 +64,11 @@ def check(
         model: The model whose tokens are counted: 'small' (bundled), a checkpoint folder, or a Hub name.
         tokens: Measure lengths in the model's tokens or in characters.
         languages: Identify languages; by default if py3langid is installed.
+        trust_remote_code: Let Python files of the model's folder run; without this they never do.
     """
     from triptych.tools.check import check as run
 
-    tokenizer, limits = _tokenizer(model) if tokens else (None, None)
+    tokenizer, limits = _tokenizer(model, trust_remote_code) if tokens else (None, None)
     identify = _identifier(languages)
     with progress() as draw:
         report = run(
@@ -85,7 +87,7 @@ def check(
         raise typer.Exit(2)
 
 
-def _tokenizer(model: str) -> tuple[TextTokenizer, PairLimits]:
+def _tokenizer(model: str, trust_remote_code: bool) -> tuple[TextTokenizer, PairLimits]:
     """A model's tokenizer and prefixes, without its weights."""
     from triptych.config import M3Config
     from triptych.model.hub import resolve
@@ -93,7 +95,7 @@ def _tokenizer(model: str) -> tuple[TextTokenizer, PairLimits]:
     from triptych.train.data import PairLimits
 
     folder = resolve(model)
-    tokenizer = TextTokenizer.load(folder)
+    tokenizer = TextTokenizer.load(folder, trust_remote_code=trust_remote_code)
     file = folder / "config.json"
     values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     config = M3Config.of(values["triptych"], str(file)) if "triptych" in values else M3Config()
@@ -299,16 +301,20 @@ def pairs(
     from triptych.tools.pairs.report import summary
     from triptych.tools.pairs.settings import with_changes
 
-    skipped: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    scorer = None
+    if model is not None:
+        trust = {"trust_remote_code": loading.trust_remote_code}
+        scorer = EncoderScorer(loading.place(model), loading.device, **trust)
     with progress() as draw:
         mined = mine_pairs(
             sources,
             out,
             with_changes(settings, parse_pairs(changes or [], "--set")),
             workers=workers,
-            scorer=None if model is None else EncoderScorer(loading.place(model), loading.device),
+            scorer=scorer,
             scorer_name=model or "",
-            on_skip=skipped.append,
+            on_skip=lambda path, reason: skipped.append((path, reason)),
             progress=draw,
         )
     note_skipped(skipped)

@@ -112,7 +112,7 @@ def _blocks(
 def _write_folder(
     encoder: Encoder, source: Inputs, folder: Path, block: int, total: int | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from triptych.io import write_json
+    from triptych.io import write_digests, write_json
 
     done = blocks = 0
     for ids, _ in _blocks(encoder, source, block, total, options, folder):
@@ -135,6 +135,7 @@ def _write_folder(
         "texts": done,
     }
     write_json(folder / MANIFEST, facts)
+    write_digests(folder, [*sorted(folder.glob("*.ids.json")), folder / MANIFEST])  # blocks have their own
     return facts
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "baseline": "-b",
         "weights": "-w MODE=D,L,M",
         "tune": "DATASET",
+        "save_weights": "INDEX",
         "candidates": "--multi-candidates",
         "rrf": None,
         "run": "[NAME=]FILE",
@@ -46,6 +47,7 @@ def evaluate(
     modes: tuple[str, ...] | None = None,
     weights: list[str] | None = None,
     tune: list[str] | None = None,
+    save_weights: str | None = None,
     split: str | None = None,
     keep_identical_ids: bool = False,
     tune_split: str = "dev",
@@ -74,6 +76,7 @@ def evaluate(
         modes: Some of dense,lexical,multi,dense+lexical,all; by default all that the heads allow.
         weights: Weights of a sum, such as all=0.15,0.5,0.35 (by default 1,0.3,1); repeatable.
         tune: Choose weights on this development set, too, and report them beside the fixed ones; repeatable.
+        save_weights: Keep the weights that --tune chose in this index of the same model; its searches use them then.
         split: Split to evaluate; by default each data set's usual one.
         keep_identical_ids: Rank documents whose id is the query's; by default BEIR folders leave them out, as BEIR
             does.
@@ -107,7 +110,9 @@ def evaluate(
     chosen = options.checked()
     lengths = {"query_length": query_length, "document_length": document_length}
     systems = _models(model or [default_model()], modes, _weights(weights or []), loading, lengths)
-    systems += [open_baseline(name, loading.device) for name in baseline or []]
+    tuned = None if save_weights is None else _mode_to_save(save_weights, systems, bool(tune))
+    trust = {"trust_remote_code": loading.trust_remote_code}
+    systems += [open_baseline(name, loading.device, **trust) for name in baseline or []]
     systems += [RunFile.read(source) for source in run or []]
     with progress() as draw:
         result = evaluate_systems(
@@ -118,6 +123,9 @@ def evaluate(
             development=development,
             keep=folder.keep if folder else None,
         )
+    if save_weights is not None:
+        (kept,) = [one.weights for one in result.tuned if one.system == tuned]
+        _keep_weights(save_weights, kept)
     if json is not None:
         result.write(json)
     if html is not None:
@@ -126,6 +134,42 @@ def evaluate(
         say(note)
     for table in tables_of(result):
         show(table)
+
+
+def _mode_to_save(place: str, systems: Sequence[System], tuned: bool) -> str:
+    """The tuned mode whose weights an index can use; said before hours of evaluation.
+
+    Raises:
+        InputError: If there will be no such weights.
+        IndexForeign: If the index has vectors of another model.
+    """
+    from triptych.eval.systems import TUNED, EncoderSystem
+    from triptych.eval.tuning import TUNABLE
+    from triptych.index.index import Index
+    from triptych.types import HEADS
+
+    models = [system for system in systems if isinstance(system, EncoderSystem)]
+    if len(models) != 1 or not tuned:
+        raise InputError(
+            f"--save-weights: got {len(models)} models and {'some' if tuned else 'no'} --tune; expected one model, and "
+            "a data set to tune its weights on"
+        )
+    with Index.open(place, models[0].encoder) as index:
+        mode = "all" if index.heads == HEADS else "+".join(index.heads)
+    if mode not in models[0].modes or mode not in TUNABLE:
+        raise InputError(
+            f"--save-weights: got {place}, which holds {mode}; expected one of dense, lexical and perhaps multi, and "
+            f"that mode among --modes ({', '.join(models[0].modes)})"
+        )
+    return f"{models[0].name}/{mode}{TUNED}"
+
+
+def _keep_weights(place: str, weights: tuple[float, float, float]) -> None:
+    from triptych.index.index import Index
+
+    with Index.open(place) as index:
+        index.set_weights(weights)
+    say(f"{place}: searches use the weights {','.join(f'{weight:g}' for weight in weights)} now")
 
 
 def _collections(

@@ -1,9 +1,12 @@
-"""`triptych index` and `triptych search`."""
+"""`triptych index`, `triptych search`, `triptych export` and `triptych verify`."""
 
 from __future__ import annotations
 
+import shutil
 import time
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +15,7 @@ import typer
 
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
-from triptych.errors import IndexMissing, InputError
+from triptych.errors import IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +28,11 @@ if TYPE_CHECKING:
     from triptych.index.layout import TokenPrecision
     from triptych.index.search import SearchOptions
     from triptych.index.store import EngineName
+    from triptych.index.sync import Changes
+    from triptych.passages import PassageOptions
     from triptych.records import Query
     from triptych.types import HeadWeights, Hit
 
-CANDIDATES = 200
 _PROBE_SECONDS = 5.0
 
 
@@ -39,8 +43,10 @@ _PROBE_SECONDS = 5.0
         "metadata": "KEY=VALUE",
         "delete": "ID",
         "delete_from": "FILE",
+        "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
-    }
+    },
+    basic="into metadata multi engine delete passages keep watch format model as_json",
 )
 def index(
     inputs: list[str] | None = None,
@@ -52,16 +58,21 @@ def index(
     delete: list[str] | None = None,
     delete_from: Path | None = None,
     optimize: bool = False,
-    block: int = 128,
+    passages: PassageOptions,
+    keep: bool = False,
+    watch: bool = False,
+    block_tokens: int = 16_384,
+    weights: HeadWeights | None = None,
     form: Form,
     model: str | None = None,
     loading: Loading,
     as_json: bool = False,
 ) -> None:
-    """Make an index of documents, or add to it; a document whose id is there already is replaced.
+    """Make an index of files and folders, or bring it in step with them.
 
-    Reads JSON Lines, TSV, CSV, text, Markdown, HTML, and folders of them, plain or compressed by gzip or
-    Zstandard. What a run has stored when it is interrupted stays; the same command again completes it.
+    Reads JSON Lines, tables, text, Markdown, HTML, PDF, office files, e-books, notebooks, mail, source code, and
+    folders and archives of them (docs/files.md). Long documents are cut into passages. The same command again encodes
+    what is new or has changed, and removes what is gone; what a run has stored when it is interrupted stays.
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
 
@@ -74,7 +85,10 @@ def index(
         delete: Remove this document; repeatable. Happens before adding.
         delete_from: Remove the documents with these ids, one a line.
         optimize: Rearrange the index for faster search in the end.
-        block: Documents that are encoded and made durable at once.
+        keep: Keep documents that came from these inputs before and are there no more.
+        watch: Go on and follow changes of the inputs, until Ctrl-C.
+        block_tokens: Tokens that are encoded and made durable at once.
+        weights: Keep these weights of the scores in the index, for searches that name none.
         model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
             index: load its model from here instead of from where it was.
     """
@@ -82,53 +96,80 @@ def index(
 
     extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
-    if not inputs and not removed and not optimize:
+    if not inputs and not removed and not optimize and weights is None:
         raise InputError(
-            "index: got nothing to do; expected files to read, --delete, --delete-from or --optimize"
+            "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
     source = Inputs(inputs or [], form)
-    total = source.count() if inputs else 0
-    source.note_skipped()
+    source.check()
     with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
+        if weights is not None:
+            opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
-        added = _add(opened, source, extra, block, total) if inputs else 0
+        changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
         if optimize:
             opened.optimize()
         opened.flush()
-        seconds = time.perf_counter() - started
-        documents = len(opened)
+        _report(into, opened, changes, deleted, time.perf_counter() - started, as_json=as_json)
+        for _ in _changes_of(inputs or []) if watch else ():
+            started = time.perf_counter()
+            changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+            opened.flush()
+            _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
+
+
+def _synchronize(
+    opened: Index,
+    source: Inputs,
+    passages: PassageOptions,
+    extra: dict[str, Any],
+    *,
+    keep: bool,
+    block_tokens: int,
+) -> Changes:
+    """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
+    with progress() as draw:
+        run = opened.synchronizer(passages, metadata=extra, block_tokens=block_tokens, progress=draw)
+        try:
+            source.add_to(run, keep=keep)
+        except BaseException:
+            done = run.changes
+            kept = done.added + done.replaced + done.updated
+            say(f"stopped after {kept} documents, which are kept; the same command again goes on from there")
+            raise
+    source.note_skipped()
+    return run.changes
+
+
+def _report(
+    place: str, opened: Index, changes: Changes, deleted: int, seconds: float, *, as_json: bool
+) -> None:
+    documents, done = len(opened), changes.added + changes.replaced
     if as_json:
-        report = {"index": into, "added": added, "deleted": deleted, "documents": documents}
-        emit({**report, "seconds": round(seconds, 3)})
+        report = {"index": place, "added": done, "deleted": deleted, "documents": documents}
+        emit({**report, **asdict(changes), "added": done, "new": changes.added, "seconds": round(seconds, 3)})
         return
-    speed = f", {added / seconds:.1f} documents/s" if added else ""
-    done = f"{added} added or replaced, {deleted} deleted, {seconds:.1f} s{speed}"
-    stdout().print(f"{into}: {documents} documents ({done})", soft_wrap=True)
+    counts = asdict(changes) | {"removed": changes.removed + deleted, "passages": 0}
+    parts = [f"{count} {name}" for name, count in counts.items() if count] or ["nothing changed"]
+    cut = f" in {changes.passages} passages" if changes.passages != done else ""
+    speed = f", {changes.passages / seconds:.1f} passages/s" if done and seconds else ""
+    what = "passages" if opened.has_passages else "documents"
+    text = f"{place}: {documents} {what} ({', '.join(parts)}{cut}, {seconds:.1f} s{speed})"
+    stdout().print(text, soft_wrap=True)
 
 
-def _add(opened: Index, source: Inputs, extra: dict[str, Any], block: int, total: int | None) -> int:
-    """Adds block by block; each is durable before the next is read."""
-    from triptych.cli.options import metadata_of
-
-    added = 0
+def _changes_of(inputs: list[str]) -> Iterator[object]:
+    """Waits for changes of files and folders, again and again."""
     try:
-        with progress() as draw:
-            for documents in source.blocks(block):
-                opened.add(
-                    [document.id for document in documents],
-                    [document.content for document in documents],
-                    [metadata_of(document, extra) for document in documents],
-                    block=block,
-                )
-                added += len(documents)
-                draw("indexing", added, total)
-    except BaseException:
-        say(f"stopped after {added} documents, which are kept")
-        raise
-    return added
+        from watchfiles import watch
+    except ImportError as error:
+        raise MissingExtra("--watch", "files") from error
+    say("watching for changes; Ctrl-C ends it")
+    return watch(*inputs, raise_interrupt=True)
 
 
+@contextmanager
 def _open_or_create(
     place: str,
     model: str | None,
@@ -136,7 +177,8 @@ def _open_or_create(
     multi: TokenPrecision | None,
     engine: EngineName | None,
     may_create: bool,
-) -> Index:
+) -> Generator[Index]:
+    """Opens an index, or makes one, of which nothing stays if nothing was stored in it."""
     from triptych.cli.options import default_model
     from triptych.index.index import Index
 
@@ -149,12 +191,25 @@ def _open_or_create(
             raise
         encoder = loading.encoder(model or default_model())
         options: Any = {} if multi is None else {"multi": multi}
-        return Index.create(place, encoder, engine=engine or "auto", **options)
+        made = Index.create(place, encoder, engine=engine or "auto", **options)
+        empty = True
+        try:
+            with made:
+                try:
+                    yield made
+                finally:
+                    empty = not len(made)
+        except BaseException:
+            if empty and folder.is_dir():
+                shutil.rmtree(folder)
+            raise
+        return
     if multi is not None and multi != layout["multi"]:
         raise InputError(
             f"--multi: got {multi}; {place} stores token vectors as {layout['multi']}, which is chosen once"
         ) from None
-    return Index.open(place, loading.encoder(model or source))
+    with Index.open(place, loading.encoder(model or source)) as opened:
+        yield opened
 
 
 def _ids_of(path: Path | None) -> list[str]:
@@ -176,6 +231,7 @@ def _ids_of(path: Path | None) -> list[str]:
         "routes": "-r",
         "candidates": "-c",
         "conditions": "-f --filter CONDITION",
+        "filter_json": "JSON",
         "options.filter": None,
         "explain": "-x --explain",
         "model": "-m",
@@ -190,6 +246,7 @@ def search(
     id_field: str | None = None,
     k: int = 10,
     conditions: list[str] | None = None,
+    filter_json: str | None = None,
     options: SearchOptions,
     explain: bool = False,
     full: bool = False,
@@ -209,20 +266,22 @@ def search(
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
         k: Hits a query.
-        conditions: On metadata: lang=fr (again with lang=de: either), year>=2020, year<2025. All must hold.
+        conditions: On metadata, or on the id: lang=fr, 'lang=fr|de' (either), 'lang!=fr', 'path^=docs/' (begins so),
+            'year>=2020', 'author?' (is there), 'author!?' (is not). All must hold.
+        filter_json: A filter as JSON, such as {"or": [{"lang": "fr"}, {"year": {"gte": 2020}}]}; see docs/index.md.
         explain: Show which words matched with which weights, and which document token each query token met.
         full: Show whole texts instead of two lines.
         model: Load the index's model from here instead of from where it was.
     """
-    from triptych.cli.options import parse_filter, queries_of, weights_or_default
+    from triptych.cli.options import parse_filter, queries_of
     from triptych.records import Fields
 
     fields = Fields()
     named = id_field and replace(fields, id=(id_field,), text=(*fields.text, "query", "question"))
     asked = queries_of(words or [], queries, named or None)
-    chosen = cast("SearchOptions", {"candidates": max(CANDIDATES, k), **options})
-    chosen["filter"] = parse_filter(conditions or [])
-    show_some = partial(show_hits, full=full, as_json=as_json)
+    chosen = options.copy()
+    chosen["filter"] = parse_filter(conditions or [], filter_json)
+    show_some = partial(show_hits, full=full, as_json=as_json, offset=options.get("offset", 0))
     if (remote := _server(index)) is not None:
         if model is not None:
             raise InputError("--model: the server has the index's model; expected none")
@@ -231,9 +290,10 @@ def search(
     from triptych.explain import explain as explanations
 
     with _open(index, model, loading) as opened:
+        if "group_by" not in chosen and opened.has_passages:
+            chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
-        widths = opened.info()["layout"]["widths"]
-        weights = weights_or_default(cast("HeadWeights | None", chosen.get("weights")), widths)
+        weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights
         encoder = cast("Encoder", opened.encoder)
         for query, hits in zip(asked, found, strict=True):
             explained = explanations(encoder, query.text, [hit.text for hit in hits]) if explain else []
@@ -260,18 +320,16 @@ def _search_server(
     explain: bool,
     show_some: Callable[[str, str, list[Hit], list[Explanation], HeadWeights], None],
 ) -> None:
-    from triptych.cli.options import weights_or_default
     from triptych.explain import Explanation
+    from triptych.types import HeadWeights
 
     with client:
-        weights = weights_or_default(
-            cast("HeadWeights | None", options.get("weights")), client.info(name)["heads"]
-        )
-        found = (
-            client.search(name, [query.text for query in asked], k, explain=explain, **options)
-            if asked
-            else []
-        )
+        facts = client.info(name)
+        weights = cast("HeadWeights | None", options.get("weights")) or HeadWeights.of(facts["weights"])
+        if "group_by" not in options and "parent" in facts["fields"]:
+            options = {**options, "group_by": "parent"}
+        texts = [query.text for query in asked]
+        found = client.search(name, texts, k, explain=explain, **options) if asked else []
     for query, hits in zip(asked, found, strict=True):
         explained = [Explanation.from_json(each.explanation, each.hit.scores) for each in hits if explain]
         show_some(query.id, query.text, [each.hit for each in hits], explained, weights)
@@ -281,9 +339,14 @@ def _open(place: str, model: str | None, loading: Loading) -> Index:
     """Opens an index with its recorded model, or that model from another place."""
     from triptych.index.index import Index
 
-    with Index.open(place) as index:
-        source = index.info()["model"]["source"]
-    return Index.open(place, loading.encoder(model or source))
+    read_only = False
+    try:
+        opened = Index.open(place)
+    except IndexLocked:
+        opened, read_only = Index.open(place, read_only=True), True
+    with opened:
+        source = opened.info()["model"]["source"]
+    return Index.open(place, loading.encoder(model or source), read_only=read_only)
 
 
 def show_hits(
@@ -295,6 +358,7 @@ def show_hits(
     *,
     full: bool,
     as_json: bool,
+    offset: int = 0,
 ) -> None:
     """The hits of a query for people, or for machines."""
     from triptych.cli import show
@@ -303,32 +367,74 @@ def show_hits(
         console = stdout()
         console.print(show.heading(query))
         console.print(show.legend(weights))
-        show.print_hits(console, hits, weights, explained, lines=None if full else 2)
+        show.print_hits(console, hits, weights, explained, lines=None if full else 2, offset=offset)
         console.print()
         return
     for i, hit in enumerate(hits):
-        line = {"query_id": query_id, "query": query, "rank": i + 1, **hit.to_json()}
+        line = {"query_id": query_id, "query": query, "rank": offset + i + 1, **hit.to_json()}
         if explained:
             line["explanation"] = explained[i].to_json()
         emit(line)
 
 
+@command(
+    {
+        "index": "INDEX",
+        "output": "-o FILE",
+        "conditions": "-f --filter CONDITION",
+        "filter_json": "JSON",
+    }
+)
+def export(
+    index: str,
+    *,
+    output: Path,
+    conditions: list[str] | None = None,
+    filter_json: str | None = None,
+) -> None:
+    """Write the documents of an index (id, text, metadata) as JSON Lines, which triptych index reads again.
+
+    Example: triptych export my.index --output documents.jsonl.zst --filter lang=en
+
+    Args:
+        index: Folder of the index, or a server's address.
+        output: This file, compressed if its name ends in .gz or .zst; '-' is standard output.
+        conditions: Only documents that fulfil this, as in triptych search; repeatable.
+        filter_json: Only documents that fulfil this filter.
+    """
+    from triptych.cli.options import parse_filter
+    from triptych.index.index import Index
+    from triptych.io import STDIN, json_lines
+
+    where = parse_filter(conditions or [], filter_json)
+    with Index.open(index) as opened, progress() as draw, ExitStack() as stack:
+        total = opened.count(where)
+        write = emit if str(output) == STDIN else stack.enter_context(json_lines(output))
+        done = 0
+        for done, document in enumerate(opened.documents(where), start=1):
+            write(document)
+            draw("exporting", done, total)
+    say(f"{output}: {done} documents")
+
+
 @command({"place": "PATH"})
 def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
-    """Check that the files of an index, a model or encoded texts are as they were written.
+    """Check that the files of an index, a model, a training run or a cache are as they were written.
 
-    Reads everything and compares it with the digests that stand beside it. Ends with exit code 1 if a file is damaged.
+    Reads everything, in folders below too, and compares it with the digests that stand beside it. Ends with exit code 1
+    if a file is damaged, and with 2 if there is nothing to compare.
 
     Example: triptych verify my.index
 
     Args:
-        place: Folder of an index, of a model, or of encoded texts.
+        place: Folder of an index, a model, encoded texts, mined pairs, a training run, or what evaluation and training
+            cached.
         repair: Make an index one that can be opened again; files that cannot be read are moved to a folder in it.
     """
     from triptych.cli.demo import is_index
 
     if not place.is_dir():
-        raise InputError(f"verify: {place} is no folder; expected one of an index, a model or encoded texts")
+        raise InputError(f"verify: {place} is no folder; expected one that triptych wrote")
     if is_index(str(place)):
         from triptych.index import check
 
@@ -352,11 +458,17 @@ def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
 
 
 def _damaged(folder: Path) -> dict[Path, str]:
-    """What is wrong with the files of a model or of encoded texts."""
-    if any(folder.glob("*.ids.json")) or (folder / "encoded.json").is_file():
-        from triptych.encode import stream
+    """What is wrong with the files of a folder that is no index, and of those in it."""
+    from triptych.io import DIGESTS, verify_digests
+    from triptych.scores.packing import damage
 
-        return stream.verify(folder)
-    from triptych.model import checkpoint
-
-    return checkpoint.verify(folder)
+    problems: dict[Path, str] = {}
+    listings = sorted(folder.rglob(DIGESTS))
+    for listing in listings:
+        problems |= verify_digests(listing.parent)
+    found = {path: damage(path) for path in sorted(folder.rglob("*.safetensors"))}
+    if not listings and all(problem == "" for problem in found.values()):
+        raise InputError(
+            f"verify: {folder} has no file with a digest to compare; expected a folder that triptych wrote"
+        )
+    return problems | {path: problem for path, problem in found.items() if problem}

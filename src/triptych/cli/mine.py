@@ -66,7 +66,10 @@ def mine_negatives(
 
     started = time.perf_counter()
     encoder = choice.load()
-    second = None if reranker is None else CrossEncoder(reranker, device=choice.loading.device)
+    device, trusted = choice.loading.device, choice.loading.trust_remote_code
+    second = None
+    if reranker is not None:
+        second = CrossEncoder(reranker, device=device, trust_remote_code=trusted)
     with progress() as draw:
         report = mine(inputs, out, encoder, options, reranker=second, progress=draw)
     _show(report, options, out, time.perf_counter() - started, as_json)

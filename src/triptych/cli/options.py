@@ -18,6 +18,7 @@ from triptych.records import Document, Fields, Query
 if TYPE_CHECKING:
     from triptych.documents import Format
     from triptych.encode.encoder import Encoder
+    from triptych.index.sync import Synchronizer
     from triptych.model.backbone import Dtype
     from triptych.types import Head, HeadWeights
 
@@ -80,7 +81,8 @@ class Form:
         format: Format of the input; by default by the files' endings, and for '-' JSON Lines if it begins with '{',
             otherwise one text a line.
         fields: Names of their fields.
-        skip_unreadable: Leave out files of a folder that are not UTF-8 or have a broken line, and count them.
+        skip_unreadable: Leave out what follows a broken line in JSON Lines and tables of a folder, and count the files;
+            other files of a folder that cannot be read always are left out.
     """
 
     format: Format | None = None
@@ -99,8 +101,7 @@ def weights_or_default(
     """The given weights, or the default ones for the heads that there are."""
     from triptych.types import HeadWeights
 
-    default = HeadWeights()._asdict()
-    return weights or HeadWeights.of({head: default[head] for head in heads})
+    return weights or HeadWeights.default(heads)
 
 
 def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:
@@ -120,34 +121,67 @@ def parse_pairs(values: Sequence[str], option: str) -> dict[str, Any]:
     return found
 
 
-_BOUNDS = ((">=", "gte"), ("<=", "lte"), (">", "gt"), ("<", "lt"))
+_NOTED = ("unreadable", "too large")  # with what is wrong with them
+_SIGNS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "!=": "not", "^=": "prefix", "=": "in"}
+"""Signs of conditions and the operators of `triptych.index.filters`; longer ones first, where one begins another."""
 
 
-def parse_filter(values: Sequence[str]) -> dict[str, Any] | None:
-    """Reads conditions on metadata: ``lang=fr``, again for "or" (``lang=de``), and ``year>=2020``, ``year<2025``.
+def parse_filter(values: Sequence[str], as_json: str | None = None) -> dict[str, Any] | None:
+    """Reads conditions on documents, which must all hold.
+
+    ``lang=fr`` (again, or ``lang=fr|de``: either), ``lang!=fr``, ``path^=docs/``, ``year>=2020``, ``author?`` (the
+    document has the field), ``author!?`` (it has not).
+
+    Args:
+        values: The conditions.
+        as_json: A further filter as JSON.
 
     Raises:
-        InputError: For something else, or a range and an equality on the same key.
+        InputError: For something else.
     """
-    equal: dict[str, list[Any]] = {}
-    ranges: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for condition in values:
-        key, sign, value = _split_condition(condition)
-        if sign == "=":
-            equal.setdefault(key, []).append(scalar(value))
-        else:
-            ranges.setdefault(key, {})[dict(_BOUNDS)[sign]] = scalar(value)
-    if both := sorted(set(equal) & set(ranges)):
-        raise InputError(f"--filter: got {both[0]!r} with = and with a range; expected one of them")
-    return {**equal, **ranges} or None
+        key, operator, wanted = _parse_condition(condition)
+        before = found.setdefault(key, {})
+        several = isinstance(wanted, list) and operator in before
+        before[operator] = before[operator] + wanted if several else wanted
+    fields = {key: each["in"] if set(each) == {"in"} else each for key, each in found.items()}
+    if as_json is None:
+        return fields or None
+    try:
+        further = json.loads(as_json)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--filter-json: got {as_json!r}; expected a JSON object ({error})") from None
+    if not isinstance(further, dict):
+        raise InputError(f'--filter-json: got {as_json!r}; expected an object such as {{"lang": "fr"}}')
+    return {"and": [fields, further]} if fields and further else further or fields or None
 
 
-def _split_condition(condition: str) -> tuple[str, str, str]:
-    places = [(condition.find(sign), -len(sign), sign) for sign in (*dict(_BOUNDS), "=") if sign in condition]
+def _parse_condition(condition: str) -> tuple[str, str, Any]:
+    """Field, operator and value of a condition; values that are alternatives to each other are a list."""
+    places = [(condition.find(sign), -len(sign), sign) for sign in _SIGNS if sign in condition]
+    if not places and condition.endswith("?"):
+        key = condition[:-1].removesuffix("!")
+        if key:
+            return key, "exists", not condition.endswith("!?")
     if not places or min(places)[0] == 0:
-        raise InputError(f"--filter: got {condition!r}; expected key=value, key>=value, key<value …")
+        raise InputError(
+            f"--filter: got {condition!r}; expected key=value, key!=value, key^=prefix, key>=value, key<value … or key?"
+        )
     at, _, sign = min(places)
-    return condition[:at], sign, condition[at + len(sign) :]
+    key, value = condition[:at], condition[at + len(sign) :]
+    if "<" in sign or ">" in sign:
+        return key, _SIGNS[sign], scalar(value)
+    # A value in quotes may hold the bar.
+    parts = [value] if isinstance(scalar(value), str) and value.startswith('"') else value.split("|")
+    texts = key == "id" or sign == "^="
+    return key, _SIGNS[sign], [_unquote(part) if texts else scalar(part) for part in parts]
+
+
+def _unquote(value: str) -> str:
+    """A JSON string as such; anything else, numbers too, is itself."""
+    found = scalar(value)
+    return found if isinstance(found, str) else value
 
 
 def scalar(value: str) -> str | int | float | bool:
@@ -166,13 +200,13 @@ class Inputs:
     Attributes:
         paths: Files, folders or ``-``.
         form: Their format and the names of their fields.
-        skipped: Files of folders that were passed over.
+        skipped: Files of folders that were passed over, and why.
         unreadable: What is wrong with those that were left out.
     """
 
     paths: Sequence[str]
     form: Form = field(default_factory=Form)
-    skipped: list[Path] = field(default_factory=list[Path])
+    skipped: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
     unreadable: list[DataError] = field(default_factory=list[DataError])
 
     def read(self) -> Iterator[Document]:
@@ -186,9 +220,51 @@ class Inputs:
             self.paths,
             format=form.format,
             fields=form.fields,
-            on_skip=self.skipped.append,
-            on_error=self.unreadable.append if form.skip_unreadable else None,
+            on_skip=lambda path, reason: self.skipped.append((path, reason)),
+            on_error=self._leave_out,
         )
+
+    def check(self) -> None:
+        """Finds a missing file and a broken record before a model is loaded.
+
+        Raises:
+            DataError: For one that is not there, or not what it should be.
+        """
+        from triptych.documents import RECORDS, format_of, list_documents, read_documents
+
+        form, known = self.form, [path for path in self.paths if path == STDIN or Path(path).exists()]
+        if len(known) < len(self.paths):
+            missing = next(path for path in self.paths if path not in known)
+            raise DataError("is not there; expected a file or folder", missing)
+        files = [
+            file
+            for file in list_documents(known, format=form.format)
+            if file.path.is_file() and (form.format or format_of(file.path)) in RECORDS
+        ]
+        for _ in read_documents(files, format=form.format, fields=form.fields, on_error=self._leave_out):
+            pass
+
+    def add_to(self, run: Synchronizer, *, keep: bool) -> None:
+        """Brings an index in step with these documents."""
+        self.skipped.clear()
+        self.unreadable.clear()
+        run.add_files(
+            self.paths,
+            keep=keep,
+            format=self.form.format,
+            fields=self.form.fields,
+            on_skip=lambda path, reason: self.skipped.append((path, reason)),
+            on_error=self._leave_out,
+        )
+
+    def _leave_out(self, error: DataError) -> None:
+        """Goes on after a file that is one document; that records are missing must be asked for."""
+        from triptych.documents import RECORDS, format_of
+
+        form = self.form.format or format_of(error.path or "")
+        if form in RECORDS and not self.form.skip_unreadable:
+            raise error
+        self.unreadable.append(error)
 
     def blocks(self, size: int) -> Iterator[list[Document]]:
         """The documents in lists of `size`; the last may be shorter."""
@@ -215,19 +291,16 @@ class Inputs:
         note_skipped(self.skipped)
 
 
-def note_skipped(paths: Sequence[Path]) -> None:
-    """Says which files were passed over, and why."""
-    from triptych.text import is_utf8
-
-    named = [path for path in paths if is_utf8(path) and path.is_file()]
-    odd = [path for path in paths if path not in named]
-    for what, some in (
-        ("whose ending is not known", named),
-        ("that are no regular files, or have no UTF-8 name", odd),
-    ):
-        if some:
-            names = ", ".join(printable(path.name) for path in some[:3]) + (", …" if len(some) > 3 else "")
-            say(f"skipped {len(some)} files {what} ({names})")
+def note_skipped(paths: Sequence[tuple[Path, str]]) -> None:
+    """Says how many files were passed over, for each reason with the first names."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in paths:
+        by_reason.setdefault(reason, []).append(printable(path.name))
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        advice = "; pip install 'triptych[files]' to read them" if reason == "extra missing" else ""
+        if reason not in _NOTED:
+            say(f"skipped {len(names)} files: {reason} ({shown}){advice}")
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -64,8 +64,27 @@ def hit_lines(
     second = Text(_INDENT)
     if isinstance(lang := hit.metadata.get("lang"), str):
         second.append(f"[{lang}] ", style="green")
-    second.append(" ".join(hit.id.split()), style="blue")
+    second.append(" ".join(hit.id.split()), style="blue").append(_place(hit), style="dim")
     return Group(head, second, *_body(console, hit.text, lines))
+
+
+def _place(hit: Hit) -> str:
+    """Page and heading of a passage, unless its text begins with the heading."""
+    page, heading = hit.metadata.get("page"), hit.metadata.get("heading")
+    shown = f" · page {page}" if isinstance(page, int) else ""
+    if isinstance(heading, str) and heading not in hit.text.split("\n", 1)[0]:
+        shown += f" · {' '.join(heading.split())}"
+    return shown
+
+
+def _further(console: Console, hit: Hit) -> Text:
+    """Another hit of a group, in one line."""
+    line = Text(f"{_INDENT}+ ", style="dim").append(f"{hit.score:.3f} ", style="bold")
+    line.append(" ".join(hit.id.split()), style="blue").append(_place(hit), style="dim").append(
+        f" {' '.join(hit.text.split())}", style="default"
+    )
+    line.truncate(console.width, overflow="ellipsis")
+    return line
 
 
 def _body(console: Console, text: str, lines: int | None) -> list[Text]:
@@ -126,16 +145,19 @@ def _lexical_table(explanation: Explanation) -> RenderableType:
 
 def _partners(explanation: Explanation) -> RenderableType:
     """``query token→document token similarity``, as many to a line as fit."""
-    text = Text()
-    for match in explanation.tokens[:_PARTNERS]:
-        dim = match.query_token.kind != "text"
-        text.append(_joined(match.query_token), style="dim" if dim else COLOURS["multi"])
+    text, matches = Text(), explanation.text_tokens
+    for match in matches[:_PARTNERS]:
+        dim = match.document_token.kind != "text"
+        text.append(_joined(match.query_token), style=COLOURS["multi"])
         text.append("→", style="dim").append(_joined(match.document_token), style="dim" if dim else "")
-        text.append("\u00a0").append(f"{match.similarity:.2f}", style="dim" if dim else "bold")
-        text.append("   ")
-    if rest := len(explanation.tokens) - _PARTNERS:
-        text.append(f"and {rest} more" if rest > 0 else "")
+        text.append("\u00a0").append(f"{match.similarity:.2f}", style="bold").append("   ")
+    if (rest := len(matches) - _PARTNERS) > 0:
+        text.append(f"and {rest} more")
     text.append(f"  multi score {explanation.scores['multi']:.3f}", style="bold")
+    number, mean = explanation.left_out
+    if number:
+        what = f"{number} special or prefix token{'s'[: number > 1]}"
+        text.append(f" (the mean of these and of {what} with {mean:.2f} on average)", style="dim")
     return Group(Text("query token → nearest document token, similarity", style="dim"), text)
 
 
@@ -159,13 +181,16 @@ def print_hits(
     explanations: Sequence[Explanation] = (),
     *,
     lines: int | None = 2,
+    offset: int = 0,
 ) -> None:
-    """Prints the hits of one query, each with its explanation if there are any."""
+    """Prints the hits of one query from rank `offset` + 1 on, each with its explanation if there are any."""
     if not hits:
         console.print(Text("     nothing found", style="dim"))
     top = max((hit.score for hit in hits), default=0.0)
     for i, hit in enumerate(hits):
-        console.print(hit_lines(console, i + 1, hit, weights, top, lines=lines))
+        console.print(hit_lines(console, offset + i + 1, hit, weights, top, lines=lines))
+        for further in hit.more:
+            console.print(_further(console, further))
         if explanations:
             console.print(explanation_lines(explanations[i]))
             console.print()

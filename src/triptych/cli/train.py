@@ -45,6 +45,7 @@ class Run:
         evaluation: A BEIR folder on which to evaluate during training.
         settings: A setting, such as optimizer.lr=1e-5; repeatable.
         resume: Go on from the last checkpoint in the output folder; without one, begin.
+        trust_remote_code: Let Python files of the model's folder run; without this they never do.
     """
 
     recipe: Path | None = None
@@ -54,6 +55,7 @@ class Run:
     evaluation: str | None = None
     settings: list[str] = field(default_factory=list[str])
     resume: bool = False
+    trust_remote_code: bool = False
 
     def changes(self) -> list[str]:
         """The options as settings."""
@@ -113,7 +115,8 @@ def _train(stage: Stage, options: Run, as_json: bool) -> None:
 
     with stop_on_signals() as stop, progress() as draw:
         callbacks = RunCallbacks(progress=draw, on_log=log, should_stop=lambda: bool(stop))
-        outcome = run(stage, values, output, resume=options.resume, callbacks=callbacks)
+        trust = {"trust_remote_code": options.trust_remote_code}
+        outcome = run(stage, values, output, resume=options.resume, callbacks=callbacks, **trust)
     if outcome.primary:
         _show(outcome, output, values.evaluation, as_json)
     if stop and outcome.model is None:
@@ -222,6 +225,7 @@ def merge(
     output: Path,
     weight: list[float] | None = None,
     layout: Layout = "triptych",
+    trust_remote_code: bool = False,
     as_json: bool = False,
 ) -> None:
     """Merge models of one architecture into their weighted mean.
@@ -236,6 +240,7 @@ def merge(
         output: Folder of the merged model.
         weight: Of each model, in their order; by default all are equal.
         layout: Layout of the merged model.
+        trust_remote_code: Let Python files of the models' folders run; without this they never do.
     """
     from triptych.model import checkpoint as layouts
     from triptych.model import hub
@@ -243,7 +248,7 @@ def merge(
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {output} is there and not an empty folder; expected a new name")
-    checkpoint = merge_models(models, weight)
+    checkpoint = merge_models(models, weight, trust_remote_code=trust_remote_code)
     layouts.save(checkpoint, output, layout, start=hub.resolve(models[0]))
     if as_json:
         emit({"model": str(output), "fingerprint": checkpoint.fingerprint})
@@ -258,6 +263,7 @@ def ablate(
     output: Path = Path("ablation"),
     settings: list[str] | None = None,
     plan_only: bool = False,
+    trust_remote_code: bool = False,
     as_json: bool = False,
 ) -> None:
     """Train and evaluate variants of a pipeline, and compare them with it.
@@ -272,6 +278,7 @@ def ablate(
         output: Trained stages, evaluations, and the result.
         settings: A setting, such as seeds=[0,1,2]; repeatable.
         plan_only: Show what would be trained, what is shared, what is done, and end.
+        trust_remote_code: Let Python files of a model's folder run; without this they never do.
     """
     from triptych.cli.tables import show
     from triptych.eval.ablate import TABLES, Watcher
@@ -284,7 +291,8 @@ def ablate(
         _show_plan(plan, output)
         return
     with stop_on_signals() as stop, progress() as draw:
-        study = run(plan, output, Watcher(say, draw, lambda: bool(stop)))
+        watcher = Watcher(say, draw, lambda: bool(stop))
+        study = run(plan, output, watcher, trust_remote_code=trust_remote_code)
     if study is None:
         say(f"stopped; the same command goes on in {output}")
         raise typer.Exit(128 + stop[0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -58,7 +60,7 @@ def collection_of(
         read = tables.documents
         corpora[files] = FileCorpus.of(lambda: distinct(read), files, facts.name)
     queries = {query.id: query.text for query in _unique(tables.queries)}
-    qrels = grades_of(map(_whole, tables.judgements), tables.qrels)
+    qrels = _whole(grades_of(tables.judgements, tables.qrels), tables.qrels, wanted.warn)
     if tables.all_judged:
         qrels = {query: qrels.get(query, {}) for query in queries} | qrels
     name = tables.name or facts.name
@@ -147,18 +149,29 @@ def _text_id(passage: Passage) -> str:
     return blake2b(passage.content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
-def _whole(judgement: Judgement) -> Judgement:
-    """A judgement for the metrics of trec_eval, which know no fractions.
+_FINEST = 1_000_000
+"""The highest relevance that fractions are multiplied up to: trec_eval holds a counter for each level."""
 
-    Raises:
-        DataError: For a fraction: cut down to a whole number, 0.5 would become "not relevant".
+
+def _whole(qrels: Grades, where: Path, warn: Callable[[str], None] | None) -> Grades:
+    """The judgements in whole numbers, for the metrics of trec_eval, which know no fractions.
+
+    All are multiplied by one number, which changes no order, no share and so no nDCG, and keeps what is relevant so:
+    cut down to whole numbers, 0.5 would become "not relevant".
     """
-    if judgement.value != int(judgement.value):
-        message = (
-            f"relevance {judgement.value:g}; expected a whole number (multiply all: 1 and 2 for 0.5 and 1)"
-        )
-        raise judgement.place.error(message)
-    return judgement
+    values = {value for docs in qrels.values() for value in docs.values()}
+    factor = math.lcm(*(Fraction(repr(value)).denominator for value in values))
+    if factor == 1:
+        return qrels
+    highest = max(map(abs, values))
+    factor = min(factor, max(1, _FINEST / highest))
+    if warn is not None:
+        warn(f"{where}: has fractions of relevance; all were multiplied by {factor:g} for the metrics")
+
+    def scaled(value: float) -> float:
+        return max(1, round(value * factor)) if value > 0 else round(value * factor)
+
+    return {query: {doc: scaled(value) for doc, value in docs.items()} for query, docs in qrels.items()}
 
 
 def grades_of(judgements: Iterable[Judgement], where: Path) -> Grades:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +55,21 @@ class TruncationWarning(UserWarning):
 
 class ForkWarning(UserWarning):
     """An encoder runs in a forked process, on one thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedText:
+    """A text's place in a ranking.
+
+    Attributes:
+        index: Its number in what was ranked.
+        score: The weighted sum.
+        scores: The single scores.
+    """
+
+    index: int
+    score: float
+    scores: Mapping[Head, float]
 
 
 class Encoder:
@@ -188,6 +204,10 @@ class Encoder:
             checkpoint = layouts.from_backbone(folder, trust_remote_code=bool(trust_remote_code), **settings)
         return cls(checkpoint, device=chosen, dtype="float32")
 
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{head} {width}" for head, width in self.widths.items())
+        return f"Encoder({self.source or 'made in memory'!r}: {widths}; {self._precision} on {self.device})"
+
     @property
     def model(self) -> M3Model:
         """The model as a module.
@@ -276,7 +296,9 @@ class Encoder:
         prefix: str = "",
         max_length: int | None = None,
         token_budget: int | None = None,
+        batch_size: int | None = None,
         progress: Progress | None = None,
+        show_progress_bar: bool | None = False,
     ) -> Encoded:
         """Encodes texts as they are, without the model's prefixes.
 
@@ -288,7 +310,10 @@ class Encoder:
                 `TruncationWarning` says how many.
             token_budget: Tokens of one forward pass; None: by device. Results differ by
                 rounding alone.
+            batch_size: Texts of one forward pass, at most, as sentence-transformers has it; None: as many as the
+                token budget allows, which is faster for short texts and needs less memory for long ones.
             progress: Called with ("encoding", texts done, N).
+            show_progress_bar: Whether a bar is drawn on standard error.
 
         Returns:
             An `Encoded` of N texts in their order. The empty string is encoded as its special tokens alone.
@@ -296,18 +321,22 @@ class Encoder:
         Raises:
             InputError: For an unknown or absent head, something that is not a string, or a bad length.
         """
-        return self._prepare(
-            texts,
-            outputs=outputs,
-            prefix=prefix,
-            max_length=max_length,
-            token_budget=token_budget,
-            progress=progress,
-        )()
+        with _progress_bar(progress) if show_progress_bar else nullcontext(progress) as draw:
+            return self._prepare(
+                texts,
+                outputs=outputs,
+                prefix=prefix,
+                max_length=max_length,
+                token_budget=token_budget,
+                batch_size=batch_size,
+                progress=draw,
+            )()
 
     def _prepare(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
         """`encode` up to the token ids; the result does the rest."""
         _use_one_thread_after_fork()
+        batch_size = options.pop("batch_size", None)
+        most = None if batch_size is None else check_int(batch_size, "batch_size")
         heads, prefix, length, budget, progress = self._check_options(**options)
         listed = check_texts(texts)
         tokens = self.tokenizer.encode(listed, prefix=prefix, max_length=length, mcls_every=self._mcls_every)
@@ -318,7 +347,7 @@ class Encoder:
                 stacklevel=3,
             )
         prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
-        return partial(self._run, tokens.ids, heads, prefix_ids, budget, progress)
+        return partial(self._run, tokens.ids, heads, prefix_ids, budget, progress, most)
 
     def _run(
         self,
@@ -327,6 +356,7 @@ class Encoder:
         prefix: tuple[int, ...],
         budget: int | None,
         progress: Progress | None,
+        most: int | None = None,
     ) -> Encoded:
         """Encodes texts that are token ids: longest first in batches of a token budget, one forward for all heads."""
         model = self._model
@@ -334,7 +364,7 @@ class Encoder:
         done = 0
         if progress is not None:
             progress("encoding", done, len(ids))
-        for texts in self.passes(ids, budget):
+        for texts in self.passes(ids, budget, most):
             batch = Packed.of([ids[i] for i in texts], self.device, prefix)
             with torch.inference_mode():
                 assembly.add(texts, model(batch, heads))
@@ -357,17 +387,21 @@ class Encoder:
         every = self._mcls_every
         return self.tokenizer.encode(check_texts(texts), prefix=prefix, max_length=length, mcls_every=every)
 
-    def passes(self, ids: Sequence[Ids], token_budget: int | None = None) -> list[NDArray[np.int64]]:
+    def passes(
+        self, ids: Sequence[Ids], token_budget: int | None = None, batch_size: int | None = None
+    ) -> list[NDArray[np.int64]]:
         """Which texts go through the model together: the numbers of those of each pass, the longest first.
 
         Args:
             ids: Token ids of N texts.
             token_budget: See `encode`.
+            batch_size: See `encode`.
         """
         lengths = np.array([len(text) for text in ids], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")
         budget = token_budget or self.token_budget
-        return [order[rows] for rows in batches(lengths[order], budget, padded=not self._model.packs)]
+        parts = batches(lengths[order], budget, padded=not self._model.packs, most=batch_size)
+        return [order[rows] for rows in parts]
 
     @property
     def token_budget(self) -> int:
@@ -598,6 +632,41 @@ class Encoder:
         )
         return scores.combine({head: scores.head_scores(*sides, head) for head in weights.heads}, weights)
 
+    def rerank(
+        self,
+        query: str,
+        texts: str | Iterable[str],
+        k: int | None = None,
+        weights: HeadWeights | Sequence[float] | Mapping[str, float] | None = None,
+    ) -> list[RankedText]:
+        """Ranks texts by their exact combined score with one query.
+
+        Args:
+            query: The query.
+            texts: N texts.
+            k: How many are returned; None: all.
+            weights: As for `score`; None: the default ones of the heads that the model has.
+
+        Returns:
+            The best first, equal ones by position.
+        """
+        check_str(query, "query")
+        most = None if k is None else check_int(k, "k")
+        weights = HeadWeights.default(self.heads) if weights is None else HeadWeights.of(weights)
+        listed = check_texts(texts)
+        if not listed:
+            return []
+        left = self.encode_query([query], outputs=weights.heads)
+        right = self.encode_document(listed, outputs=weights.heads)
+        single: dict[Head, Floats] = {
+            head: scores.head_scores(left, right, head)[0] for head in weights.heads
+        }
+        total = scores.combine(single, weights)
+        best = scores.top_k(total, most or len(listed)).tolist()
+        return [
+            RankedText(i, float(total[i]), {head: float(single[head][i]) for head in single}) for i in best
+        ]
+
     def similarity(self, queries: Encoded | Floats, documents: Encoded | Floats) -> Floats:
         """Dense scores of all pairs, as sentence-transformers' method of this name computes them."""
         return scores.dense_scores(_dense_of(queries, "queries"), _dense_of(documents, "documents"))
@@ -693,6 +762,24 @@ class Encoder:
         budget = None if token_budget is None else check_int(token_budget, "token_budget")
         check_callable(progress, "progress")
         return heads, check_str(prefix, "prefix"), length, budget, progress
+
+
+@contextmanager
+def _progress_bar(progress: Progress | None) -> Generator[Progress]:
+    """A bar on standard error; calls `progress`, too."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(*Bars.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task("encoding", total=None)
+
+        def draw(stage: str, done: int, total: int | None) -> None:
+            bars.update(task, completed=done, total=total)
+            if progress is not None:
+                progress(stage, done, total)
+
+        yield draw
 
 
 def _dense_of(value: Any, where: str) -> Floats:

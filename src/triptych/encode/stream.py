@@ -31,10 +31,8 @@ from safetensors.numpy import save
 
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_atomically
-from triptych.scores.packing import digest, pack, unpack
+from triptych.scores.packing import DIGEST, digest, pack, unpack
 from triptych.types import Encoded, Progress
-
-_DIGEST = "digest"
 
 
 class Store:
@@ -78,7 +76,7 @@ class Store:
             StorageError: If writing fails.
         """
         arrays = pack(encoded)
-        write_atomically(self._path(number), save(arrays, self._metadata(texts) | {_DIGEST: digest(arrays)}))
+        write_atomically(self._path(number), save(arrays, self._metadata(texts) | {DIGEST: digest(arrays)}))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.safetensors"
@@ -96,21 +94,6 @@ def _as_json(facts: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in facts.items() if value is not None}, sort_keys=True)
 
 
-def verify(folder: str | Path) -> dict[Path, str]:
-    """Checks the blocks of a folder against the digests that they were written with.
-
-    Returns:
-        What is wrong, by file; empty if all blocks are whole.
-    """
-    problems: dict[Path, str] = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        try:
-            _read_block(path)
-        except InputError as error:
-            problems[path] = str(error)
-    return problems
-
-
 def _read_block(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Arrays and metadata without the digest, which blocks of earlier versions do not have."""
     try:
@@ -119,7 +102,7 @@ def _read_block(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it, and it will be made again") from error
-    written = metadata.pop(_DIGEST, None)
+    written = metadata.pop(DIGEST, None)
     if written is not None and written != digest(arrays):
         raise InputError(f"{path}: is damaged (its digest differs); remove it, and it will be made again")
     return arrays, metadata

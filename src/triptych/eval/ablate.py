@@ -101,7 +101,9 @@ class Digests:
         return self._known[key]
 
 
-def train(trial: Trial, digests: Sequence[str], folder: Path, watcher: Watcher) -> Path | None:
+def train(
+    trial: Trial, digests: Sequence[str], folder: Path, watcher: Watcher, *, trust_remote_code: bool = False
+) -> Path | None:
     """Trains the stages of a trial that are not there yet.
 
     A stage that was interrupted goes on from its last checkpoint.
@@ -111,6 +113,7 @@ def train(trial: Trial, digests: Sequence[str], folder: Path, watcher: Watcher) 
         digests: Of its steps.
         folder: Where the stages' folders are.
         watcher: Who watches.
+        trust_remote_code: Whether Python files of a model's folder may run.
 
     Returns:
         The last stage's model, or None if `watcher.stop` ended it. Without stages the folder where it starts.
@@ -126,7 +129,7 @@ def train(trial: Trial, digests: Sequence[str], folder: Path, watcher: Watcher) 
             if watcher.stop():
                 return None
             watcher.begin(f"{trial.variant}, seed {trial.seed}: training {step.name}")
-            done = _run(step, model, place, watcher)
+            done = _run(step, model, place, watcher, trust_remote_code)
             if done is None:
                 return None
         model = done
@@ -158,13 +161,14 @@ def finished(place: Path) -> Path | None:
     return model
 
 
-def _run(step: StageRun, model: Path, place: Path, watcher: Watcher) -> Path | None:
+def _run(step: StageRun, model: Path, place: Path, watcher: Watcher, trust_remote_code: bool) -> Path | None:
     recipe = step.recipe.model_copy(update={"model": str(model)})
     callbacks = RunCallbacks(
         progress=lambda stage, done, total: watcher.progress(f"{step.name}: {stage}", done, total),
         should_stop=watcher.stop,
     )
-    outcome = run(step.command, recipe, place, resume=True, callbacks=callbacks)
+    trust = {"trust_remote_code": trust_remote_code}
+    outcome = run(step.command, recipe, place, resume=True, callbacks=callbacks, **trust)
     if outcome.model is None:
         return None
     write_json(place / MARK, {"model": outcome.model.name, "steps": outcome.steps, "command": step.command})
@@ -179,7 +183,9 @@ def _of_folder(folder: Path) -> str:
 RESULT, TABLES, PLOT = "ablation.json", "ablation.md", "ablation.svg"
 
 
-def ablate(plan: AblationPlan, folder: Path, watcher: Watcher | None = None) -> Study | None:
+def ablate(
+    plan: AblationPlan, folder: Path, watcher: Watcher | None = None, *, trust_remote_code: bool = False
+) -> Study | None:
     """Trains and evaluates every variant with every seed, and compares them with the base.
 
     Stages that several variants share are trained once; what is there from an earlier, interrupted run is used.
@@ -188,6 +194,7 @@ def ablate(plan: AblationPlan, folder: Path, watcher: Watcher | None = None) -> 
         plan: What to compare.
         folder: Gets ``stages/``, ``evaluations/``, and the result as JSON, Markdown and SVG.
         watcher: Who watches.
+        trust_remote_code: Whether Python files of a model's folder may run.
 
     Returns:
         The study, or None if `watcher.stop` ended it: the same call goes on.
@@ -207,11 +214,11 @@ def ablate(plan: AblationPlan, folder: Path, watcher: Watcher | None = None) -> 
         start = steps[-1] if steps else digests.start(trial)
         path = folder / "evaluations" / f"{_key(trial, start, plan, collections)}.json"
         if not path.is_file():
-            model = train(trial, steps, folder / "stages", watch)
+            model = train(trial, steps, folder / "stages", watch, trust_remote_code=trust_remote_code)
             if model is None:
                 return None
             watch.begin(f"{trial.variant}, seed {trial.seed}: evaluating")
-            _evaluated(trial, model, plan, collections, watch).write(path)
+            _evaluated(trial, model, plan, collections, watch, trust_remote_code).write(path)
         results.setdefault(trial.variant, []).append(Evaluation.read(path))
         files.setdefault(trial.variant, []).append(path.relative_to(folder).as_posix())
     modes, test = plan.evaluation.modes, plan.evaluation.test
@@ -244,11 +251,22 @@ def read_sets(plan: AblationPlan) -> list[Collection]:
 
 
 def _evaluated(
-    trial: Trial, model: Path, plan: AblationPlan, collections: Sequence[Collection], watch: Watcher
+    trial: Trial,
+    model: Path,
+    plan: AblationPlan,
+    collections: Sequence[Collection],
+    watch: Watcher,
+    trust_remote_code: bool,
 ) -> Evaluation:
     """One trained model on all sets, in the modes whose heads its last stage trains."""
     judging = plan.evaluation
-    encoder = Encoder.from_pretrained(model, device=plan.device, dtype=plan.dtype, **trial.inference)
+    encoder = Encoder.from_pretrained(
+        model,
+        device=plan.device,
+        dtype=plan.dtype,
+        trust_remote_code=trust_remote_code,
+        **trial.inference,
+    )
     heads = set(trial.heads) & set(encoder.heads)
     modes = [mode for mode in judging.modes if set(MODES[mode].heads) <= heads]
     if not modes:

@@ -224,12 +224,20 @@ class SentenceModel:
     document_prompt: str | None = None
 
     @classmethod
-    def open(cls, folder: Path, device: str | None = None, **prompts: str | None) -> SentenceModel:
+    def open(
+        cls,
+        folder: Path,
+        device: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+        **prompts: str | None,
+    ) -> SentenceModel:
         """Loads a folder.
 
         Args:
             folder: A sentence-transformers folder, or one of Hugging Face (then the mean of the tokens is taken).
             device: None: a GPU if there is one.
+            trust_remote_code: Whether Python files of the folder may run.
             prompts: `query_prompt` and `document_prompt`.
 
         Raises:
@@ -241,7 +249,12 @@ class SentenceModel:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtra("a sentence-transformers model", "parity") from error
-        model: Any = SentenceTransformer(str(model_folder(folder)), device=device, local_files_only=True)
+        model: Any = SentenceTransformer(
+            str(model_folder(folder)),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )
         similarity = str(model.similarity_fn_name)
         if similarity not in ("cosine", "dot"):
             raise InputError(f"{folder}: compares by {similarity!r}; expected 'cosine' or 'dot'")
@@ -297,12 +310,13 @@ BASELINES: dict[str, str] = {
 """Form of each name, and its meaning."""
 
 
-def open_baseline(name: str, device: str | None = None) -> System:
+def open_baseline(name: str, device: str | None = None, *, trust_remote_code: bool = False) -> System:
     """Makes the baseline of a name.
 
     Args:
         name: One of `BASELINES`.
         device: Of a model; None: a GPU if there is one.
+        trust_remote_code: Whether Python files of a model's folder may run.
 
     Raises:
         InputError: For another name.
@@ -320,5 +334,6 @@ def open_baseline(name: str, device: str | None = None) -> System:
         folder, *prompts = rest.split(",")
         if len(prompts) in (0, 2):
             given = dict(zip(("query_prompt", "document_prompt"), prompts, strict=False))
-            return SentenceModel.open(Path(folder).expanduser(), device, **given)
+            path = Path(folder).expanduser()
+            return SentenceModel.open(path, device, trust_remote_code=trust_remote_code, **given)
     raise InputError(f"baseline: got {name!r}; expected one of {', '.join(BASELINES)}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from triptych.eval.protocols import Found, Ranking, Scope
 from triptych.eval.scan import Work
 from triptych.index.layout import Layout, LayoutOptions, Payload
-from triptych.index.search import hybrid_search, make_plan
+from triptych.index.search import SearchOptions, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store
 from triptych.types import HEADS, Head, HeadWeights, Ragged
 
@@ -45,15 +45,13 @@ class ThroughIndex:
             try:
                 for name, weights in modes.items():
                     began = time.perf_counter()
-                    plan = make_plan(
-                        store.engine,
-                        k,
-                        weights,
-                        _routes(weights, store.engine.routes),
-                        None,
-                        candidates=max(self.candidates, k),
-                        protocol="exact",
-                    )
+                    routes = _routes(weights, store.engine.routes)
+                    options: SearchOptions = {
+                        "weights": weights,
+                        "routes": routes,
+                        "candidates": self.candidates,
+                    }
+                    plan = make_plan(store.engine, k, options)
                     hits = hybrid_search(store.engine, scope.queries, plan)
                     seconds[name] = time.perf_counter() - began
                     rankings[name] = [

@@ -40,14 +40,19 @@ class Origin(TypedDict):
         document: The id of the document.
         passages: How many passages it has; 1 for one that is whole.
         digest: Of its content and of how it was cut.
+        facts: A digest of its metadata.
         source: The folder or file that was read, by its whole path; "" for documents of a program.
-        stamp: Size and time of change of its file, where the file is this document and no other; else "".
+        file: The key of the file that it was in; "" for documents of a program.
+        stamp: Size and time of change of its file and what was given beside it, where the file is this document and no
+            other; else "".
     """
 
     document: str
     passages: int
     digest: str
+    facts: str
     source: str
+    file: str
     stamp: str
 
 
@@ -144,7 +149,7 @@ def check_ids(ids: object, where: str, *, ordered: bool = True) -> list[str]:
     return [check_text(name, f"{where}: id") for name in names]
 
 
-def read_documents(ids: object, texts: object, metadata: object) -> list[Payload]:
+def read_payloads(ids: object, texts: object, metadata: object) -> list[Payload]:
     """Documents as payloads, all of them checked before any is used.
 
     Args:
@@ -169,14 +174,20 @@ def read_documents(ids: object, texts: object, metadata: object) -> list[Payload
         seen.add(name)
     return [
         Payload(
-            id=name, text=check_text(text, f"add: text of document {name!r}"), metadata=_metadata(name, value)
+            id=name,
+            text=check_text(text, f"add: text of document {name!r}"),
+            metadata=read_metadata(value, f"add: metadata of document {name!r}"),
         )
         for name, text, value in zip(names, contents, objects, strict=True)
     ]
 
 
-def _metadata(name: str, value: object) -> dict[str, Any]:
-    where = f"add: metadata of document {name!r}"
+def read_metadata(value: object, where: str) -> dict[str, Any]:
+    """A document's metadata as JSON gives it back; None is an empty object.
+
+    Raises:
+        InputError: For anything that JSON cannot hold.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping):

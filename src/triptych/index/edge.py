@@ -29,12 +29,14 @@ from triptych.index.qdrant import (
     QdrantEngine,
     Request,
     SparseList,
+    Vector,
     VectorSpec,
     collection_spec,
     write_filter,
 )
 from triptych.index.storage import check_room, folder_size, no_panics, read_error, storage_error
 from triptych.io import sync_folder
+from triptych.types import Head
 
 _ROOM_TO_OPEN = 32_000_000
 _ROOM_TO_WRITE = 64_000_000
@@ -57,6 +59,8 @@ _DIALECT = Dialect(
     equals=lambda key, value: qe.FieldCondition(
         key, match=qe.MatchValue(cast(bool, np.bool_(value)) if isinstance(value, bool) else value)
     ),
+    prefix=lambda key, prefix: qe.FieldCondition(key, match=qe.MatchPrefix(prefix)),
+    among=lambda key, values: qe.FieldCondition(key, match=qe.MatchAny(list(values))),
     numbers=lambda key, bounds: qe.FieldCondition(key, range=qe.RangeFloat(**bounds)),
     times=lambda key, bounds: qe.FieldCondition(
         key, range=qe.RangeDateTime(**{bound: limit.isoformat() for bound, limit in bounds.items()})
@@ -146,6 +150,20 @@ class EdgeBackend:
             records = self.shard.retrieve(list(keys), with_payload=list(fields), with_vector=False)
         return {str(record.id): record.payload or {} for record in records}
 
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Mapping[str, Mapping[str, Vector]]:
+        """See `Backend.vectors`."""
+        with _reading(self._folder):
+            records = self.shard.retrieve(list(keys), with_payload=False, with_vector=list(heads))
+        found = {str(record.id): cast("dict[str, Any]", record.vector or {}) for record in records}
+        return {key: {name: _plain(vector) for name, vector in each.items()} for key, each in found.items()}
+
+    def set_payload(self, fields: Mapping[str, dict[str, Any]]) -> None:
+        """See `Backend.set_payload`."""
+        needed = sum(4 * len(str(value)) for value in fields.values())
+        check_room(self._folder, _ROOM_TO_WRITE + needed, "changing metadata")
+        for key, value in fields.items():
+            self._update(qe.UpdateOperation.set_payload([key], value))
+
     def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
         with _reading(self._folder):
@@ -156,13 +174,14 @@ class EdgeBackend:
         """See `Backend.index_field`."""
         self._update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Keyword))
 
-    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    def scroll(self, fields: Sequence[str], where: Filter | None = None) -> Iterator[Mapping[str, Any]]:
         """See `Backend.scroll`."""
         offset: Any = None
+        chosen = write_filter(_DIALECT, where)
         while True:
             with _reading(self._folder):
                 request = qe.ScrollRequest(
-                    offset=offset, limit=_PAGE, with_payload=list(fields), with_vector=False
+                    offset=offset, limit=_PAGE, filter=chosen, with_payload=list(fields), with_vector=False
                 )
                 records, offset = self.shard.scroll(request)
             yield from (record.payload or {} for record in records)
@@ -270,6 +289,10 @@ def _point(point: NeutralPoint) -> qe.Point:
     for name, (indices, values) in point.sparse.items():
         vectors[name] = qe.SparseVector(indices, values)
     return qe.Point(point.id, vectors, point.payload)
+
+
+def _plain(vector: Any) -> Vector:
+    return (vector.indices, vector.values) if isinstance(vector, qe.SparseVector) else vector
 
 
 def _bytes(point: NeutralPoint) -> int:

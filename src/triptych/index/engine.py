@@ -7,7 +7,7 @@ An engine knows no text encoder and no weights; `triptych.index.search` puts its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from triptych.index.documents import Origin, Payload
 from triptych.index.filters import Filter
@@ -95,8 +95,21 @@ class Engine(Protocol):
         """The payloads of documents in the given order; None for one that is not there."""
         ...
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all documents, in no particular order."""
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Encoded:
+        """The representations of documents as they are stored, in float32 and the given order.
+
+        A document that is not there, or lacks a representation, has zeros, or no token vectors.
+        """
+        ...
+
+    def set_metadata(
+        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+    ) -> None:
+        """Replaces the metadata, and origins if given, of documents that are there, each once; as durable as `add`."""
+        ...
+
+    def ids(self, where: Filter | None = None) -> Iterator[str]:
+        """The ids of all documents, or of those that fulfil a filter, in no particular order."""
         ...
 
     def origins(self) -> Iterator[tuple[str, Origin | None]]:

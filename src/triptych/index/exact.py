@@ -19,7 +19,7 @@ import shutil
 import threading
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -539,11 +539,61 @@ class ExactEngine:
         # Copies, since callers may change what they get.
         return [copy.deepcopy(payloads[row]) if row >= 0 else None for row in places.tolist()]
 
-    def ids(self) -> Iterator[str]:
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Encoded:
+        """See `Engine.vectors`."""
+        state, places = self._current(keys)
+        there = np.flatnonzero(places >= 0)
+        some = None if state.rows is None else state.rows.take(places[there])
+        dense = lexical = multi = None
+        if "dense" in heads:
+            dense = np.zeros((len(keys), self.layout.widths["dense"]), np.float32)
+            if some is not None:
+                dense[there] = some.dense
+        if "lexical" in heads:
+            lexical = sparse.csr_array((len(keys), self.layout.widths["lexical"]), dtype=np.float32)
+            if some is not None:
+                part: Any = some.lexical
+                counts = np.zeros(len(keys), np.int64)
+                counts[there] = np.diff(part.indptr)
+                indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+                lexical = sparse.csr_array((part.data, part.indices, indptr), shape=lexical.shape)
+        if "multi" in heads:
+            width = self.layout.widths["multi"]
+            items = [np.zeros((0, width), np.float32)] * len(keys)
+            if some is not None:
+                for place, rows in zip(there, cast(Tokens, some.tokens).unpack(), strict=True):
+                    items[place] = rows
+            multi = Ragged.of(items, width)
+        return Encoded(dense, lexical, multi)
+
+    def set_metadata(
+        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+    ) -> None:
+        """See `Engine.set_metadata`. The documents are written again as they are, with other metadata."""
+        with self._changing():
+            state, places = self._current(keys)
+            there = np.flatnonzero(places >= 0)
+            if state.rows is None or not len(there):
+                return
+            rows = state.rows.take(places[there])
+            payloads = [
+                cast(
+                    Payload,
+                    {**old, "metadata": metadata[i]} | ({} if origins is None else {"origin": origins[i]}),
+                )
+                for i, old in zip(there.tolist(), rows.payloads, strict=True)
+            ]
+            self._step(Segment(replace(rows, payloads=payloads)))
+
+    def ids(self, where: Filter | None = None) -> Iterator[str]:
         """See `Engine.ids`."""
         with self._lock:
             self._repair()
-            return iter(list(self._row_of))
+            if where is None:
+                return iter(list(self._row_of))
+            state = self._state
+        payloads = list[Payload]() if state.rows is None else state.rows.payloads
+        return iter([payloads[row]["id"] for row in _allowed(state, where).tolist()])
 
     def origins(self) -> Iterator[tuple[str, Origin | None]]:
         """See `Engine.origins`."""
@@ -656,9 +706,7 @@ def _allowed(state: State, where: Filter | None) -> NDArray[np.int64]:
     if where is None or state.rows is None:
         return rows
     payloads = state.rows.payloads
-    return np.asarray(
-        [row for row in rows.tolist() if where.matches(payloads[row]["metadata"])], dtype=np.int64
-    )
+    return np.asarray([row for row in rows.tolist() if where.matches(payloads[row])], dtype=np.int64)
 
 
 def _all_scores(rows: Rows, queries: Encoded, head: Head) -> Floats:

@@ -1,4 +1,4 @@
-"""Conditions on documents' metadata: parsed from a plain mapping, evaluated by every engine alike.
+"""Conditions on documents: parsed from a plain mapping, evaluated by every engine alike.
 
 A mapping's entries must all hold::
 
@@ -7,10 +7,19 @@ A mapping's entries must all hold::
     {"year": {"gte": 2020, "lt": 2025}}         a range of numbers (gte, gt, lte, lt)
     {"published": {"gte": "2024-01-01"}}        a range of ISO dates or times (without a zone: UTC)
     {"published": date(2024, 1, 1)}             the same moment, however it is written
+    {"path": {"prefix": "docs/"}}               a string that begins so (or so: a list)
+    {"author": {"exists": True}}                the field is there, neither null nor an empty list
+    {"lang": {"not": "fr"}}                     not equal; a list: to none of them; a mapping: that does not hold
+    {"year": {"gte": 2020, "ne": 2022}}         operators of one field must all hold; eq, ne and in are there, too
+    {"id": ["a", "b"]}                          the document's id
+    {"or": [{"lang": "fr"}, {"year": 2020}]}    one of these filters holds; "and": all of them
+    {"not": {"lang": "fr", "year": 2020}}       this filter does not hold
 
 A key with dots descends into nested objects (``"author.name"``). Where the document holds a list, one
-matching element is enough. A document without the field does not match. Numbers are equal by value
-(5 = 5.0), and ``True`` is not 1. Values of other types stand for what `triptych.index.documents` makes of them.
+matching element is enough. A document without the field does not match, and so matches where that is negated. Numbers
+are equal by value (5 = 5.0), and ``True`` is not 1. Strings are compared as they are, letter case included. Values of
+other types stand for what `triptych.index.documents` makes of them. The keys "id", "and", "or" and "not" are reserved:
+metadata fields of these names are ``"metadata.id"`` and so on.
 """
 
 from __future__ import annotations
@@ -21,12 +30,23 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias, cast
 
+import numpy as np
+
 from triptych.errors import InputError, show
-from triptych.index.documents import check_text, plain_scalar
+from triptych.index.documents import Payload, check_text, plain_scalar
 
 Scalar: TypeAlias = str | int | float | bool | datetime
 Bound: TypeAlias = Literal["gte", "gt", "lte", "lt"]
 BOUNDS: tuple[Bound, ...] = ("gte", "gt", "lte", "lt")
+OPERATORS = (*BOUNDS, "eq", "ne", "in", "not", "prefix", "exists")
+RESERVED = ("id", "and", "or", "not")
+"""Keys that are no fields of the metadata."""
+
+ID = ("id",)
+"""The path of a document's id; those of metadata fields begin with "metadata"."""
+
+_DEPTH = 32
+"""Most levels of filters in filters: the engines' decoders have a limit, too."""
 
 _TIME = re.compile(
     r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
@@ -72,23 +92,45 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The document has the field, with a value."""
+    """The document has the field, and it is neither null nor an empty list."""
 
     path: tuple[str, ...]
 
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The field is a string that begins with one of `prefixes`."""
+
+    path: tuple[str, ...]
+    prefixes: tuple[str, ...]
+
     def holds(self, value: object) -> bool:
         """Whether one value of a document fulfils the condition."""
-        return value is not None
+        return isinstance(value, str) and value.startswith(self.prefixes)
 
 
-Condition: TypeAlias = AnyOf | Between | Present
+Condition: TypeAlias = AnyOf | Between | Present | Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """`part` does not hold."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """One of `parts` holds."""
+
+    parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions that must all hold; `Filter.of` reads them from a mapping."""
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Part, ...]
 
     @classmethod
     def of(cls, value: Filter | Mapping[str, Any] | None) -> Filter | None:
@@ -99,44 +141,166 @@ class Filter:
         """
         if value is None or isinstance(value, Filter):
             return value
-        if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f'filter: got {show(value)}; expected a mapping such as {{"lang": "fr"}}')
-        conditions = tuple(_condition(key, wanted) for key, wanted in value.items())
-        return cls(conditions) if conditions else None
+        found = _filter(value, "filter", _DEPTH)
+        return found if found.conditions else None
 
-    def matches(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a document with this metadata fulfils all conditions."""
-        return all(any(map(c.holds, _values(metadata, c.path))) for c in self.conditions)
+    def matches(self, document: Payload) -> bool:
+        """Whether a document fulfils all conditions."""
+        return all(_matches(part, document) for part in self.conditions)
 
-
-def field_paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """All fields of a document, as filters name them."""
-    for name, value in metadata.items():
-        yield prefix + name
-        if isinstance(value, Mapping):
-            yield from field_paths(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+    @property
+    def paths(self) -> list[tuple[str, ...]]:
+        """The fields that it asks for, each once, but for the id."""
+        return [path for path in dict.fromkeys(_paths(self)) if path != ID]
 
 
-def _condition(key: object, wanted: object) -> Condition:
+Part: TypeAlias = Condition | Not | Or | Filter
+"""What a filter consists of."""
+
+
+def field_name(path: Sequence[str]) -> str:
+    """A path as a filter's key names it."""
+    name = ".".join(path[1:])
+    return ".".join(path) if path == ID or name in RESERVED else name
+
+
+def field_path(key: object, where: str = "filter: got the key") -> tuple[str, ...]:
+    """The path of the field that a key names.
+
+    Raises:
+        InputError: For what is no name.
+    """
     if not isinstance(key, str) or not all(key.split(".")) or set(key) & set('"\\[]'):
         raise InputError(
-            f"filter: got the key {show(key)}; expected a field's name, dots leading into nested objects, "
+            f"{where} {show(key)}; expected a field's name, dots leading into nested objects, "
             'without quotes ("), backslashes and brackets'
         )
     path = tuple(check_text(key, "filter: key").split("."))
-    if isinstance(wanted, Mapping):
-        return _between(key, path, cast(Mapping[Any, Any], wanted))
-    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes)
+    reserved = path[0] == "metadata" and path[1:] and path[1:] in [(name,) for name in RESERVED]
+    return path if path == ID or reserved else ("metadata", *path)
+
+
+def field_paths(metadata: Mapping[str, Any], prefix: tuple[str, ...] = ("metadata",)) -> Iterator[str]:
+    """All fields of a document, as filters name them."""
+    for name, value in metadata.items():
+        path = (*prefix, name)
+        yield field_name(path)
+        if isinstance(value, Mapping):
+            yield from field_paths(cast(Mapping[str, Any], value), path)
+
+
+def _matches(part: Part, document: Payload) -> bool:
+    if isinstance(part, Filter):
+        return part.matches(document)
+    if isinstance(part, Not):
+        return not _matches(part.part, document)
+    if isinstance(part, Or):
+        return any(inner.matches(document) for inner in part.parts)
+    value = value_at(document, part.path)
+    if isinstance(part, Present):
+        return value is not None and value != []
+    several = isinstance(value, list | tuple)
+    return any(map(part.holds, cast(Sequence[object], value) if several else [value]))
+
+
+def _paths(part: Part) -> Iterator[tuple[str, ...]]:
+    if isinstance(part, Not):
+        yield from _paths(part.part)
+    elif isinstance(part, Or | Filter):
+        for inner in part.parts if isinstance(part, Or) else part.conditions:
+            yield from _paths(inner)
+    else:
+        yield part.path
+
+
+def _filter(value: object, where: str, depth: int) -> Filter:
+    if not isinstance(value, Mapping):
+        raise InputError(f'{where}: got {show(value)}; expected a mapping such as {{"lang": "fr"}}')
+    _check_depth(depth)
+    found: list[Part] = []
+    for key, wanted in cast(Mapping[Any, Any], value).items():
+        if key == "not":
+            found.append(Not(_part(wanted, "filter: 'not'", depth)))
+        elif key in ("and", "or"):
+            several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
+            parts = list(cast(Iterable[Any], wanted)) if several else []
+            if not parts:
+                raise InputError(
+                    f"filter: got {key!r}: {show(wanted)}; expected a list of at least one filter, such as "
+                    f'{{"{key}": [{{"lang": "fr"}}, {{"year": 2020}}]}}'
+                )
+            filters = tuple(_part(part, f"filter: {key!r}[{i}]", depth) for i, part in enumerate(parts))
+            found.append(Or(filters) if key == "or" else Filter(filters))
+        else:
+            found += _conditions(key, field_path(key), wanted, depth)
+    return Filter(tuple(found))
+
+
+def _part(value: object, where: str, depth: int) -> Filter:
+    found = value if isinstance(value, Filter) else _filter(value, where, depth - 1)
+    if not found.conditions:
+        raise InputError(f'{where}: got an empty filter; expected a mapping such as {{"lang": "fr"}}')
+    return found
+
+
+def _check_depth(depth: int) -> None:
+    if depth < 1:
+        raise InputError(f"filter: got filters nested more than {_DEPTH} deep; expected fewer levels")
+
+
+def _conditions(key: str, path: tuple[str, ...], wanted: object, depth: int) -> list[Part]:
+    """What a field is asked for: one value, several, or operators."""
+    _check_depth(depth)
+    if not isinstance(wanted, Mapping):
+        return [_any_of(key, path, wanted)]
+    operators = cast(Mapping[Any, Any], wanted)
+    if not operators or any(name not in OPERATORS for name in operators):
+        raise InputError(
+            f"filter: {key!r} has the operators {show(list(operators))}; expected one or more of "
+            f"{', '.join(OPERATORS)}"
+        )
+    if path == ID and (other := [name for name in operators if name in (*BOUNDS, "exists")]):
+        raise InputError(f"filter: {key!r} has the operators {show(other)}; expected ids, or their prefix")
+    found: list[Part] = []
+    if bounds := {name: limit for name, limit in operators.items() if name in BOUNDS}:
+        found.append(_between(key, path, bounds))
+    for name, value in operators.items():
+        if name in ("eq", "in"):
+            found.append(_any_of(key, path, value))
+        elif name in ("ne", "not"):
+            found.append(Not(Filter(tuple(_conditions(key, path, value, depth - 1)))))
+        elif name == "prefix":
+            found.append(_prefix(key, path, value))
+        elif name == "exists":
+            if not isinstance(plain := plain_scalar(value), bool | np.bool_):
+                raise InputError(f"filter: got {key!r}: exists {show(value)}; expected True or False")
+            found.append(Present(path) if plain else Not(Present(path)))
+    return found
+
+
+def _any_of(key: str, path: tuple[str, ...], wanted: object) -> AnyOf:
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
     values = list(cast(Iterable[Any], wanted)) if several and getattr(wanted, "ndim", 1) else [wanted]
     if not values:
         raise _not_scalar(key, wanted)
-    return AnyOf(path, tuple(_scalar(key, value) for value in values))
+    scalars = tuple(_scalar(key, value) for value in values)
+    if path == ID and not all(isinstance(value, str) for value in scalars):
+        raise InputError(f"filter: got {key!r}: {show(wanted)}; expected ids, which are strings")
+    return AnyOf(path, scalars)
+
+
+def _prefix(key: str, path: tuple[str, ...], wanted: object) -> Prefix:
+    several = isinstance(wanted, list | tuple)
+    prefixes = list(cast(Sequence[object], wanted)) if several else [wanted]
+    if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
+        raise InputError(f"filter: got {key!r}: prefix {show(wanted)}; expected a string, or a list of them")
+    return Prefix(path, tuple(check_text(prefix, f"filter: {key!r}") for prefix in prefixes))
 
 
 def _not_scalar(key: str, shown: object) -> InputError:
     return InputError(
         f"filter: got {key!r}: {show(shown)}; expected a string, number, truth value or date, a list of at least one "
-        f"of them, or a range with {', '.join(BOUNDS)}"
+        f"of them, or a mapping with {', '.join(OPERATORS)}"
     )
 
 
@@ -153,11 +317,6 @@ def _scalar(key: str, value: object) -> Scalar:
 
 
 def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Between:
-    unknown = [bound for bound in wanted if bound not in BOUNDS]
-    if unknown or not wanted:
-        raise InputError(
-            f"filter: {key!r} has the bounds {show(list(wanted))}; expected one or more of {', '.join(BOUNDS)}"
-        )
     plain = {bound: plain_scalar(limit) for bound, limit in wanted.items()}
     numbers = {bound: _number(limit) for bound, limit in plain.items()}
     times = {bound: _as_datetime(limit) for bound, limit in plain.items()}
@@ -232,13 +391,10 @@ def _within(value: Any, bound: Bound, limit: Any) -> bool:
     return value <= limit if bound == "lte" else value < limit
 
 
-def _values(node: object, path: tuple[str, ...]) -> Iterator[object]:
-    """What a document has at `path`: nothing, one value, or a list's elements."""
+def value_at(node: object, path: tuple[str, ...]) -> object:
+    """What a document has at `path`; None: nothing, or null."""
     for name in path:
         if not isinstance(node, Mapping) or name not in node:
-            return
+            return None
         node = cast(Mapping[str, object], node)[name]
-    if isinstance(node, list | tuple):
-        yield from cast(Sequence[object], node)
-    else:
-        yield node
+    return node

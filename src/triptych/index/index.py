@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
-from triptych.errors import IndexFault, IndexForeign, InputError, show
+from triptych.errors import DataError, IndexFault, IndexForeign, IndexMissing, InputError, show
+from triptych.files.listing import OnSkip
 from triptych.index.documents import (
     Payload,
     check_ids,
     check_integer,
     check_list,
-    check_options,
     check_place,
     check_text,
-    read_documents,
+    read_metadata,
+    read_payloads,
 )
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
-from triptych.index.search import (
-    CANDIDATES,
-    Plan,
-    SearchOptions,
-    check_fields,
-    hybrid_search,
-    known_fields,
-    make_plan,
-)
+from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, known_fields, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.index.sync import Changes, Synchronizer
+from triptych.index.sync import BLOCK_TOKENS, Changes, Synchronizer
 from triptych.passages import PassageOptions
 from triptych.records import Document
 from triptych.scores.on_numpy import cuts
-from triptych.types import Encoded, Head, Hit, Progress, TextEncoder, check_callable
+from triptych.types import (
+    Encoded,
+    Head,
+    HeadWeights,
+    Hit,
+    Progress,
+    TextEncoder,
+    check_callable,
+    check_heads,
+    check_iterable,
+    check_path,
+)
 
 BLOCK = 128
 """Most documents that `Index.add` encodes and stores at once."""
 
 BLOCK_CHARACTERS = 131_072
 """Most characters of them, unless one alone has more."""
+
+_PAGE = 500
+"""Documents that are read at once."""
 
 
 class Index:
@@ -100,7 +108,12 @@ class Index:
 
     @classmethod
     def open(
-        cls, place: str | os.PathLike[str], encoder: TextEncoder | None = None, *, api_key: str | None = None
+        cls,
+        place: str | os.PathLike[str],
+        encoder: TextEncoder | None = None,
+        *,
+        api_key: str | None = None,
+        read_only: bool = False,
     ) -> Index:
         """Opens an index.
 
@@ -108,6 +121,9 @@ class Index:
             place: Folder or address, as for `create`.
             encoder: The model; None: the recorded one is loaded when it is first needed.
             api_key: For a server.
+            read_only: Whether it is not to be changed: of a folder what it holds now is read, by any number of
+                processes. With the engine "exact" another one may write to it meanwhile; the engine "edge" reads a
+                copy, which it makes while no other has the index open.
 
         Raises:
             IndexMissing: If there is no index.
@@ -120,7 +136,7 @@ class Index:
         if encoder is not None:
             _check_encoder(encoder)
         _check_key(api_key)
-        store = open_store(where, api_key)
+        store = open_store(where, api_key, read_only=bool(read_only))
         try:
             if encoder is not None:
                 _check_model(store, encoder)
@@ -128,6 +144,47 @@ class Index:
             store.close()
             raise
         return cls(store, encoder)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        place: str | os.PathLike[str],
+        encoder: TextEncoder,
+        *,
+        engine: EngineName = "auto",
+        api_key: str | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> Index:
+        """Opens the index at a place, or makes an empty one if there is none.
+
+        Args:
+            place: As for `create`.
+            encoder: The model.
+            engine: As for `create`.
+            api_key: For a server.
+            **options: As for `create`.
+
+        Raises:
+            InputError: If the index that is there has another engine, or other values of these options.
+            IndexFault: As `open` and `create`.
+        """
+        _check_encoder(encoder)
+        wanted = Layout.of(encoder.widths, options).to_json()
+        try:
+            found = cls.open(place, encoder, api_key=api_key)
+        except IndexMissing:
+            return cls.create(place, encoder, engine=engine, api_key=api_key, **options)
+        manifest = found._store.manifest
+        there = {"engine": manifest.engine, **manifest.layout.to_json()}
+        given = {name: wanted[name] for name in options} | ({} if engine == "auto" else {"engine": engine})
+        for name, value in given.items():
+            if there[name] != value:
+                found.close()
+                raise InputError(
+                    f"{found._store.place}: got {name}={value!r}; the index there has {there[name]!r}, which is chosen "
+                    "once"
+                )
+        return found
 
     @property
     def encoder(self) -> TextEncoder:
@@ -181,7 +238,7 @@ class Index:
             StorageError: If a block could not be stored; those before it are.
         """
         self._store.check_open()
-        payloads = read_documents(ids, texts, metadata)
+        payloads = read_payloads(ids, texts, metadata)
         block = check_integer(block, "add: got block")
         if progress is not None:
             if not callable(progress):
@@ -224,32 +281,148 @@ class Index:
             InputError: For a document that cannot be kept; those before it may be stored.
             StorageError: If a block could not be stored; those before it are.
         """
-        self._store.check_open()
-        run = self.synchronizer(options, progress)
+        run = self.synchronizer(options, progress=progress)
         run.add(documents)
         return run.finish()
 
+    def add_files(
+        self,
+        paths: Path | str | Sequence[Path | str],
+        options: PassageOptions | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        keep: bool = False,
+        on_skip: OnSkip | None = None,
+        on_error: Callable[[DataError], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Changes:
+        """Brings the index in step with files and folders: encodes what is new or changed, removes what is gone.
+
+        The kinds of files and the ids: `triptych.documents.read_documents`. Passages: `add_documents`.
+
+        Args:
+            paths: Files and folders.
+            options: How documents are cut; default: `PassageOptions`.
+            metadata: Given to every document.
+            keep: Whether documents stay that came from these paths before and are there no more.
+            on_skip: Called with each file of a folder that gives no document, and why.
+            on_error: Called with what is wrong with a file of a folder, whose documents stay; None: it is raised.
+            progress: Called with ("index", documents done, None).
+
+        Raises:
+            DataError: For a file that cannot be read or is not what it should be.
+            InputError: For a document that cannot be kept.
+            StorageError: If a block could not be stored; those before it are.
+        """
+        given = [paths] if isinstance(paths, str | Path) else list(check_iterable(paths, "paths"))
+        run = self.synchronizer(options, metadata=metadata, progress=progress)
+        return run.add_files(
+            [check_path(path, "paths") for path in given], keep=keep, on_skip=on_skip, on_error=on_error
+        )
+
     def synchronizer(
-        self, options: PassageOptions | None = None, progress: Progress | None = None
+        self,
+        options: PassageOptions | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        block_tokens: int = BLOCK_TOKENS,
+        progress: Progress | None = None,
     ) -> Synchronizer:
         """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
         self._store.check_open()
         check_callable(progress, "progress")
-        return Synchronizer(self._store, self.encoder, options or PassageOptions(), progress)
+        block = check_integer(block_tokens, "index: got block_tokens")
+        how = options or PassageOptions()
+        return Synchronizer(self._store, self.encoder, how, metadata, block_tokens=block, progress=progress)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Removes documents; unknown ids are no error.
+    @property
+    def has_passages(self) -> bool:
+        """Whether documents of the index are passages of longer ones."""
+        self._store.check_open()
+        return self._store.engine.count(Filter.of({"parent": {"exists": True}})) > 0
+
+    def passages(self, document: str) -> list[Payload]:
+        """The passages of a document in their order; of one that is whole, itself; none if it is not there.
+
+        Raises:
+            InputError: If the id is not a string.
+        """
+        (whole,) = self.get([document])
+        if whole is not None:
+            return [whole]
+        found = list(self.documents({"parent": document}))
+        return sorted(found, key=lambda payload: payload["metadata"]["passage"])
+
+    def delete(
+        self, ids: Iterable[str] | None = None, *, filter: Mapping[str, Any] | Filter | None = None
+    ) -> int:
+        """Removes documents: those with these ids, or those that fulfil a filter; unknown ids are no error.
 
         Returns:
             How many there were.
 
         Raises:
-            InputError: If an id is not a string.
+            InputError: If an id is not a string, for both arguments or none, and for a filter without conditions.
         """
         self._store.check_open()
-        names = check_ids(ids, "delete", ordered=False)
+        where = Filter.of(filter)
+        if (ids is None) == (where is None):
+            raise InputError(
+                f"delete: got ids={show(ids)} and filter={show(filter)}; expected one of them (a filter with at least "
+                "one condition)"
+            )
+        if ids is None:
+            names = list(self._store.engine.ids(where))
+        else:
+            names = check_ids(ids, "delete", ordered=False)
+            names += self._passages_of(names)
         with self._store.changing() as engine:
             return engine.delete([engine.key(name) for name in dict.fromkeys(names)])
+
+    def _passages_of(self, names: list[str]) -> list[str]:
+        """The passages of documents that are none themselves."""
+        engine = self._store.engine
+        found = engine.fetch([engine.key(name) for name in names])
+        others = [name for name, payload in zip(names, found, strict=True) if payload is None]
+        return list(engine.ids(Filter.of({"parent": others}))) if others else []
+
+    def update(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any]], *, replace: bool = False
+    ) -> int:
+        """Changes the metadata of documents, whose texts are not encoded again; unknown ids are no error.
+
+        Args:
+            ids: N distinct names.
+            metadata: N JSON objects. Their fields are set, and other fields stay.
+            replace: Whether other fields go instead.
+
+        Returns:
+            How many of the documents there are.
+
+        Raises:
+            InputError: For bad ids or metadata; nothing is changed then.
+        """
+        self._store.check_open()
+        names = check_ids(ids, "update")
+        objects = check_list(metadata, "update", "metadata")
+        if not len(set(names)) == len(names) == len(objects):
+            raise InputError(
+                f"update: got {len(names)} ids, {len(set(names))} of them distinct, and {len(objects)} metadata; "
+                "expected equally many, and each id once"
+            )
+        fields = [
+            read_metadata(value, f"update: metadata of document {name!r}")
+            for name, value in zip(names, objects, strict=True)
+        ]
+        with self._store.changing() as engine:
+            keys = [engine.key(name) for name in names]
+            there = {
+                key: new if replace else {**old["metadata"], **new}
+                for key, old, new in zip(keys, engine.fetch(keys), fields, strict=True)
+                if old is not None
+            }
+            engine.set_metadata(list(there), list(there.values()))
+        return len(there)
 
     @overload  # a string is a sequence of strings, too: the first overload that fits counts
     def search(  # pyright: ignore[reportOverlappingOverload]
@@ -269,7 +442,8 @@ class Index:
         Args:
             query: One question, or several.
             k: Hits per question.
-            **options: `weights`, `candidates`, `routes`, `filter`, `protocol`; see `SearchOptions`.
+            **options: `weights`, `candidates`, `routes`, `filter`, `protocol`, `offset`, `min_score`, `group_by`,
+                `group_size`; see `SearchOptions`.
 
         Returns:
             For one question its hits, the best first, equal scores by id; for several a list of such lists.
@@ -311,19 +485,30 @@ class Index:
         self._store.check_open()
         return self._store.engine.layout.heads
 
+    @property
+    def weights(self) -> HeadWeights:
+        """Of the scores, for searches that name none: those that were set, or else the usual ones."""
+        return self._store.manifest.weights or HeadWeights.default(self.heads)
+
+    def set_weights(self, weights: HeadWeights | Sequence[float] | Mapping[str, float] | None) -> None:
+        """Keeps weights in the index, such as those that `triptych eval --tune` chose on one's own questions.
+
+        Args:
+            weights: Of the scores, for searches that name none; None: the usual ones again.
+
+        Raises:
+            InputError: For what are no weights, or a weight of a head that the index does not hold.
+            StorageError: If they cannot be written; the old ones stay.
+        """
+        self._store.check_open()
+        chosen = None if weights is None else make_plan(self._store.engine, 1, {"weights": weights}).weights
+        self._store.set_weights(chosen)
+
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
-        check_options(options, SearchOptions, "search")
-        where = Filter.of(options.get("filter"))
-        return make_plan(
-            self._store.engine,
-            k,
-            options.get("weights"),
-            options.get("routes"),
-            where,
-            candidates=options.get("candidates", CANDIDATES),
-            protocol=options.get("protocol", "exact"),
-        )
+        if options.get("weights") is None:
+            options = {**options, "weights": self._store.manifest.weights}
+        return make_plan(self._store.engine, k, options)
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
         found = hybrid_search(self._store.engine, queries, plan)
@@ -336,10 +521,50 @@ class Index:
         self._store.check_open()
         engine = self._store.engine
         found = engine.fetch([engine.key(name) for name in check_ids(ids, "get", ordered=False)])
-        return [
-            payload and Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
-            for payload in found
-        ]
+        return [payload and _document(payload) for payload in found]
+
+    def vectors(self, ids: Iterable[str], *, heads: Sequence[str] | None = None) -> Encoded:
+        """The representations of documents as they are stored, in float32.
+
+        Args:
+            ids: N names.
+            heads: Which; None: all that the index holds.
+
+        Returns:
+            N texts. Token vectors of fewer bits are what they stand for.
+
+        Raises:
+            InputError: For a document that is not there, or a head that the index does not hold.
+        """
+        self._store.check_open()
+        engine, names = self._store.engine, check_ids(ids, "vectors")
+        chosen = self.heads if heads is None else check_heads(heads, "vectors: heads")
+        if lacking := [head for head in chosen if head not in self.heads]:
+            raise InputError(f"vectors: got the heads {lacking}; the index has {', '.join(self.heads)}")
+        keys = [engine.key(name) for name in names]
+        for start in range(0, len(keys), _PAGE):
+            for name, found in zip(names[start:], engine.fetch(keys[start : start + _PAGE]), strict=False):
+                if found is None:
+                    raise InputError(
+                        f"vectors: got the id {name!r}; expected ids of documents that are there"
+                    )
+        return engine.vectors(keys, chosen)
+
+    def documents(self, filter: Mapping[str, Any] | Filter | None = None) -> Iterator[Payload]:
+        """All documents as they were added (id, text, metadata), or those that fulfil a filter, in no particular order.
+
+        They are read in pages: those that are added or deleted meanwhile may be among them or not.
+        """
+        self._store.check_open()
+        engine = self._store.engine
+        names = engine.ids(Filter.of(filter))
+
+        def read() -> Iterator[Payload]:
+            while page := [engine.key(name) for name in islice(names, _PAGE)]:
+                self._store.check_open()
+                yield from (_document(found) for found in engine.fetch(page) if found is not None)
+
+        return read()
 
     @property
     def ids(self) -> Iterator[str]:
@@ -381,6 +606,18 @@ class Index:
     def close(self) -> None:
         """Flushes, frees everything and gives the lock back. Twice is no error."""
         self._store.close()
+
+    def __repr__(self) -> str:
+        if not self._store.is_open:
+            return f"Index({self._store.place!r}, closed)"
+        manifest = self._store.manifest
+        widths = ", ".join(f"{head} {width}" for head, width in manifest.layout.widths.items())
+        try:
+            documents = f"{self._store.engine.count():,} documents"
+        except IndexFault:
+            documents = "not readable"
+        made = f"engine {manifest.engine}, model {manifest.source!r}"
+        return f"Index({self._store.place!r}: {documents}; {widths}; {made})"
 
     def __enter__(self) -> Index:
         return self
@@ -424,6 +661,11 @@ def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload
     for run in cuts(lengths, BLOCK_CHARACTERS):
         for start in range(run.start, run.stop, most):
             yield payloads[start : min(start + most, run.stop)]
+
+
+def _document(payload: Payload) -> Payload:
+    """A document as it was added."""
+    return Payload(id=payload["id"], text=payload["text"], metadata=payload["metadata"])
 
 
 def _queries(query: object) -> list[str]:

@@ -24,7 +24,7 @@ from scipy import sparse
 from triptych.errors import IndexFault, InputError
 from triptych.index.documents import Origin, Payload
 from triptych.index.engine import Candidates
-from triptych.index.filters import AnyOf, Between, Condition, Filter
+from triptych.index.filters import ID, AnyOf, Between, Condition, Filter, Not, Or, Part, Prefix
 from triptych.index.layout import (
     Coarse,
     Layout,
@@ -52,6 +52,9 @@ PARTS = "parts"
 
 PART_OF = "part_of"
 """Field of such a point's payload: the id of the document's point."""
+
+PART_ID = "part_id"
+"""Another: the document's id."""
 
 POINT_NUMBERS = 2**20 - 1
 """Most numbers of token vectors in one point: a server refuses more."""
@@ -166,7 +169,8 @@ def points(
             if len(rows):
                 plain[MULTI] = np.asarray(rows, dtype=np.float32).tolist()
         if piece.parts is None:
-            part = {PART_OF: point_id(payload["id"]), "metadata": payload["metadata"]}
+            owner = {PART_OF: point_id(payload["id"]), PART_ID: payload["id"]}
+            part = owner | {"metadata": payload["metadata"]}
             found.append(NeutralPoint(piece.id, plain, {}, part))
             continue
         if piece.parts:
@@ -214,6 +218,8 @@ class Dialect:
         any_of: … where one of them does.
         none_of: … where none of them does.
         equals: A field and the text or truth value that it has.
+        among: A field and texts of which it has one.
+        prefix: A field and what its text begins with.
         numbers: A field and the bounds of its number.
         times: A field and the bounds of its time.
         empty: A field that is missing, null or an empty list.
@@ -224,6 +230,8 @@ class Dialect:
     any_of: Callable[[list[Any]], Any]
     none_of: Callable[[list[Any]], Any]
     equals: Callable[[str, str | bool], Any]
+    among: Callable[[str, Sequence[str]], Any]
+    prefix: Callable[[str, str], Any]
     numbers: Callable[[str, Mapping[str, float]], Any]
     times: Callable[[str, Mapping[str, datetime]], Any]
     empty: Callable[[str], Any]
@@ -241,9 +249,7 @@ def write_filter(
         only: Only these points.
         parts: Only parts of documents.
     """
-    conditions = (
-        [] if where is None else [_write_condition(dialect, condition) for condition in where.conditions]
-    )
+    conditions = [] if where is None else [_write_part(dialect, part) for part in where.conditions]
     if only is not None:
         conditions.append(dialect.ids(only))
     if parts:
@@ -251,14 +257,30 @@ def write_filter(
     return dialect.all_of(conditions) if conditions else None
 
 
+def _write_part(dialect: Dialect, part: Part) -> Any:
+    if isinstance(part, Filter):
+        return dialect.all_of([_write_part(dialect, inner) for inner in part.conditions])
+    if isinstance(part, Or):
+        return dialect.any_of([_write_part(dialect, inner) for inner in part.parts])
+    if isinstance(part, Not):
+        return dialect.none_of([_write_part(dialect, part.part)])
+    return _write_condition(dialect, part)
+
+
 def _write_condition(dialect: Dialect, condition: Condition) -> Any:
     # The quotes let names contain anything but quotes.
-    key = ".".join(f'"{name}"' for name in ("metadata", *condition.path))
+    key = ".".join(f'"{name}"' for name in condition.path)
     if isinstance(condition, Between):
         bounds: dict[str, Any] = dict(condition.bounds)
         return dialect.times(key, bounds) if condition.of_times else dialect.numbers(key, bounds)
+    if isinstance(condition, Prefix):
+        keys = (key, PART_ID) if condition.path == ID else (key,)
+        return dialect.any_of([dialect.prefix(k, prefix) for k in keys for prefix in condition.prefixes])
     if not isinstance(condition, AnyOf):
         return dialect.none_of([dialect.empty(key)])
+    if condition.path == ID:  # found without reading payloads
+        names = [point_id(str(value)) for value in condition.values]
+        return dialect.any_of([dialect.ids(names), dialect.among(PART_OF, names)])
     options: list[Any] = []
     for value in condition.values:
         if isinstance(value, str | bool):
@@ -274,6 +296,7 @@ _NUMBERS_AT_ONCE = 2**20
 """Numbers in one request: about 20 MB of JSON, below the 32 MB that a server takes by default."""
 
 _IDS_AT_ONCE = 1000
+_VECTORS_AT_ONCE = 16
 _MANY = 10_000
 
 SparseList: TypeAlias = tuple[list[int], list[float]]
@@ -321,6 +344,14 @@ class Backend(Protocol):
         """These fields of the payloads of points that are there."""
         ...
 
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Mapping[str, Mapping[str, Vector]]:
+        """These named vectors of points that are there."""
+        ...
+
+    def set_payload(self, fields: Mapping[str, dict[str, Any]]) -> None:
+        """Replaces these fields of the payloads of points that are there."""
+        ...
+
     def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """How many points, or parts of documents, there are."""
         ...
@@ -329,8 +360,8 @@ class Backend(Protocol):
         """Makes conditions on a field of the payload, a text, fast."""
         ...
 
-    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """These fields of the payloads of all points."""
+    def scroll(self, fields: Sequence[str], where: Filter | None = None) -> Iterator[Mapping[str, Any]]:
+        """These fields of the payloads of all points, or of those that fulfil a filter."""
         ...
 
     def flush(self) -> None:
@@ -440,9 +471,58 @@ class QdrantEngine:
             stored |= self.backend.payloads(keys[i : i + _IDS_AT_ONCE], list(Payload.__annotations__))
         return [read_payload(stored[key]) if key in stored else None for key in keys]
 
-    def ids(self) -> Iterator[str]:
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Encoded:
+        """See `Engine.vectors`."""
+        parts = self._parts_of(keys) if "multi" in heads else {}
+        groups = [(key, *parts.get(key, ())) for key in keys]
+        names = [name for group in groups for name in group]
+        runs = [names[i : i + _VECTORS_AT_ONCE] for i in range(0, len(names), _VECTORS_AT_ONCE)]
+        found = Encoded.concat([self._read(run, heads) for run in runs or [[]]])
+        if not parts:
+            return found
+        first = np.cumsum([0, *map(len, groups)])
+        multi = cast(Ragged, found.multi)
+        one = found[first[:-1]]  # a part has token vectors alone
+        return Encoded(one.dense, one.lexical, Ragged(multi.values, multi.offsets[first]))
+
+    def _read(self, names: Sequence[str], heads: Sequence[Head]) -> Encoded:
+        """What points hold; one that lacks a representation, or is not there, has zeros, or no token vectors."""
+        stored = self.backend.vectors(names, [head for head in heads if head in self.routes]) if names else {}
+        points = [stored.get(name, {}) for name in names]
+        widths, dense, lexical, multi = self.layout.widths, None, None, None
+        if "dense" in heads:
+            dense = np.zeros((len(points), widths["dense"]), np.float32)
+            for i, point in enumerate(points):
+                dense[i] = point.get(DENSE, 0.0)
+        if "lexical" in heads:
+            rows = [cast(SparseList, point.get(LEXICAL, ([], []))) for point in points]
+            offsets = np.cumsum([0, *(len(indices) for indices, _ in rows)])
+            indices = np.asarray([i for row, _ in rows for i in row], np.int64)
+            values = np.asarray([v for _, row in rows for v in row], np.float32)
+            lexical = sparse.csr_array((values, indices, offsets), shape=(len(rows), widths["lexical"]))
+        if "multi" in heads and "multi" not in self.routes:
+            multi = self._bits(names).unpack()
+        elif "multi" in heads:
+            vectors = [np.asarray(point.get(MULTI, []), np.float32) for point in points]
+            multi = Ragged.of([each.reshape(-1, widths["multi"]) for each in vectors], widths["multi"])
+        return Encoded(dense, lexical, multi)
+
+    def set_metadata(
+        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+    ) -> None:
+        """See `Engine.set_metadata`."""
+        parts = self._parts_of(keys)
+        new: list[tuple[str, dict[str, Any]]] = []
+        for i, key in enumerate(keys):
+            origin = {} if origins is None else {"origin": origins[i]}
+            new.append((key, {"metadata": metadata[i], **origin}))
+            new += [(name, {"metadata": metadata[i]}) for name in parts.get(key, ())]
+        for i in range(0, len(new), _IDS_AT_ONCE):
+            self.backend.set_payload(dict(new[i : i + _IDS_AT_ONCE]))
+
+    def ids(self, where: Filter | None = None) -> Iterator[str]:
         """See `Engine.ids`."""
-        return (payload["id"] for payload in self.backend.scroll(["id"]) if "id" in payload)
+        return (payload["id"] for payload in self.backend.scroll(["id"], where) if "id" in payload)
 
     def origins(self) -> Iterator[tuple[str, Origin | None]]:
         """See `Engine.origins`."""
@@ -522,13 +602,16 @@ class QdrantEngine:
 
     def _bit_scores(self, query: Ragged, keys: Sequence[str]) -> Floats:
         """MaxSim with token vectors that lie in the payloads."""
+        return maxsim_scores(query, self._bits(keys).unpack())[0]
+
+    def _bits(self, keys: Sequence[str]) -> Tokens:
+        """Token vectors that lie in the payloads."""
         stored = self.backend.payloads(keys, [BITS]) if keys else {}
         texts = [stored.get(key, {}).get(BITS, "") for key in keys]
         try:
-            documents = from_texts(texts, self.layout.widths["multi"])
+            return from_texts(texts, self.layout.widths["multi"])
         except ValueError as error:
             raise IndexFault(f"score: a document's token vectors cannot be read: {error}") from error
-        return maxsim_scores(query, documents.unpack())[0]
 
 
 def _cuts(

@@ -12,19 +12,21 @@ Two protocols:
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from triptych.errors import InputError
-from triptych.index.documents import Payload, check_choice, check_integer
+from triptych.errors import InputError, show
+from triptych.index.documents import LARGEST, Payload, check_choice, check_integer, check_options
 from triptych.index.engine import Candidates, Engine
-from triptych.index.filters import Filter, Present, field_paths
+from triptych.index.filters import Filter, Part, Present, field_name, field_path, field_paths
+from triptych.index.groups import group_hits
 from triptych.scores.on_numpy import combine, top_k
 from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check_heads
 
@@ -33,22 +35,30 @@ Protocol: TypeAlias = Literal["exact", "paper"]
 CANDIDATES = 200
 """Documents that each route recalls, if nothing else is said."""
 
+_GROUP_SIZE = 3
 _QUERIES_AT_ONCE = 64
 _SAMPLE = 1000
 """Documents that are looked at for the names of fields."""
+_SHOWN = 10
+"""Fields that a warning names."""
 
 
 class SearchOptions(TypedDict, total=False):
     """How to search.
 
     Attributes:
-        weights: Weights of the scores dense, lexical, multi in their sum; default (1, 0.3, 1) for the heads that the
-            index has.
+        weights: Weights of the scores dense, lexical, multi in their sum; default those that were set for the index,
+            or else (1, 0.3, 1) for the heads that it has.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
         protocol: exact (default): all scores of every recalled document; paper: as in the published evaluation, a
             score that a route did not give is 0.
+        offset: Leave out this many of the best hits, or groups of them: the next page is offset=k.
+        min_score: Only hits whose weighted sum is at least this.
+        group_by: Name of a field of the metadata, such as parent: of the documents with the same value there the best
+            is a hit, and has the next ones beside it. A document without the field stands alone.
+        group_size: Hits of a group at most, with the first; default 3.
     """
 
     weights: HeadWeights | Sequence[float] | Mapping[str, float] | None
@@ -56,6 +66,10 @@ class SearchOptions(TypedDict, total=False):
     routes: Sequence[Head] | None
     filter: Mapping[str, Any] | Filter | None
     protocol: Protocol
+    offset: int
+    min_score: float | None
+    group_by: str | None
+    group_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,56 +83,64 @@ class Plan:
         routes: By which heads documents are recalled.
         where: Only documents that fulfil this.
         protocol: See the module's text.
+        offset: Hits, or groups, that are left out before them.
+        min_score: Least sum of a hit.
+        group_by: Path of the field whose values make groups; None: there are none.
+        group_size: Hits per group.
     """
 
     k: int
     weights: HeadWeights
     candidates: int
     routes: tuple[Head, ...]
-    where: Filter | None
-    protocol: Protocol
+    where: Filter | None = None
+    protocol: Protocol = "exact"
+    offset: int = 0
+    min_score: float = -np.inf
+    group_by: tuple[str, ...] | None = None
+    group_size: int = 1
+
+    @property
+    def wanted(self) -> int:
+        """Hits, or groups, with those that are left out."""
+        return self.offset + self.k
 
 
-def make_plan(
-    engine: Engine,
-    k: int,
-    weights: HeadWeights | Sequence[float] | Mapping[str, float] | None,
-    routes: Sequence[Head] | None,
-    where: Filter | None,
-    *,
-    candidates: int = CANDIDATES,
-    protocol: Protocol = "exact",
-) -> Plan:
+def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> Plan:
     """A plan with the index's defaults filled in.
 
     Args:
         engine: The engine that will search.
         k: Hits per query.
-        weights: None: the default weights of the heads that the index has.
-        routes: None: dense and lexical, as far as the index has them, else multi.
-        where: Filter.
-        candidates: Documents per route; raised to k.
-        protocol: See the module's text.
+        options: See `SearchOptions`; weights by default are the usual ones of the heads that the index has, routes
+            dense and lexical, as far as it has them, else multi. `candidates` is raised to what k and `offset` need.
 
     Raises:
-        InputError: For numbers below 1, a head that the index lacks, or an unknown protocol.
+        InputError: For an unknown option, a number out of its range, a head that the index lacks, an unknown protocol
+            or a filter that is none.
     """
+    options = options or {}
+    check_options(options, SearchOptions, "search")
     heads = engine.layout.heads
     k = check_integer(k, "search: got k")
-    candidates = max(k, check_integer(candidates, "search: got candidates"))
+    offset = check_integer(options.get("offset", 0), "search: got offset", 0)
+    candidates = max(
+        k + offset, check_integer(options.get("candidates", CANDIDATES), "search: got candidates")
+    )
+    protocol = options.get("protocol", "exact")
     check_choice(protocol, Protocol, "search", "protocol")
+    weights, given = options.get("weights"), options.get("routes")
     if weights is None:
-        default = HeadWeights()._asdict()
-        weights = {head: default[head] for head in heads}
+        weights = HeadWeights.default(heads)
     chosen = HeadWeights.of(weights)
     if lacking := [head for head in chosen.heads if head not in heads]:
         raise InputError(
             f"search: got weights {tuple(chosen)}, but the index has no {' and no '.join(lacking)} vectors; "
             f"expected weight 0 there (the index has {', '.join(heads)})"
         )
-    if routes is None:
-        routes = tuple(head for head in ("dense", "lexical") if head in heads) or heads
-    routes = check_heads(routes, "search: routes")
+    if given is None:
+        given = tuple(head for head in ("dense", "lexical") if head in heads) or heads
+    routes: tuple[Head, ...] = check_heads(given, "search: routes")
     for route in routes:
         if route not in engine.routes:
             why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
@@ -126,14 +148,36 @@ def make_plan(
                 f"search: got the route {route!r}, but {why}; expected some of {', '.join(engine.routes)}"
             )
     if protocol == "paper":
-        wanted = ("dense",) if chosen.multi else chosen.heads
-        routes = tuple(head for head in wanted if head in engine.routes)
+        wanted: tuple[Head, ...] = ("dense",) if chosen.multi else chosen.heads
+        routes = tuple([head for head in wanted if head in engine.routes])
         if not routes:
             raise InputError(
                 "search: got protocol='paper' with a multi-vector weight, which re-ranks the dense list; the index has "
                 "no dense vectors. Expected protocol='exact'"
             )
-    return Plan(k, chosen, candidates, routes, where, protocol)
+    least, field = options.get("min_score"), options.get("group_by")
+    if least is not None and not _is_finite(least):
+        raise InputError(f"search: got min_score={show(least)}; expected a finite number or None")
+    return Plan(
+        k,
+        chosen,
+        candidates,
+        routes,
+        Filter.of(options.get("filter")),
+        protocol,
+        offset,
+        -np.inf if least is None else float(least),
+        None if field is None else field_path(field, "search: got group_by"),
+        check_integer(options.get("group_size", _GROUP_SIZE), "search: got group_size"),
+    )
+
+
+def _is_finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and bool(np.isfinite(value))
+    )
 
 
 def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:
@@ -152,8 +196,32 @@ def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit
     """
     hits: list[list[Hit]] = []
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        hits += _search_some(engine, queries[start : start + _QUERIES_AT_ONCE], plan)
-    return hits
+        some = queries[start : start + _QUERIES_AT_ONCE]
+        if plan.group_by is None:
+            found = _search_some(engine, some, replace(plan, k=plan.wanted))
+            hits += [[hit for hit in each if hit.score >= plan.min_score] for each in found]
+        else:
+            found = _search_some(engine, some, replace(plan, k=LARGEST))
+            hits += [_group(engine, some[i], plan, each) for i, each in enumerate(found)]
+    return [each[plan.offset : plan.wanted] for each in hits]
+
+
+def _group(engine: Engine, query: Encoded, plan: Plan, found: Sequence[Hit]) -> list[Hit]:
+    """Groups all candidates of one query."""
+
+    def search(condition: Part) -> list[Hit]:
+        conditions = (condition,) if plan.where is None else (plan.where, condition)
+        return _search_some(engine, query, replace(plan, k=LARGEST, where=Filter(conditions)))[0]
+
+    return group_hits(
+        found,
+        search,
+        cast("tuple[str, ...]", plan.group_by),
+        wanted=plan.wanted,
+        size=plan.group_size,
+        candidates=plan.candidates,
+        min_score=plan.min_score,
+    )
 
 
 def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:
@@ -221,21 +289,34 @@ def _hits(
     return answers
 
 
+class FilterWarning(UserWarning):
+    """A filter asks for a field that no document has."""
+
+
 def check_fields(engine: Engine, where: Filter) -> None:
-    """Refuses a misspelt field; for a filter that no document fulfils.
+    """Looks for a misspelt field; for a filter that no document fulfils.
 
     Raises:
         InputError: If no document has a field of the filter, and one that is written much like it is there.
+        FilterWarning: As a warning, if none is written like it.
     """
     known: list[str] | None = None
-    for path in dict.fromkeys(condition.path for condition in where.conditions):
+    for path in where.paths:
         if engine.count(Filter((Present(path),))):
             continue
         if known is None:
             known = known_fields(engine)
-        name = ".".join(path)
+        name = field_name(path)
         if name not in known and (near := get_close_matches(name, known, n=1)):
             raise InputError(f"filter: no document has the field {name!r}; did you mean {near[0]!r}?")
+        if name not in known and engine.count():
+            shown = ", ".join(map(repr, known[:_SHOWN])) or "none"
+            more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+            warnings.warn(
+                f"filter: no document has the field {name!r}; fields are {shown}{more}",
+                FilterWarning,
+                stacklevel=2,
+            )
 
 
 def known_fields(engine: Engine) -> list[str]:

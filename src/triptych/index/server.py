@@ -36,11 +36,13 @@ from triptych.index.qdrant import (
     QdrantEngine,
     Request,
     SparseList,
+    Vector,
     VectorSpec,
     collection_spec,
     write_filter,
 )
 from triptych.index.storage import Manifest
+from triptych.types import Head
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -156,6 +158,13 @@ class ServerBackend:
             raise IndexFault(f"{self._name}: the index is closed")
         return self._client
 
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replaces the manifest of the collection."""
+        # What is not named would stay.
+        metadata = {"weights": None, **manifest.to_json()}
+        with _asking(self._name, writing=True):
+            self.client.update_collection(self._name, metadata=metadata)
+
     def upsert(self, batch: Sequence[NeutralPoint]) -> None:
         """See `Backend.upsert`. Returns when the server has applied it, beyond having logged it."""
         points = [_point(point) for point in batch]
@@ -184,6 +193,25 @@ class ServerBackend:
             )
         return {str(record.id): record.payload or {} for record in records}
 
+    def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Mapping[str, Mapping[str, Vector]]:
+        """See `Backend.vectors`."""
+        with _asking(self._name):
+            records = self.client.retrieve(
+                self._name, list(keys), with_payload=False, with_vectors=cast("list[str]", list(heads))
+            )
+        found = {str(record.id): cast("dict[str, Any]", record.vector or {}) for record in records}
+        return {key: {name: _plain(vector) for name, vector in each.items()} for key, each in found.items()}
+
+    def set_payload(self, fields: Mapping[str, dict[str, Any]]) -> None:
+        """See `Backend.set_payload`."""
+        m = _models()
+        steps = [
+            m.SetPayloadOperation(set_payload=m.SetPayload(payload=value, points=[key]))
+            for key, value in fields.items()
+        ]
+        with _asking(self._name, writing=True):
+            self.client.batch_update_points(self._name, steps, wait=True)
+
     def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
         with _asking(self._name):
@@ -199,13 +227,19 @@ class ServerBackend:
                 self._name, field, _models().PayloadSchemaType.KEYWORD, wait=True
             )
 
-    def scroll(self, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    def scroll(self, fields: Sequence[str], where: Filter | None = None) -> Iterator[Mapping[str, Any]]:
         """See `Backend.scroll`."""
         offset: Any = None
+        chosen = write_filter(_dialect(), where)
         while True:
             with _asking(self._name):
                 records, offset = self.client.scroll(
-                    self._name, limit=_PAGE, offset=offset, with_payload=list(fields), with_vectors=False
+                    self._name,
+                    chosen,
+                    limit=_PAGE,
+                    offset=offset,
+                    with_payload=list(fields),
+                    with_vectors=False,
                 )
             yield from (record.payload or {} for record in records)
             if offset is None:
@@ -304,6 +338,10 @@ def _point(point: NeutralPoint) -> Any:
     return m.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
+def _plain(vector: Any) -> Vector:
+    return (vector.indices, vector.values) if hasattr(vector, "indices") else vector
+
+
 def _dialect() -> Dialect:
     m = _models()
     return Dialect(
@@ -311,6 +349,8 @@ def _dialect() -> Dialect:
         any_of=lambda conditions: m.Filter(should=conditions),
         none_of=lambda conditions: m.Filter(must_not=conditions),
         equals=lambda key, value: m.FieldCondition(key=key, match=m.MatchValue(value=value)),
+        prefix=lambda key, prefix: m.FieldCondition(key=key, match=m.MatchPrefix(prefix=prefix)),
+        among=lambda key, values: m.FieldCondition(key=key, match=m.MatchAny(any=list(values))),
         numbers=lambda key, bounds: m.FieldCondition(key=key, range=m.Range(**bounds)),
         times=lambda key, bounds: m.FieldCondition(key=key, range=m.DatetimeRange(**bounds)),
         empty=lambda key: m.IsEmptyCondition(is_empty=m.PayloadField(key=key)),

@@ -16,9 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from triptych.errors import IndexCorrupt, IndexFault, IndexForeign, IndexLocked, IndexMissing, StorageError
+from triptych.errors import (
+    IndexCorrupt,
+    IndexFault,
+    IndexForeign,
+    IndexLocked,
+    IndexMissing,
+    InputError,
+    StorageError,
+)
 from triptych.index.layout import LAYOUT, READABLE, Layout
 from triptych.io import write_json
+from triptych.types import HeadWeights
 
 FORMAT = "triptych-index"
 MANIFEST = "manifest.json"
@@ -55,21 +64,25 @@ class Manifest:
         source: From where the model can be loaded again.
         fingerprint: Of the model whose vectors the index holds.
         layout: What is stored, and how.
+        weights: Of the scores, for searches that name none; None: the usual ones.
     """
 
     engine: str
     source: str
     fingerprint: str
     layout: Layout
+    weights: HeadWeights | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """A JSON object; weights are in it only if there are some."""
+        weights = {} if self.weights is None else {"weights": list(self.weights)}
         return {
             "format": FORMAT,
             "version": LAYOUT,
             "engine": self.engine,
             "model": {"source": self.source, "fingerprint": self.fingerprint},
             "layout": self.layout.to_json(),
+            **weights,
         }
 
     @classmethod
@@ -99,13 +112,15 @@ class Manifest:
             model = found["model"]
             texts = found["engine"], model["source"], model["fingerprint"]
             layout = Layout.from_json(found["layout"])
-        except (KeyError, TypeError) as error:
+            weights = found.get("weights")
+            weights = None if weights is None else HeadWeights.of(weights)
+        except (KeyError, TypeError, InputError) as error:
             raise IndexCorrupt(f"{place}: the manifest is incomplete ({error!r}); restore it") from error
         if not all(isinstance(text, str) for text in texts):
             raise IndexCorrupt(
                 f"{place}: the manifest has {texts!r}; expected the engine and the model's names"
             )
-        return cls(*texts, layout)
+        return cls(*texts, layout, weights)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -207,25 +222,30 @@ class FolderLock:
     """Keeps all others, in this process and in others, from the index in a folder until `close`.
 
     The lock is the operating system's, so that it ends with the process whatever its end, and with this object.
-    In a folder that cannot be written it is shared with other readers.
+    In a folder that cannot be written, or is to be read alone, it is shared with other readers.
+
+    Args:
+        folder: The folder.
+        read_only: Whether it is to be read alone.
 
     Attributes:
         folder: The folder, without links.
-        read_only: Whether the folder cannot be written.
+        read_only: Whether it is to be read alone, or cannot be written.
 
     Raises:
         IndexLocked: If another holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         path = folder / LOCK
         self.folder = folder.resolve()
-        self.read_only = False
+        self.read_only = read_only
         self._handle: int | None = None
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            usual = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+            self._handle = os.open(path, usual | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in _READ_ONLY and not (read_only and error.errno == errno.ENOENT):
                 raise storage_error(f"{path}: cannot be opened", error) from error
             self.read_only = True
             with contextlib.suppress(OSError):  # without the file no writer has it open
@@ -239,7 +259,8 @@ class FolderLock:
             self.close()
             raise IndexLocked(
                 f"{folder}: the index is open elsewhere, in this process or another; an index in a folder can be "
-                "open once at a time. Close it there first, or put it on a server"
+                "open once at a time. Close it there first; or let `triptych serve` open it, which any number of "
+                "programs can ask"
             ) from None
 
     def close(self) -> None:

@@ -14,9 +14,9 @@ import uuid
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
 from triptych.index import server
@@ -39,7 +39,13 @@ from triptych.index.storage import (
 )
 from triptych.io import sync_folder
 
+if TYPE_CHECKING:
+    from triptych.index.qdrant import QdrantEngine
+    from triptych.types import HeadWeights
+
 EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
+_ATTEMPTS = 5
+"""How often reading is tried beside a writer that merges files."""
 
 
 @dataclass(slots=True)
@@ -51,6 +57,7 @@ class _Opened:
     seal: Seal | None = None
     temporary: str | None = None
     torn: bool = False
+    read_only: bool = False
     process: int = 0
 
     def __post_init__(self) -> None:
@@ -92,6 +99,11 @@ class Store:
         self._opened = opened
         self._close = weakref.finalize(self, opened.close)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used in this process."""
+        return self._close.alive and os.getpid() == self._opened.process
+
     def check_open(self) -> None:
         """Raises IndexFault after `close`, and in a process that was forked from the owner."""
         if not self._close.alive:
@@ -113,15 +125,26 @@ class Store:
             IndexFault: If the index is closed, or was opened in a folder that cannot be written.
         """
         self.check_open()
-        if self._opened.lock is not None and self._opened.lock.read_only:
+        if self._opened.read_only or (self._opened.lock is not None and self._opened.lock.read_only):
             raise IndexFault(
-                f"{self.place}: the folder cannot be written, so that the index is open for reading alone"
+                f"{self.place}: the index is open for reading alone; expected a folder that can be written, opened "
+                "without read_only"
             )
         try:
             yield self.engine
         except BaseException:
             self._opened.torn = True
             raise
+
+    def set_weights(self, weights: HeadWeights | None) -> None:
+        """Writes other weights to the manifest, at once or not at all."""
+        manifest = replace(self.manifest, weights=weights)
+        with self.changing() as engine:
+            if self.manifest.engine == "server":
+                cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
+            else:
+                write_manifest(Path(self.place), manifest)
+        self.manifest = manifest
 
     def close(self) -> None:
         """Flushes and frees everything. Twice is no error.
@@ -163,8 +186,14 @@ def create_store(
     return open_store(str(folder))
 
 
-def open_store(place: str, api_key: str | None = None) -> Store:
+def open_store(place: str, api_key: str | None = None, *, read_only: bool = False) -> Store:
     """Opens an index.
+
+    Args:
+        place: Folder or address.
+        api_key: For a server.
+        read_only: Whether it is not to be changed. Of a folder what it holds now is read, and its lock given back: then
+            others may change it.
 
     Raises:
         IndexMissing: If there is none.
@@ -176,21 +205,38 @@ def open_store(place: str, api_key: str | None = None) -> Store:
         client, collection = server.connect(place, api_key)
         try:
             manifest = server.read_manifest(client, collection)
-            return Store(place, manifest, _Opened(server.load(client, collection, manifest.layout)))
+            opened = _Opened(server.load(client, collection, manifest.layout), read_only=read_only)
+            return Store(place, manifest, opened)
         except BaseException:
             client.close()
             raise
     folder = Path(place).absolute()
     manifest = read_manifest(folder)
-    lock = FolderLock(folder)
+    if read_only and manifest.engine == "exact":
+        return Store(str(folder), manifest, _read_beside_writer(folder, manifest))
+    lock = FolderLock(folder, read_only=read_only)
     try:
-        return Store(str(folder), manifest, open_folder(folder, manifest, lock))
+        opened = open_folder(folder, manifest, lock)
+        if read_only:
+            lock.close()
+        return Store(str(folder), manifest, opened)
     except MemoryError as error:
         lock.close()
         raise read_error(folder, error) from error
     except BaseException:
         lock.close()
         raise
+
+
+def _read_beside_writer(folder: Path, manifest: Manifest) -> _Opened:
+    """The exact engine's files never change, and are in memory once read; a writer may only merge them meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _Opened(load_engine(manifest, folder / DATA, read_only=True), read_only=True)
+        except IndexCorrupt:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
 def open_folder(folder: Path, manifest: Manifest, lock: FolderLock) -> _Opened:

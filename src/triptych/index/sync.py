@@ -9,22 +9,26 @@ incomplete is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from triptych.errors import InputError, show
-from triptych.index.documents import Origin, Payload, check_text, read_documents
+from triptych.documents import WHOLE, Format, format_of, list_documents, read_documents
+from triptych.errors import DataError, InputError, show
+from triptych.files.listing import OnSkip, SkipReason, SourceFile
+from triptych.index.documents import Origin, Payload, check_text, read_payloads
 from triptych.index.store import Store
+from triptych.io import printable
 from triptych.passages import Passage, PassageOptions, content_of, metadata_of, split
-from triptych.records import Document
+from triptych.records import Document, Fields, Section
 from triptych.types import Encoded, Progress, TextEncoder
 
 BLOCK_TOKENS = 16_384
-"""Tokens that are encoded and stored at once: what an interruption costs at most."""
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class Changes:
     Attributes:
         added: Documents that are new.
         replaced: Documents that had changed.
+        updated: Documents of which the metadata had changed alone, so that nothing was encoded.
         unchanged: Documents that were there already.
         removed: Documents that are gone from their source.
         passages: Passages that were encoded.
@@ -41,6 +46,7 @@ class Changes:
 
     added: int = 0
     replaced: int = 0
+    updated: int = 0
     unchanged: int = 0
     removed: int = 0
     passages: int = 0
@@ -87,6 +93,8 @@ class Synchronizer:
         store: The open index.
         encoder: Its model.
         options: How documents are cut.
+        metadata: Given to every document.
+        block_tokens: Tokens that are encoded and stored at once: what an interruption costs at most.
         progress: Called with ("index", documents done, None), when they are stored.
     """
 
@@ -95,68 +103,113 @@ class Synchronizer:
         store: Store,
         encoder: TextEncoder,
         options: PassageOptions,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
     ) -> None:
         self.changes = Changes()
         self._store, self._encoder, self._options, self._progress = store, encoder, options, progress
+        self._metadata = dict(metadata or {})
         self._held = _holdings(store.engine.origins())
         self._seen: set[str] = set()
         self._waiting: list[Part] = []
-        self._tokens = 0
+        self._tokens, self._block = 0, block_tokens
 
-    def is_current(self, document: str, source: str, stamp: str) -> bool:
-        """Whether the index has all of a file that is one document, unchanged by its size and time.
-
-        One for which this holds counts as seen, and need not be read.
-        """
-        held = self._held.get(document)
-        if held is None or held.origin is None or not held.complete or document in self._seen:
-            return False
-        origin = held.origin
-        same = (origin["source"], origin["stamp"]) == (source, stamp)
-        if not stamp or not same or not origin["digest"].endswith(self._cut):
-            return False
-        self._count(document, "unchanged")
-        return True
-
-    def add(
+    def add_files(
         self,
-        documents: Iterable[Document],
-        source: str = "",
-        stamp_of: Callable[[str], str] = lambda document: "",
-    ) -> None:
+        paths: Sequence[Path | str],
+        *,
+        keep: bool = False,
+        format: Format | None = None,
+        fields: Fields | None = None,
+        on_skip: OnSkip | None = None,
+        on_error: Callable[[DataError], None] | None = None,
+    ) -> Changes:
+        """Brings the index in step with files and folders.
+
+        Args:
+            paths: Files and folders; ``-`` is standard input.
+            keep: Whether documents stay that came from these paths before and are there no more.
+            format: See `triptych.documents.read_documents`.
+            fields: See there.
+            on_skip: See there.
+            on_error: See there; the documents of a file that cannot be read stay.
+
+        Raises:
+            DataError: As there.
+        """
+        files = list_documents(paths, format=format, on_skip=on_skip)
+        spared: list[str] = []
+        for file in files:
+            stamp = _stamp(file, format)
+            if stamp and self._metadata:
+                stamp += f" {_digest(self._metadata)}"
+            if stamp and self._is_current(file, stamp):
+                continue
+
+            def skip(path: Path, reason: SkipReason, key: str = file.key) -> None:
+                if reason in ("unreadable", "too large", "extra missing"):
+                    spared.append(key)
+                if on_skip is not None:
+                    on_skip(path, reason)
+
+            found = read_documents([file], format=format, fields=fields, on_skip=skip, on_error=on_error)
+            try:
+                self._add(found, printable(file.root), file.key, stamp)
+            except DataError:  # what came before the bad line is good
+                self._store_waiting()
+                raise
+        if not keep:
+            roots = {
+                printable(os.path.realpath(path))
+                for path in paths
+                if Path(path).is_dir() or Path(path).is_file()
+            }
+            self._remove_others(roots, set(spared))
+        return self.finish()
+
+    def add(self, documents: Iterable[Document]) -> None:
         """Adds documents; those that the index has already are not encoded again.
 
         Args:
             documents: With different ids.
-            source: Where they came from; see `Origin`.
-            stamp_of: The stamp of a document's file.
 
         Raises:
-            InputError: For a document that cannot be kept, or an id that came before in this run.
+            InputError: For a document that cannot be kept, an id that came before in this run, or one that stands for
+                a document of another source.
             StorageError: If a block could not be stored; those before it are.
         """
-        for document in documents:
-            if not isinstance(document, Document):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InputError(f"add: got {show(document)}; expected a triptych.records.Document")
-            if document.id in self._seen:
-                raise InputError(f"add: got the id {document.id!r} twice; expected each id once")
+        self._add(documents)
+
+    def _add(self, documents: Iterable[Document], source: str = "", file: str = "", stamp: str = "") -> None:
+        """Adds documents of a file; the stamp is that of the one that has the file's key as id."""
+        for given in documents:
+            if not isinstance(given, Document):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(f"add: got {show(given)}; expected a triptych.records.Document")
+            document = replace(given, metadata={**given.metadata, **self._metadata})
+            self._check_id(document.id, source, file)
             origin = Origin(
                 document=document.id,
                 passages=1,
-                digest=_digest(document, self._cut),
+                digest=f"{_digest(document.text, document.title, document.sections)} {self._cut}",
+                facts=_digest(document.metadata),
                 source=source,
-                stamp=stamp_of(document.id),
+                file=file,
+                stamp=stamp if document.id == file else "",
             )
-            held = self._held.get(document.id)
-            if held and held.complete and held.origin and held.origin["digest"] == origin["digest"]:
-                self._count(document.id, "unchanged")
+            held = self._held.get(document.id, Holding())
+            if held.complete and held.origin and held.origin["digest"] == origin["digest"]:
+                if {**held.origin, "passages": 1} == origin:
+                    self._count(document.id, "unchanged")
+                else:
+                    self._update(document, origin)
                 continue
             self._seen.add(document.id)
             for part in self._parts_of(document, origin):
                 self._waiting.append(part)
                 self._tokens += part.tokens
-                if self._tokens >= BLOCK_TOKENS:
+                if self._tokens >= self._block:
                     self._store_waiting()
 
     def finish(self) -> Changes:
@@ -164,42 +217,60 @@ class Synchronizer:
         self._store_waiting()
         return self.changes
 
-    def remove_others(self, source: str, spare: Iterable[str] = ()) -> None:
-        """Removes the documents of a source that did not come in this run.
+    def _is_current(self, file: SourceFile, stamp: str) -> bool:
+        """Whether the index has all of a file that is one document, unchanged by its size and time; it is seen then."""
+        held = self._held.get(file.key, Holding())
+        if not held.complete or held.origin is None or file.key in self._seen:
+            return False
+        origin = held.origin
+        if (origin["source"], origin["stamp"]) != (printable(file.root), stamp) or origin["digest"].split()[
+            -1
+        ] != self._cut:
+            return False
+        self._count(file.key, "unchanged")
+        return True
 
-        Args:
-            source: See `Origin`.
-            spare: Ids of files that could not be read this time, whose documents stay.
-        """
+    def _check_id(self, document: str, source: str, file: str) -> None:
+        """Refuses an id that came before, or that is made of a path and stands for a file of another folder."""
+        if document in self._seen:
+            raise InputError(f"add: got the id {document!r} twice; expected each id once")
+        held = self._held.get(document)
+        before = held.origin["source"] if held and held.origin else ""
+        made_of_path = bool(file) and document.startswith(file)
+        if made_of_path and before not in ("", source) and Path(before).exists():
+            raise InputError(
+                f"add: the index has the document {document!r} of {before}, and got another one of "
+                f"{source}; expected different ids. Give both together, or the folder over them"
+            )
+
+    def _remove_others(self, sources: Set[str], spared: Set[str]) -> None:
+        """Removes the documents of sources that did not come in this run, but for those of spared files."""
         self._store_waiting()
-        spared = tuple(spare)
         gone = [
             name
             for name, held in self._held.items()
             if held.origin is not None
-            and held.origin["source"] == source
+            and held.origin["source"] in sources
             and name not in self._seen
-            and not any(name == other or name.startswith(f"{other}:") for other in spared)
+            and held.origin["file"] not in spared
         ]
         self._delete([part for name in gone for part in self._held.pop(name).ids])
         self.changes.removed += len(gone)
 
     @property
     def _cut(self) -> str:
-        """What the digest says of how documents are cut."""
+        """What decides, beside a document's content, which passages it has."""
         options = self._options
-        return (
-            f"{options.passages}/{options.passage_tokens}/{options.overlap}"
-            if options.passages != "none"
-            else "none"
-        )
+        if options.passages == "none":
+            return "none"
+        return f"{options.passages}/{options.passage_tokens}/{options.overlap}"
 
     def _count(self, document: str, what: str) -> None:
         self._seen.add(document)
         setattr(self.changes, what, getattr(self.changes, what) + 1)
         if self._progress is not None:
             done = self.changes
-            self._progress("index", done.added + done.replaced + done.unchanged, None)
+            self._progress("index", done.added + done.replaced + done.updated + done.unchanged, None)
 
     def _parts_of(self, document: Document, origin: Origin) -> Iterator[Part]:
         """The passages of a document, or the document itself where it is one passage or stays whole."""
@@ -221,9 +292,17 @@ class Synchronizer:
                 text = content_of(document, passage)
             if late:
                 text = document.text[passage.start : passage.end]
-            (payload,) = read_documents([name], [text], [metadata])
+            (payload,) = read_payloads([name], [text], [metadata])
             payload["origin"] = origin
             yield Part(payload, origin, document, (passage.start, passage.end), each, number == len(passages))
+
+    def _update(self, document: Document, origin: Origin) -> None:
+        """Changes what the index says of a document whose text it has."""
+        parts = list(self._parts_of(document, origin))
+        with self._store.changing() as engine:
+            keys = [engine.key(part.payload["id"]) for part in parts]
+            engine.set_metadata(keys, [part.payload["metadata"] for part in parts], [origin] * len(parts))
+        self._count(document.id, "updated")
 
     def _store_waiting(self) -> None:
         """Encodes and stores a block; what documents had before and have no more goes when they are complete."""
@@ -277,13 +356,19 @@ def _holdings(origins: Iterator[tuple[str, Origin | None]]) -> dict[str, Holding
     return found
 
 
-def _digest(document: Document, cut: str) -> str:
-    """A digest of all that a document's passages depend on, with how it was cut at the end."""
-    facts: Mapping[str, object] = {
-        "text": document.text,
-        "title": document.title,
-        "metadata": document.metadata,
-        "sections": [asdict(section) for section in document.sections],
-    }
-    content = json.dumps(facts, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
-    return f"{blake2b(content, digest_size=16).hexdigest()} {cut}"
+def _digest(*values: object) -> str:
+    content = json.dumps(values, sort_keys=True, default=_as_json).encode("utf-8", "surrogatepass")
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _as_json(value: object) -> object:
+    return asdict(value) if isinstance(value, Section) else str(value)
+
+
+def _stamp(file: SourceFile, format: Format | None) -> str:
+    """Size and time of change of a file that is one document."""
+    kind = format or format_of(file.path)
+    if kind not in WHOLE or not file.path.is_file():
+        return ""
+    status = file.path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -23,7 +23,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError, StorageError, show
-from triptych.io import DIGESTS, file_digest, write_digests, write_json
+from triptych.io import DIGESTS, verify_digests, write_digests, write_json
 from triptych.model import backbone as backbones
 from triptych.model import sentence_transformers as st_layout
 from triptych.model import tensors as compact
@@ -91,7 +91,7 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
     """
     _check_lfs(folder)
     with ThreadPoolExecutor(1) as thread:
-        problems = thread.submit(verify, folder)  # while the weights are read
+        problems = thread.submit(verify_digests, folder)  # while the weights are read
         try:
             loaded: Checkpoint | ModelError = _load(folder, trust_remote_code)
         except ModelError as error:
@@ -135,31 +135,6 @@ def _data_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file() and (path.suffix in _DATA or path.name in VOCABULARIES)
     )
-
-
-def verify(folder: Path) -> dict[Path, str]:
-    """Checks a checkpoint's weights and vocabulary against the digests that they were written with.
-
-    Returns:
-        What is wrong, by file; empty if all is right, or if the folder has no digests.
-
-    Raises:
-        ModelError: If the file of digests cannot be read.
-    """
-    listing = folder / DIGESTS
-    if not listing.is_file():
-        return {}
-    expected, problems = read_object(listing), dict[Path, str]()
-    for name, digest in expected.items():
-        path = folder / name
-        if not path.is_file():
-            problems[path] = f"missing; {DIGESTS} names it"
-        elif file_digest(path) != digest:
-            problems[path] = (
-                f"is damaged or was changed: its digest is not that in {listing}; restore it, or remove its line there "
-                "if the change is meant"
-            )
-    return problems
 
 
 def reconfigured(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:

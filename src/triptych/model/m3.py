@@ -156,11 +156,17 @@ class M3Model(nn.Module):
         """The mean of the states that count, normalised: with `cls` pooling that is the first state."""
         if self.config.pooling == "cls":
             first = states if len(states) == len(batch) else states[batch.offsets[:-1]]
-            return normalize(first.float(), dim=-1)
+            return self._unit(first.float())
         chosen = to_device(self._counted(batch, "dense").nonzero().squeeze(1), states.device)
-        # The sum has the direction of the mean.
+        rows = batch.rows[chosen]
         total = states.new_zeros(len(batch), states.shape[1], dtype=torch.float32)
-        return normalize(total.index_add(0, batch.rows[chosen], states[chosen].float()), dim=-1)
+        total = total.index_add(0, rows, states[chosen].float())
+        if self.config.normalize:  # the sum has the direction of the mean
+            return self._unit(total)
+        return total / torch.bincount(rows, minlength=len(batch)).clamp(min=1).unsqueeze(1)
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        return normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     def _lexical(self, states: Tensor, batch: Packed) -> Tensor:
         """``w_i = ReLU(W_lex h_i + b)`` in float32, 0 at positions that do not count."""
@@ -180,7 +186,7 @@ class M3Model(nn.Module):
         chosen = to_device(counted.nonzero().squeeze(1), states.device)
         vectors = head(states.index_select(0, chosen).to(head.weight.dtype)).float()
         offsets = ends[(batch.host or batch).offsets]
-        return normalize(vectors, dim=-1), to_device(offsets, states.device)
+        return self._unit(vectors), to_device(offsets, states.device)
 
     def fingerprint(self, also: Mapping[str, Any] | None = None) -> str:
         """Hex digest (128 bits) of the configuration and the weights in the type in which they are now.

@@ -40,6 +40,7 @@ class Packed:
             on the ids alone is computed there while the device computes.
         prefix: Token ids with which the texts of this batch begin, [CLS] included, and which are a prefix rather
             than text; None: not known, so that the model's own prefixes are looked for.
+        prompts: The same for each text that has a prefix of its own, and None for each other; None: none has.
     """
 
     ids: Tensor
@@ -47,6 +48,7 @@ class Packed:
     lengths: tuple[int, ...]
     host: Packed | None = None
     prefix: tuple[int, ...] | None = None
+    prompts: tuple[tuple[int, ...] | None, ...] | None = None
 
     @classmethod
     def of(
@@ -54,21 +56,21 @@ class Packed:
         texts: Sequence[NDArray[np.integer] | Sequence[int]],
         device: torch.device | None = None,
         prefix: tuple[int, ...] | None = None,
+        prompts: tuple[tuple[int, ...] | None, ...] | None = None,
     ) -> Packed:
         """Packs lists of token ids."""
         flat = [np.asarray(text, dtype=np.int64) for text in texts]
         ids = torch.from_numpy(np.concatenate(flat) if flat else np.zeros(0, np.int64))
         lengths = tuple(len(text) for text in texts)
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int64)
-        batch = cls(ids, offsets, lengths, prefix=prefix)
+        batch = cls(ids, offsets, lengths, prefix=prefix, prompts=prompts)
         return batch if device is None or device.type == "cpu" else batch.to(device)
 
     def to(self, device: torch.device) -> Packed:
         """The batch on a device; it keeps its copy on the processor, if it has one."""
         host = self if self.ids.device.type == "cpu" else self.host
-        return Packed(
-            to_device(self.ids, device), to_device(self.offsets, device), self.lengths, host, self.prefix
-        )
+        ids, offsets = to_device(self.ids, device), to_device(self.offsets, device)
+        return Packed(ids, offsets, self.lengths, host, self.prefix, self.prompts)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -217,20 +219,30 @@ def _prefix_positions(batch: Packed, special: SpecialIds) -> Tensor | None:
     known = batch.prefix is not None
     prefixes = (batch.prefix,) if batch.prefix is not None else special.prefixes
     prefixes = tuple(prefix for prefix in prefixes if len(prefix) > 1)
-    if not prefixes or not len(batch):
+    own = batch.prompts or ()
+    if not (prefixes or any(own)) or not len(batch):
         return None
     ids = batch.ids.cpu().numpy()
     lengths = np.array(batch.lengths)
     starts = np.cumsum(lengths) - lengths
     longest = np.zeros(len(lengths), dtype=np.int64)
     for prefix in prefixes:
-        same, reached = np.ones(len(lengths), dtype=bool), np.zeros(len(lengths), dtype=np.int64)
-        for at, expected in enumerate(prefix):
-            same = same & (at < lengths) & (ids[np.minimum(starts + at, len(ids) - 1)] == expected)
-            reached += same
-        longest = np.maximum(longest, reached if known else np.where(same, reached, 0))
+        reached = _matched(ids, starts, lengths, prefix)
+        longest = np.maximum(longest, reached if known else np.where(reached == len(prefix), reached, 0))
+    for prompt in {prompt for prompt in own if prompt is not None}:
+        reached = _matched(ids, starts, lengths, prompt)
+        longest = np.where([prompt == each for each in own], reached, longest)
     found = np.arange(len(ids)) - np.repeat(starts, lengths) < np.repeat(longest, lengths)
     return torch.from_numpy(found).to(batch.ids.device)
+
+
+def _matched(ids: Ids, starts: Ids, lengths: Ids, prefix: Sequence[int]) -> Ids:
+    """With how many of a prefix's tokens each text begins, int64 ``[N]``."""
+    same, reached = np.ones(len(lengths), dtype=bool), np.zeros(len(lengths), dtype=np.int64)
+    for at, expected in enumerate(prefix):
+        same = same & (at < lengths) & (ids[np.minimum(starts + at, len(ids) - 1)] == expected)
+        reached += same
+    return reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +304,9 @@ def usual_budget(model: M3Model, device: torch.device) -> int:
     return int(min(usual, max(8192, free // 2 // per_token)))
 
 
-def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> Iterator[slice]:
+def batches(
+    lengths: NDArray[np.int64], budget: int, *, padded: bool = True, most: int | None = None
+) -> Iterator[slice]:
     """Cuts texts that are sorted by falling length into batches of at most `budget` tokens.
 
     A text longer than the budget stands alone.
@@ -301,6 +315,7 @@ def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> 
         lengths: Tokens of each text, falling.
         budget: Maximum tokens per batch.
         padded: Whether every text counts as long as the longest of its batch.
+        most: Texts per batch, at most.
     """
     ends = np.cumsum(lengths)
     first = 0
@@ -309,7 +324,7 @@ def batches(lengths: NDArray[np.int64], budget: int, *, padded: bool = True) -> 
             last = min(len(lengths), first + budget // int(lengths[first]))
         else:
             last = int(np.searchsorted(ends, ends[first] - lengths[first] + budget, side="right"))
-        last = max(first + 1, last)
+        last = max(first + 1, min(last, first + (most or len(lengths))))
         yield slice(first, last)
         first = last
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -17,7 +16,6 @@ from triptych.encode.encoder import Encoder
 from triptych.errors import IndexExists, InputError, TriptychError
 from triptych.explain import Explanation, explain
 from triptych.index.documents import Payload
-from triptych.index.filters import Filter
 from triptych.index.index import Index
 from triptych.index.search import SearchOptions
 from triptych.scores import on_numpy as scores
@@ -29,7 +27,6 @@ from triptych.types import Floats, Head, HeadWeights, Hit
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _THREADS = 8  # of searches and writes; the engines compute in threads of their own
-_PAGE = 1000
 
 
 class NotFound(TriptychError):
@@ -225,9 +222,7 @@ class Service:
         """Scores texts for a query by all heads of the model."""
         encoder = model.encoder
         if weights is None:
-            weights = HeadWeights.of(
-                {head: w for head, w in HeadWeights()._asdict().items() if head in encoder.heads}
-            )
+            weights = HeadWeights.default(encoder.heads)
         if lacking := [head for head in weights.heads if head not in encoder.heads]:
             raise InputError(
                 f"weights: got one for {', '.join(lacking)}, which the model lacks; expected 0 there"
@@ -266,13 +261,10 @@ class Service:
     ) -> int:
         """Deletes documents by id, or all that fulfil a filter; returns how many there were."""
         index = self._writable(name)
-        wanted = Filter.of(where)
-        if ids is None and wanted is None:
-            raise InputError("delete: got neither ids nor a filter; expected one of them")
 
         def work() -> int:
             with self._locks[name]:
-                return index.delete(list(ids) if ids is not None else _matching(index, cast(Filter, wanted)))
+                return index.delete(ids, filter=where)
 
         return await self.in_thread(work)
 
@@ -284,14 +276,13 @@ class Service:
         """What is said of an index: its size, model, heads, and the fields of its metadata."""
         index = self.index(name)
         info = await self.in_thread(index.info)
-        default = HeadWeights()._asdict()
         return {
             "name": name,
             "documents": info["documents"],
             "model": self.model_of(name).encoder.source,
             "engine": info["engine"],
             "heads": list(index.heads),
-            "weights": {head: default[head] for head in index.heads},
+            "weights": {head: getattr(index.weights, head) for head in index.heads},
             "fields": await self.in_thread(index.fields),
             "writable": not self.settings.read_only,
         }
@@ -309,12 +300,3 @@ class Service:
 
 def _scores(left: Counted, right: Counted, heads: Sequence[Head]) -> dict[Head, Floats]:
     return {head: scores.head_scores(left.encoded, right.encoded, head)[0] for head in heads}
-
-
-def _matching(index: Index, where: Filter) -> list[str]:
-    """Ids of all documents that fulfil a filter."""
-    found: list[str] = []
-    names = index.ids
-    for ids in iter(lambda: list(islice(names, _PAGE)), []):
-        found += [one["id"] for one in index.get(ids) if one and where.matches(one["metadata"])]
-    return found

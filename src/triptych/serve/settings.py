@@ -99,8 +99,8 @@ class Keys:
             DataError: For a line that is neither ``read KEY`` nor ``write KEY``, or a file that cannot be read.
         """
         found: list[tuple[Right, str]] = []
-        found += [("read", key.strip()) for key in environment.get(READ_KEYS, "").split(",")]
-        found += [("write", key.strip()) for key in environment.get(WRITE_KEYS, "").split(",")]
+        found.extend(("read", key.strip()) for key in environment.get(READ_KEYS, "").split(","))
+        found.extend(("write", key.strip()) for key in environment.get(WRITE_KEYS, "").split(","))
         if path is not None:
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()

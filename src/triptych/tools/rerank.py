@@ -27,13 +27,19 @@ class CrossEncoder:
         folder: A Hugging Face folder.
         device: None: a GPU if there is one.
         max_length: Maximum tokens of a pair; the passage is cut first.
+        trust_remote_code: Whether Python files of the folder may run. It is never asked.
 
     Raises:
         ModelError: If the folder holds no such model.
     """
 
     def __init__(
-        self, folder: str | Path, *, device: str | torch.device | None = None, max_length: int = 512
+        self,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        max_length: int = 512,
+        trust_remote_code: bool = False,
     ) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -42,10 +48,10 @@ class CrossEncoder:
         self.name = str(folder)
         self._device, self._length = device_of(device), max_length
         try:
-            # Never the folder's own code, for which transformers would ask standard input.
-            safe = {"trust_remote_code": False}
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.name, **safe)
-            model: Any = AutoModelForSequenceClassification.from_pretrained(self.name, **safe)
+            # Without a word on the folder's own code transformers would ask standard input.
+            trust = {"trust_remote_code": bool(trust_remote_code)}
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.name, **trust)
+            model: Any = AutoModelForSequenceClassification.from_pretrained(self.name, **trust)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: no re-ranker can be read from this folder: {error}") from error
         if model.config.num_labels != 1:

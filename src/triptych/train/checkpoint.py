@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from triptych.config import from_mapping
 from triptych.errors import DataError, InputError, StorageError
-from triptych.io import DIGESTS, file_digest, sync_folder, write_atomically, write_digests
+from triptych.io import sync_folder, verify_digests, write_atomically, write_digests
 from triptych.train.optim import trainable
 from triptych.train.settings import Recipe
 
 _LATEST = "latest"
-_DIGESTS = "digests.json"
 STATE_VERSION = 2
 
 
@@ -232,13 +231,9 @@ def load(folder: Path) -> Snapshot:
     Raises:
         DataError: If a file is missing, broken, or not what was written.
     """
+    for path, problem in verify_digests(folder).items():  # releases before wrote no digests
+        raise DataError(problem, path)
     try:
-        if (folder / DIGESTS).is_file():  # releases before wrote none
-            for name, digest in json.loads((folder / DIGESTS).read_bytes()).items():
-                if file_digest(folder / name) != digest:
-                    raise DataError(
-                        "differs from what was written; expected a checkpoint from a copy", folder / name
-                    )
         values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         found = {
             name: load_file(folder / f"{name}.safetensors")

@@ -75,6 +75,7 @@ class PairIds:
         teacher_scores: float32 ``[Q, G]``, a teacher's scores, or None if no row has any. A row that has none is
             all NaN; a passage that was sampled at random has −inf, which is the teacher's probability 0.
         answers: For each query the keys (`triptych.train.data.text_key`) of all passages labelled as its positives.
+        prompts: For each query the tokens of its own prompt, [CLS] included, or None.
     """
 
     queries: Sequence[Ids]
@@ -82,6 +83,7 @@ class PairIds:
     group: int
     teacher_scores: Floats | None
     answers: Sequence[frozenset[int]]
+    prompts: Sequence[tuple[int, ...] | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Collator:
             size,
             _teacher([group.scores for group in groups], size),
             [self._answers(example, row) for example, row in zip(examples, numbers, strict=True)],
+            [example.prompt for example in examples],
         )
 
     def _answers(self, example: PairRow, row: int) -> frozenset[int]:
@@ -270,10 +273,15 @@ class PairBatch:
             keys = torch.tensor([text_key(passage) for passage in ids.passages], dtype=torch.int64)
             pairs = [(key, query) for query, known in enumerate(ids.answers) for key in sorted(known)]
             answers = Answers(*torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1))
-        return cls(Packed.of(ids.queries), Packed.of(ids.passages), ids.group, scores, keys, answers)
+        prompts = tuple(ids.prompts) if any(prompt is not None for prompt in ids.prompts) else None
+        queries = Packed.of(ids.queries, prompts=prompts)
+        return cls(queries, Packed.of(ids.passages), ids.group, scores, keys, answers)
 
     def joint(self) -> Packed:
         """Queries and passages as one batch, queries first."""
         first, second = self.queries, self.passages
         offsets = torch.cat([first.offsets, second.offsets[1:] + first.offsets[-1]])
-        return Packed(torch.cat([first.ids, second.ids]), offsets, first.lengths + second.lengths)
+        lengths, prompts = first.lengths + second.lengths, None
+        if first.prompts is not None:
+            prompts = first.prompts + (None,) * len(second)
+        return Packed(torch.cat([first.ids, second.ids]), offsets, lengths, prompts=prompts)

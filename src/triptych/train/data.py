@@ -174,12 +174,14 @@ class PairRow:
         passages: int32 each; the positives first, then the negatives.
         positives: How many of them answer the query, at least 1.
         scores: A teacher's score of each passage, or None.
+        prompt: Tokens of the query's own prompt, [CLS] included; None: it has the model's prefix.
     """
 
     query: Ids
     passages: Sequence[Ids]
     positives: int
     scores: NDArray[np.float64] | None
+    prompt: tuple[int, ...] | None = None
 
 
 _IDS = pa.list_(pa.int32())
@@ -195,6 +197,7 @@ _PAIR_SCHEMA = pa.schema(
         ("key", pa.int64()),
     ]
 )
+_PROMPT = pa.field("prompt", _IDS)  # only with `PairLimits.prompts`
 
 
 def text_key(ids: NDArray[np.integer] | Sequence[int]) -> int:
@@ -278,6 +281,7 @@ class _View(NamedTuple):
     scores: NDArray[np.float64]
     score_bounds: Ids
     scored: NDArray[np.bool_]
+    prompts: Sequence[Sequence[int] | None] | None
 
     @classmethod
     def of(cls, batch: Any) -> _View:
@@ -292,6 +296,7 @@ class _View(NamedTuple):
             scores.values.to_numpy(),
             scores.offsets.to_numpy(),
             scores.is_valid().to_numpy(zero_copy_only=False),
+            batch.column("prompt").to_pylist() if "prompt" in batch.schema.names else None,
         )
 
     def row(self, row: int) -> PairRow:
@@ -300,11 +305,13 @@ class _View(NamedTuple):
         scores = (
             self.scores[self.score_bounds[row] : self.score_bounds[row + 1]] if self.scored[row] else None
         )
+        prompt = None if self.prompts is None else self.prompts[row]
         return PairRow(
             self.query[self.query_bounds[row] : self.query_bounds[row + 1]],
             [self.tokens[a:b] for a, b in pairwise(bounds)],
             int(self.positives[row]),
             scores,
+            None if prompt is None else tuple(prompt),
         )
 
 
@@ -366,7 +373,8 @@ def open_pairs(
             )
         return info
 
-    return PairDataset(open_or_build(folder, _PAIR_SCHEMA, write), name, folder.name)
+    schema = _PAIR_SCHEMA.append(_PROMPT) if limits.prompts else _PAIR_SCHEMA
+    return PairDataset(open_or_build(folder, schema, write), name, folder.name)
 
 
 def _examples(source: DataSource, name: str, how: Reading) -> Iterator[Example]:
@@ -413,6 +421,8 @@ def _tokenize(
                 "key": text_key(query),
             }
         )
+        if limits.prompts:
+            rows[-1]["prompt"] = None if example.prompt is None else tokenizer.prefix_ids(example.prompt)
     return rows, queries.truncated + passages.truncated
 
 

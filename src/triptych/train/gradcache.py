@@ -59,7 +59,9 @@ def choose(batch: Packed, texts: Sequence[int]) -> Packed:
     """The texts `texts` of a batch, in that order."""
     chosen = torch.tensor(list(texts), dtype=torch.int64, device=batch.offsets.device)
     places, offsets = ragged_places(batch.offsets, chosen)
-    return Packed(batch.ids[places], offsets, tuple(batch.lengths[i] for i in texts))
+    lengths = tuple(batch.lengths[i] for i in texts)
+    prompts = None if batch.prompts is None else tuple(batch.prompts[i] for i in texts)
+    return Packed(batch.ids[places], offsets, lengths, prefix=batch.prefix, prompts=prompts)
 
 
 def backward(

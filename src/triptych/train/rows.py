@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from triptych.errors import DataError, StorageError
-from triptych.io import sync_folder, write_json
+from triptych.io import sync_folder, write_digests, write_json
 
 ROWS_FILE = "rows.arrow"
 INFO_FILE = "info.json"
@@ -126,6 +126,7 @@ def open_or_build(folder: Path, schema: Any, write: Callable[[RowWriter], dict[s
             info = write(writer)
             writer.flush()
         write_json(new / INFO_FILE, info)
+        write_digests(new, (new / ROWS_FILE, new / INFO_FILE))
     return RowTable(folder)
 
 

@@ -92,7 +92,13 @@ class Outcome:
 
 
 def run(
-    stage: Stage, recipe: Recipe, output: Path, *, resume: bool = False, callbacks: RunCallbacks | None = None
+    stage: Stage,
+    recipe: Recipe,
+    output: Path,
+    *,
+    resume: bool = False,
+    callbacks: RunCallbacks | None = None,
+    trust_remote_code: bool = False,
 ) -> Outcome:
     """Trains as a recipe says; under torchrun, together with the other processes.
 
@@ -102,6 +108,7 @@ def run(
         output: Folder of the run.
         resume: Continue from its last checkpoint; without one, begin.
         callbacks: See `RunCallbacks`.
+        trust_remote_code: Whether Python files of the starting model's folder may run. No recipe can say so.
 
     Raises:
         InputError: If the folder has a run already and `resume` is not set, or what is resumed differs.
@@ -109,21 +116,29 @@ def run(
     """
     device = None if recipe.compute.device is None else torch.device(recipe.compute.device)
     with distributed.process_group(device) as own:
-        return _Run(stage, recipe, output, device_of(own), callbacks or RunCallbacks()).go(resume)
+        callbacks = callbacks or RunCallbacks()
+        return _Run(stage, recipe, output, device_of(own), callbacks, trust_remote_code).go(resume)
 
 
 class _Run:
     """The parts of a run, made and held together for the time that it takes."""
 
     def __init__(
-        self, stage: Stage, recipe: Recipe, output: Path, device: torch.device, callbacks: RunCallbacks
+        self,
+        stage: Stage,
+        recipe: Recipe,
+        output: Path,
+        device: torch.device,
+        callbacks: RunCallbacks,
+        trust_remote_code: bool,
     ) -> None:
         self.primary = distributed.rank() == 0
         silent = RunCallbacks(should_stop=callbacks.should_stop)
         self.callbacks = callbacks if self.primary else silent
         self.output, self.recipe, self.log = output, recipe, RunLog(output)
         self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
-        start: Checkpoint = prepare(recipe)
+        self.trusted = trust_remote_code
+        start: Checkpoint = prepare(recipe, trust_remote_code=trust_remote_code)
         self.start = start.fingerprint
         self.encoder: M3Model = start.model
         freeze(start.model, recipe, self.heads)
@@ -286,7 +301,7 @@ class _Run:
         return {name: checkpoints.whole(tensor) for name, tensor in source.items()}
 
     def _start_weights(self) -> dict[str, Tensor]:
-        start = prepare(self.recipe).model
+        start = prepare(self.recipe, trust_remote_code=self.trusted).model
         freeze(start, self.recipe, self.heads)
         return {name: tensor.detach() for name, tensor in trainable(start).items()}
 
@@ -296,7 +311,8 @@ class _Run:
             return
         folder, new = self.output / name, self.output / f".{name}.new"
         shutil.rmtree(new, ignore_errors=True)
-        export(self.recipe, finish(self.recipe, self.heads, _of_encoder(weights)), new)
+        own = _of_encoder(weights)
+        export(self.recipe, finish(self.recipe, self.heads, own, trust_remote_code=self.trusted), new)
         write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)

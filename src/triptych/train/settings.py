@@ -134,6 +134,8 @@ class DataSettings(Settings):
         lines: Every line of a .txt file is a text.
         prompts: Put a row's `prompt` before its query, in the place of the model's prefix. The published script
             ignores it, and so does encoding unless the same prefix is given there.
+        positive_from: The least label or score of a positive, where passages are judged one by one.
+        blank_negatives: What a blank negative is (``"neg": [""]``): an `error`, or nothing (`drop`).
         cache: Folder for prepared data sets.
     """
 
@@ -151,6 +153,8 @@ class DataSettings(Settings):
     mixed: bool = False
     lines: bool = False
     prompts: bool = False
+    positive_from: float = 0.5
+    blank_negatives: Literal["error", "drop"] = "error"
     cache: str | None = None
 
     def batches(self, longest: int) -> BatchTable:

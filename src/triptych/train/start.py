@@ -24,7 +24,9 @@ from triptych.types import HEADS, Head
 _FACTS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id", "rope_theta")
 
 
-def merge(models: Sequence[str | Path], weights: Sequence[float] | None = None) -> Checkpoint:
+def merge(
+    models: Sequence[str | Path], weights: Sequence[float] | None = None, *, trust_remote_code: bool = False
+) -> Checkpoint:
     """The weighted mean of several models of one architecture.
 
     Fine-tuned models that started from the same weights can be averaged (arXiv 2203.05482); mixing the starting model
@@ -36,6 +38,7 @@ def merge(models: Sequence[str | Path], weights: Sequence[float] | None = None) 
         models: Two or more: bundled names, folders of any layout, Hub names. The first gives tokenizer, prefixes and
             `max_length`.
         weights: α, one number ≥ 0 per model, not all 0; None: equal.
+        trust_remote_code: Whether Python files of the models' folders may run.
 
     Raises:
         InputError: For other numbers, or models that do not fit each other; says in what.
@@ -47,10 +50,10 @@ def merge(models: Sequence[str | Path], weights: Sequence[float] | None = None) 
             f"merge: got {len(models)} models and the weights {shares}; expected two models or more, and for each "
             "a number ≥ 0, not all 0"
         )
-    first = layouts.load(hub.resolve(models[0]))
+    first = layouts.load(hub.resolve(models[0]), trust_remote_code=trust_remote_code)
     total = _scaled(first, shares[0])
     for name, share in zip(models[1:], shares[1:], strict=True):
-        other = layouts.load(hub.resolve(name))
+        other = layouts.load(hub.resolve(name), trust_remote_code=trust_remote_code)
         if problems := differences(first, other):
             raise InputError(f"merge: {name} does not fit {models[0]}: {'; '.join(problems)}")
         for key, tensor in _scaled(other, share).items():
@@ -88,8 +91,12 @@ def _scaled(checkpoint: Checkpoint, share: float) -> dict[str, Tensor]:
     return {name: tensor.double() * share for name, tensor in checkpoint.model.state_dict().items()}
 
 
-def prepare(recipe: Recipe) -> Checkpoint:
+def prepare(recipe: Recipe, *, trust_remote_code: bool = False) -> Checkpoint:
     """Loads the model that a run starts from, the same every time.
+
+    Args:
+        recipe: Of the run.
+        trust_remote_code: Whether Python files of the model's folder may run.
 
     Raises:
         ModelError: If it cannot be found or read.
@@ -103,9 +110,9 @@ def prepare(recipe: Recipe) -> Checkpoint:
     if recipe.new_heads:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            checkpoint = layouts.from_backbone(folder, **settings)
+            checkpoint = layouts.from_backbone(folder, trust_remote_code=trust_remote_code, **settings)
     else:
-        checkpoint = layouts.load(folder)
+        checkpoint = layouts.load(folder, trust_remote_code=trust_remote_code)
         if settings:
             checkpoint = layouts.reconfigured(checkpoint, settings)
     if recipe.extend_positions is not None:
@@ -195,15 +202,18 @@ def merge_lora(backbone: nn.Module) -> None:
             setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
 
 
-def finish(recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor]) -> Checkpoint:
+def finish(
+    recipe: Recipe, heads: Iterable[Head], weights: Mapping[str, Tensor], *, trust_remote_code: bool = False
+) -> Checkpoint:
     """The model of a run with given weights, as an ordinary checkpoint.
 
     Args:
         recipe: Of the run.
         heads: Those that were trained.
         weights: Name to weight, of what was trained.
+        trust_remote_code: Whether Python files of the starting model's folder may run.
     """
-    checkpoint = prepare(recipe)
+    checkpoint = prepare(recipe, trust_remote_code=trust_remote_code)
     freeze(checkpoint.model, recipe, heads)
     assign(trainable(checkpoint.model), weights)
     if recipe.lora is not None:

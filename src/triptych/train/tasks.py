@@ -164,7 +164,8 @@ def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], lis
         mixed=data.mixed,
     )
     facts = repr([recipe.seed, distributed.size(), [part.digest for part in parts]])
-    old = f"{data.model_dump(mode='json', exclude={'cache', 'prompts'})}|{recipe.seed}|{distributed.size()}|"
+    new = {"cache", "prompts", "positive_from", "blank_negatives"}
+    old = f"{data.model_dump(mode='json', exclude=new)}|{recipe.seed}|{distributed.size()}|"
     old += str([part.name for part in parts])
     return Prepared(
         datasets,
@@ -228,7 +229,8 @@ class Pairs:
 
         def open_(source: SourceSettings) -> list[PairDataset]:
             options: dict[str, Any] = {"cache": _cache(recipe), "progress": progress}
-            options["reading"] = Reading(split=source.split)
+            data = recipe.data
+            options["reading"] = Reading(source.split, data.positive_from, data.blank_negatives)
             if source.records is not None:
                 return [open_pairs(source.records, tokenizer, limits, **options)]
             if source.path == "(records)":

@@ -27,10 +27,10 @@ def test_a_folder_is_read_in_order_and_unknown_endings_are_told(tmp_path: Path) 
         path = tmp_path / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(b"Text of it.") if name.endswith("gz") else b"Text of it.")
-    skipped: list[Path] = []
-    files = mined_files(tmp_path / "docs", skipped.append)
+    skipped: list[tuple[str, str]] = []
+    files = mined_files(tmp_path / "docs", lambda path, reason: skipped.append((path.name, reason)))
     assert [file.path.name for file in files] == ["b.md", "page.txt.gz", "z.html"]
-    assert [path.name for path in skipped] == ["picture.png"]
+    assert skipped == [(".hidden.md", "hidden"), ("picture.png", "unknown kind")]
     documents = [found for file in files for found in read_minable(file)]
     assert [(d.source, d.key) for d in documents] == [("docs", "b"), ("docs", "a/page"), ("docs", "a/z")]
     assert {d.blocks for d in documents} == {(Block(0, "", "Text of it."),)}

@@ -150,11 +150,10 @@ function matchesOf(hit, body, note) {
       ),
     );
   }
-  const met = tokens.filter((token) => token.kind === undefined || token.kind === "text");
-  if (met.length) {
+  if (tokens.length) {
     parts.push(
       element("div", { class: "line" }, element("h3", { class: "small" }, "What each part of the query met"), note),
-      element("ul", { class: "tokens" }, ...met.map((token) => element("li", {}, tokenButton(token, body.marks, note)))),
+      element("ul", { class: "tokens" }, ...tokens.map((token) => element("li", {}, tokenButton(token, body.marks, note)))),
     );
   }
   return parts;

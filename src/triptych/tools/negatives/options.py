@@ -189,8 +189,8 @@ def scoring_of(options: MiningOptions, heads: Sequence[Head]) -> Scoring:
     Raises:
         InputError: If a head is asked for that the model lacks.
     """
-    search, default = options.search, HeadWeights()._asdict()
-    weights = search.weights or HeadWeights.of({head: default[head] for head in heads})
+    search = options.search
+    weights = search.weights or HeadWeights.default(heads)
     if search.ranking != "hybrid":
         weights = HeadWeights.of({search.ranking: 1.0})
     routes = search.routes

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 from annotated_types import Ge
 
 from triptych.config import check_types
+from triptych.markup import Link
 from triptych.records import Place
 from triptych.text import digest
 
@@ -38,13 +39,6 @@ class Block(NamedTuple):
     def level(self) -> int | None:
         """The level of a heading, 1 to 7; None for text."""
         return HEADINGS.get(self.kind)
-
-
-class Link(NamedTuple):
-    """The words of a link, and the key of the document of the same source that it leads to."""
-
-    text: str
-    target: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,11 +219,13 @@ class EncoderScorer:
         model: As for `Encoder.from_pretrained`.
         device: The same.
         max_length: Tokens from which on texts are cut: their beginnings decide.
+        trust_remote_code: As for `Encoder.from_pretrained`.
     """
 
     model: str = "small"
     device: str | None = None
     max_length: int = 256
+    trust_remote_code: bool = False
 
     def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         """Inner products of all queries with all passages: ``[Q, P]``.
@@ -231,7 +233,7 @@ class EncoderScorer:
         Raises:
             ModelError: If there is no such model.
         """
-        encoder = _encoder(self.model, self.device)
+        encoder = _encoder(self.model, self.device, self.trust_remote_code)
         length = min(self.max_length, encoder.config.max_length)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # cut on purpose
@@ -241,5 +243,5 @@ class EncoderScorer:
 
 
 @cache
-def _encoder(model: str, device: str | None) -> Encoder:
-    return Encoder.from_pretrained(model, device=device)
+def _encoder(model: str, device: str | None, trust_remote_code: bool) -> Encoder:
+    return Encoder.from_pretrained(model, device=device, trust_remote_code=trust_remote_code)

@@ -22,7 +22,8 @@ from typing import Any
 
 from triptych.config import check_value
 from triptych.errors import InputError, StorageError, WorkerError
-from triptych.io import write_json
+from triptych.files.listing import OnSkip
+from triptych.io import write_digests, write_json
 from triptych.tools.pairs import stages
 from triptych.tools.pairs.duplicates import is_written, read_evaluation, write_evaluation
 from triptych.tools.pairs.filters import Scorer
@@ -62,7 +63,7 @@ def mine_pairs(
     workers: int = 1,
     scorer: Scorer | None = None,
     scorer_name: str = "",
-    on_skip: Callable[[Path], None] | None = None,
+    on_skip: OnSkip | None = None,
     progress: Progress | None = None,
 ) -> MinedPairs:
     """Mines pairs from files and folders into a folder; the same call resumes an interrupted run.
@@ -78,7 +79,7 @@ def mine_pairs(
         workers: Processes; 1: this one. The result does not depend on it.
         scorer: For the consistency filter; must be picklable for more than one worker.
         scorer_name: Which scorer it is: another one is another run.
-        on_skip: Called with each file of a folder that is skipped: its ending is not known, or its name is not UTF-8.
+        on_skip: Called with each file of a folder that is skipped, and why.
         progress: Called with each stage and its items.
 
     Raises:
@@ -123,6 +124,7 @@ def mine_pairs(
     for stage_name, count in (("read", job.batches), ("made", job.parts), ("done", job.parts)):
         for path in job.files(stage_name, count, "json"):
             counts.add(PairCounts.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+    write_digests(out, sorted(pairs.iterdir()))
     write_json(report, counts.to_dict())
     shutil.rmtree(job.work, ignore_errors=True)
     return MinedPairs(out, pairs, counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from triptych.collections.training import source_paths
 from triptych.config import check_types
-from triptych.documents import format_of, walk
+from triptych.documents import Format, format_of
 from triptych.errors import DataError
+from triptych.files.listing import OnSkip, walk
 from triptych.io import STDIN, Source, open_source, printable, read_lines, read_text
 from triptych.records import (
     COMPRESSED,
@@ -29,6 +30,7 @@ from triptych.text import is_code, is_path_code, is_utf8
 from triptych.tools.pairs.base import Link, Minable, StructuredDocument, Translations, parse
 from triptych.tools.pairs.outline import Outline, html_outline, markdown_outline, text_outline
 
+_FORMATS: tuple[Format, ...] = ("jsonl", "tsv", "csv", "text", "markdown", "html")
 _SECTION_HEADINGS = ("heading", "title", "name")
 _SECTION_TEXTS = ("text", "content", "contents", "body", "paragraphs")
 _DESCRIPTIONS = ("description", "summary", "abstract")
@@ -62,15 +64,13 @@ class Origin:
         check_types(self)
 
 
-def mined_files(
-    sources: Path | str | Iterable[Path | str], on_skip: Callable[[Path], None] | None = None
-) -> list[MinedFile]:
+def mined_files(sources: Path | str | Iterable[Path | str], on_skip: OnSkip | None = None) -> list[MinedFile]:
     """All files under the given paths, in the order of their names.
 
     Args:
         sources: Files and folders.
-        on_skip: Called with each file of a folder whose ending is not known, whose name is not UTF-8, or that is a
-            pipe or device; such a file named in `sources` is an error instead.
+        on_skip: Called with each file of a folder that is passed over, and why; such a file named in `sources` is an
+            error instead.
 
     Raises:
         DataError: For a path that is not there, an unknown ending, or standard input, which cannot be read anew
@@ -86,17 +86,17 @@ def mined_files(
             raise DataError(message, printable(root))
         if root.is_dir():
             for path in walk(root, on_skip):
-                if format_of(path) is not None:
+                if _is_minable(path):
                     found.append(MinedFile(path, root))
                 elif on_skip:
-                    on_skip(path)
+                    on_skip(path, "unknown kind")
         elif not root.exists():
             raise DataError("no such file or folder", root)
         elif not root.is_file():
             raise DataError(
                 "is a pipe or device, which cannot be read twice; expected a file or folder", root
             )
-        elif format_of(root) is None:
+        elif not _is_minable(root):
             raise DataError(
                 "unknown ending; expected .jsonl .tsv .csv .md .html .txt (or .gz, .zst after it)", root
             )
@@ -105,6 +105,10 @@ def mined_files(
     if not found:
         raise DataError("no file to read in it", given[0] if given else None)
     return found
+
+
+def _is_minable(path: Path | str) -> bool:
+    return format_of(path) in _FORMATS
 
 
 def read_minable(file: MinedFile, origin: Origin | None = None) -> Iterator[Minable]:
@@ -235,7 +239,7 @@ def _bare(name: str) -> str:
     """A file name without its endings for compression and format."""
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
-    return name.rsplit(".", 1)[0] if format_of(name) else name
+    return name.rsplit(".", 1)[0] if _is_minable(name) else name
 
 
 def _key(file: MinedFile, how: Origin) -> tuple[str, str]:
