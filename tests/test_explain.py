@@ -154,3 +154,16 @@ def test_a_model_without_a_dense_head_is_explained(folder: Path, tmp_path: Path)
     encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", dense=False)
     (found,) = explain(encoder, "a model", ["a text model"])
     assert set(found.scores) == {"lexical", "multi"}
+
+
+def test_the_span_of_a_token_is_where_its_piece_stands_in_the_text() -> None:
+    encoder = Encoder.from_pretrained("small", device="cpu")
+    for text in ("the coffee maker cools", "  القهوة  ساخنة", "😀😀 two 😀", "ﬁne  ﬂour", "日本語 の本"):
+        tokens = tokens_of(encoder, text, encoder.config.document_prefix)
+        spans = [token.span for token in tokens if token.span]
+        assert spans == sorted(spans)
+        assert len(set(spans)) == len(spans)
+        covered = "".join(text[start:end] for start, end in spans)
+        assert covered == "".join(text.split()), text
+        for token in tokens:
+            assert token.span is None or text[slice(*token.span)] == token.piece

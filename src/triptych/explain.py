@@ -33,6 +33,8 @@ class Token:
         word: The run of characters between blanks in which it stands; equal to `piece` for whole words.
         id: Its id in the vocabulary.
         position: Its place in the encoded text, from 0, special tokens and the prefix counted.
+        span: The characters of the text that `piece` is, from and to (beyond the last); None for a token that is not of
+            the text.
         kind: Whether it is of the text, of the prefix that the model puts before it, or a special token. Tokens of a
             prefix have vectors, but no lexical weight (`M3Config.prefix_in_lexical`).
     """
@@ -42,6 +44,7 @@ class Token:
     id: int
     position: int
     kind: Kind = "text"
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Explanation:
                     "token": match.document_token.piece,
                     "word": match.document_token.word,
                     "id": match.document_token.id,
+                    "document_span": match.document_token.span and list(match.document_token.span),
                     "query_weight": match.query_weight,
                     "document_weight": match.document_weight,
                     "score": match.contribution,
@@ -129,6 +133,7 @@ class Explanation:
                     "query_token": match.query_token.piece,
                     "document_token": match.document_token.piece,
                     "document_position": match.document_token.position,
+                    "document_span": match.document_token.span and list(match.document_token.span),
                     "score": match.similarity,
                 }
                 for match in self.text_tokens
@@ -292,21 +297,31 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
             tokens.append(Token(name, name, number, position, "special"))
             continue
         start, end = spans[at]
-        piece = whole[start:end].strip() or name
+        if name.strip("▁ "):
+            start += len(whole[start:end]) - len(whole[start:end].lstrip())
+        else:  # a blank alone, for which some tokenizers give the character after it
+            start = end
+        end = start + len(whole[start:end].rstrip())
+        piece = whole[start:end] or name
         inside = 0 < end <= len(prefix)
+        place = None if inside or start < len(prefix) else (start - len(prefix), end - len(prefix))
+        kind: Kind = "prefix" if inside else "text"
         tokens.append(
-            Token(piece, _word(whole, start, end) or piece, number, position, "prefix" if inside else "text")
+            Token(
+                piece,
+                _word(whole, start, end) or piece,
+                number,
+                position,
+                kind,
+                None if start == end else place,
+            )
         )
         at += 1
     return tokens
 
 
 def _word(text: str, start: int, end: int) -> str:
-    """The run of characters between blanks around a span (which may begin with the blank before it)."""
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
+    """The run of characters between blanks around a span."""
     if start == end:
         return ""
     while start > 0 and not text[start - 1].isspace():

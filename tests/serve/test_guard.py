@@ -81,6 +81,16 @@ def test_a_key_for_reading_reads_and_does_not_write(locked: Running) -> None:
     assert len(locked.service.index("my.index")) == 4
 
 
+@pytest.mark.parametrize("name", ["x/search", "x/explain", "documents/get", "a/documents/get"])
+def test_a_document_whose_id_looks_like_a_search_is_not_deleted_with_a_key_for_reading(
+    locked: Running, name: str
+) -> None:
+    index = locked.service.index("my.index")
+    index.add([name], ["a text"])
+    assert ask(locked, "DELETE", f"/v1/indexes/my.index/documents/{name}", None, "reader") == 403
+    assert index.get([name]) != [None]
+
+
 def test_a_key_for_writing_does_both(locked: Running) -> None:
     assert [ask(locked, *request, "writer") for request in READS + WRITES] == [200] * len(READS + WRITES)
     assert ask(locked, *READS[0], None, **{"x-api-key": "writer"}) == 200

@@ -150,7 +150,7 @@ PATHS = [
 ]
 RAW = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "HTTP/0.9": b"GET /\r\n\r\n",
+    "HTTP/0.9": b"GET /v1/nothing\r\n\r\n",
     "an unknown method": b"BREW / HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "two lengths": b"POST /v1/encode HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
     "length and chunks": b"POST /v1/encode HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n"

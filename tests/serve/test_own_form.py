@@ -29,6 +29,22 @@ def post(server: Running, path: str, body: Any, **options: Any) -> httpx.Respons
     return httpx.post(server.url + path, json=body, timeout=30, **options)
 
 
+def test_documents_of_an_index_are_explained_by_their_ids(shared_server: Running, encoder: Encoder) -> None:
+    body = {"query": "hello model", "ids": ["c", "nothing", "d/é"]}
+    found = post(shared_server, "/v1/indexes/my.index/explain", body).json()["explanations"]
+    texts = {each["id"]: each["text"] for each in DOCUMENTS}
+    expected = [each.to_json() for each in explain(encoder, "hello model", [texts["c"], texts["d/é"]])]
+    assert found[1] is None
+    for one, wanted in zip((found[0], found[2]), expected, strict=True):
+        assert [each["token"] for each in one["words"]] == [each["token"] for each in wanted["words"]]
+        spans = [[each["document_span"] for each in side["tokens"]] for side in (one, wanted)]
+        assert spans[0] == spans[1]
+        assert any(spans[0])
+    assert (
+        post(shared_server, "/v1/indexes/my.index/explain", {**body, "ids": ["x"] * 101}).status_code == 422
+    )
+
+
 def test_vectors_as_json_equal_those_of_the_encoder_bit_for_bit(
     shared_server: Running, encoder: Encoder
 ) -> None:

@@ -46,6 +46,7 @@ class Main(Group):
         "index": index.index,
         "search": index.search,
         "serve": serve.serve,
+        "mcp": serve.mcp,
         "export": index.export,
         "encode": encode.encode,
         "score": encode.score,

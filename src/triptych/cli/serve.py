@@ -1,4 +1,4 @@
-"""`triptych serve`."""
+"""`triptych serve` and `triptych mcp`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def serve(
     from importlib.util import find_spec
 
     if missing := [
-        name for name in ("fastapi", "uvicorn", "orjson", "prometheus_client") if not find_spec(name)
+        name for name in ("fastapi", "uvicorn", "orjson", "prometheus_client", "mcp") if not find_spec(name)
     ]:
         raise MissingExtra(f"triptych serve (without {missing[0]})", "serve")
     from triptych.serve.app import run
@@ -73,6 +73,43 @@ def serve(
     scheme = "https" if settings.certificate else "http"
     say(f"serving {', '.join(indexes) or 'embeddings'} on {scheme}://{settings.host}:{settings.port}")
     run(service)
+
+
+@command({"places": "INDEX", "model": "-m"})
+def mcp(
+    places: list[str],
+    *,
+    allow_writes: bool = False,
+    model: list[str] | None = None,
+    loading: Loading,
+) -> None:
+    """Give agents the search of indexes, by the Model Context Protocol over standard input and output.
+
+    The tools are search and fetch, with --allow-writes also add. A server of triptych serve has them under /mcp.
+
+    Example: triptych mcp my.index
+
+    Args:
+        places: Folders or Qdrant addresses of indexes.
+        allow_writes: Let agents add documents.
+        model: Load the model of an index from here instead of from where it was: a checkpoint folder or a Hub name.
+    """
+    import asyncio
+
+    from triptych.serve.mcp import mcp_server
+    from triptych.serve.service import Service
+
+    indexes = _open(places)
+    service = Service(_load(indexes, model or [], (), loading), indexes)
+
+    async def run() -> None:
+        await service.start()
+        try:
+            await mcp_server(service, may_write=(lambda _: True) if allow_writes else None).run_stdio_async()
+        finally:
+            await service.close()
+
+    asyncio.run(run())
 
 
 def _open(places: list[str]) -> dict[str, Index]:

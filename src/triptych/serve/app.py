@@ -13,25 +13,48 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from triptych import __version__
 from triptych.serve import errors
 from triptych.serve.connection import connection_type
 from triptych.serve.forms import cohere, openai, own, rerank, tei, vllm
 from triptych.serve.guard import Guard
+from triptych.serve.mcp import mcp_server, writes_over_http
 from triptych.serve.service import Service
 
 PAGE = Path(__file__).parent / "page"
 """The search page's files; they are served as they are."""
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # asked for again each time, by its ETag
+}
+
+
+class PageFiles(StaticFiles):
+    """The search page, which loads nothing from elsewhere and runs nothing but its own files."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """See Starlette."""
+        response = await super().get_response(path, scope)
+        response.headers.update(_PAGE_HEADERS)
+        return response
 
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of a service, which it starts and closes."""
+    agents = mcp_server(service, may_write=writes_over_http(service))
+    agent_routes = agents.streamable_http_app(
+        stateless_http=True, json_response=True, host=service.settings.host
+    ).routes
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await service.start()
-        yield
+        async with agents.session_manager.run():
+            yield
         await service.close()
 
     app = FastAPI(title="Triptych", version=__version__, lifespan=lifespan, redirect_slashes=False)
@@ -45,8 +68,8 @@ def create_app(service: Service) -> FastAPI:
     _add_health(app, service)
     for form in (own, rerank, openai, tei, cohere, vllm):
         app.include_router(form.router)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), "page")
+    app.router.routes.extend(agent_routes)
+    app.mount("/", PageFiles(directory=PAGE, html=True), "page")
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 access = logging.getLogger("triptych.access")
 """One line a request: client, method, route, status, seconds. Of texts, queries and ids it has nothing."""
 
+_READ_BY_POST = re.compile(r"/v1/indexes/[^/]+/(search|explain|documents/get)")
 OPEN_PATHS = ("/health", "/ready")
 
 
@@ -225,11 +227,11 @@ def _is_page(scope: Scope) -> bool:
 
 
 def _is_write(scope: Scope) -> bool:
-    """Whether a request changes documents; what is only read by POST stands under /get."""
+    """Whether a request changes documents; some are only read by POST. An id may end like one of their paths."""
     path: str = scope["path"].rstrip("/")
     if not path.startswith("/v1/indexes/") or scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return False
-    return not path.endswith(("/search", "/documents/get"))
+    return scope["method"] != "POST" or _READ_BY_POST.fullmatch(path) is None
 
 
 def _names_loopback(host: str) -> bool:

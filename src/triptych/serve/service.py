@@ -203,6 +203,13 @@ class Service:
         ]
         return [Found(*pair) for pair in zip(found, explained, strict=True)]
 
+    async def explain(self, name: str, query: str, ids: Sequence[str]) -> list[Explanation | None]:
+        """Why documents match a query; None for one that is not there."""
+        found = await self.get(name, ids)
+        texts = [one["text"] for one in found if one]
+        explained = iter(await self.model_of(name).run(partial(explain, query=query, documents=texts)))
+        return [next(explained) if one else None for one in found]
+
     async def rank(
         self,
         model: Batcher,

@@ -100,6 +100,13 @@ class IdsBody(OwnBody):
     ids: list[str]
 
 
+class ExplainBody(OwnBody):
+    """A query, and documents of which is asked why they match."""
+
+    query: str = Field(examples=["how do plants make sugar"])
+    ids: list[str] = Field(max_length=100)
+
+
 class DeleteBody(OwnBody):
     """Which documents to delete: ids, or a filter."""
 
@@ -145,6 +152,13 @@ def _hits(found: Found, full_text: bool) -> list[dict[str, Any]]:
         for hit in hits:
             hit["text"] = hit["text"] if len(hit["text"]) <= _CUT else hit["text"][:_CUT] + "…"
     return hits
+
+
+@router.post("/v1/indexes/{name}/explain", summary="Why documents match")
+async def explain(name: str, body: ExplainBody, request: Request) -> Response:
+    """The words and tokens that matched, as a search gives them, for each id; null for a document that is not there."""
+    found = await service_of(request).explain(name, body.query, body.ids)
+    return answer({"explanations": [each and each.to_json() for each in found]})
 
 
 @router.post("/v1/indexes/{name}/documents", summary="Add documents")

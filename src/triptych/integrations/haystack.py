@@ -1,0 +1,119 @@
+"""Haystack: a retriever as a component of pipelines (``pip install "triptych[haystack]"``)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+from triptych.errors import InputError, MissingExtra
+from triptych.integrations.source import Searchable, filter_of, open_source
+
+try:
+    from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.utils import Secret
+except ImportError as error:
+    raise MissingExtra("The retriever for Haystack", "haystack") from error
+
+
+@component
+class TriptychTextRetriever:
+    """Finds documents with all three heads; Haystack's protocol `TextRetriever`.
+
+    Args:
+        index: A folder with an index, ``http(s)://host[:port]/name`` for one of a server, or an open index (a pipeline
+            with an open index cannot be saved).
+        top_k: Documents per query.
+        filters: Conditions on metadata in Haystack's form (comparisons, joined by AND), or those of
+            `triptych.Index.search`.
+        weights: Weights of the three scores, such as ``{"dense": 1, "lexical": 0.3, "multi": 1}``; None: the default
+            ones.
+        api_key: For a server; default: the environment variable TRIPTYCH_API_KEY, if it is set.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        top_k: int = 10,
+        filters: dict[str, Any] | None = None,
+        weights: dict[str, float] | None = None,
+        api_key: Secret | None = None,
+    ) -> None:
+        self.index, self.top_k, self.filters, self.weights = index, top_k, filters, weights
+        self.api_key = api_key or Secret.from_env_var("TRIPTYCH_API_KEY", strict=False)
+        self._source: Searchable | None = None
+
+    def warm_up(self) -> None:
+        """Opens the index; `run` does so, too."""
+        if self._source is None:
+            self._source = open_source(self.index, api_key=self.api_key.resolve_value())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a saved pipeline holds of the component.
+
+        Raises:
+            InputError: If it was given an open index.
+        """
+        if not isinstance(self.index, str | Path):
+            raise InputError("to_dict: got an open index; expected a folder or a server's address")
+        return default_to_dict(
+            self,
+            index=str(self.index),
+            top_k=self.top_k,
+            filters=self.filters,
+            weights=self.weights,
+            api_key=self.api_key,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TriptychTextRetriever:
+        """The component of a saved pipeline."""
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """Finds documents.
+
+        Args:
+            query: The query.
+            filters: Instead of the component's own.
+            top_k: Instead of the component's own.
+
+        Returns:
+            ``{"documents": …}``, the best first, with the weighted sum as their score.
+        """
+        self.warm_up()
+        options: dict[str, Any] = {"filter": _filter(filters or self.filters)}
+        if self.weights is not None:
+            options["weights"] = self.weights
+        hits = cast(Searchable, self._source).search(query, self.top_k if top_k is None else top_k, **options)
+        return {
+            "documents": [
+                Document(id=hit.id, content=hit.text, meta=dict(hit.metadata), score=hit.score)
+                for hit in hits
+            ]
+        }
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """As `run`, in a thread."""
+        return await asyncio.to_thread(self.run, query, filters, top_k)
+
+
+def _filter(filters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Haystack's filters have an operator; others are an index's own."""
+    if not filters or "operator" not in filters:
+        return filters
+    listed = [filters] if "field" in filters else filters.get("conditions", [])
+    if "field" not in filters and filters["operator"] != "AND":
+        raise InputError(f"filters: got {filters['operator']!r}; expected conditions joined by AND")
+    conditions: list[tuple[str, str, Any]] = []
+    for each in listed:
+        if "field" not in each:
+            raise InputError("filters: got conditions within conditions; expected a flat list of comparisons")
+        conditions.append((each["field"].removeprefix("meta."), each["operator"], each["value"]))
+    return filter_of(conditions)
