@@ -204,6 +204,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "tokens": [
             {
                 "query_token": match.query_token.piece,
+                "kind": match.query_token.kind,
                 "document_token": match.document_token.piece,
                 "document_position": match.document_token.position,
                 "similarity": match.similarity,
