@@ -131,6 +131,7 @@ class Explanation:
             "tokens": [
                 {
                     "query_token": match.query_token.piece,
+                    "kind": match.query_token.kind,
                     "document_token": match.document_token.piece,
                     "document_position": match.document_token.position,
                     "document_span": match.document_token.span and list(match.document_token.span),

@@ -174,50 +174,6 @@ def _named(token: Token) -> str:
     return f"{token.piece} ({word})"
 
 
-<<<<<<< HEAD
-=======
-def hit_json(rank: int, hit: Hit) -> dict[str, Any]:
-    """A hit for machines."""
-    return {
-        "rank": rank,
-        "id": hit.id,
-        "score": round(hit.score, 6),
-        "scores": {head: round(score, 6) for head, score in hit.scores.items()},
-        "text": hit.text,
-        "metadata": dict(hit.metadata),
-        **({"more": [hit_json(rank, further) for further in hit.more]} if hit.more else {}),
-    }
-
-
-def explanation_json(explanation: Explanation) -> dict[str, Any]:
-    """An explanation for machines."""
-    return {
-        "lexical": [
-            {
-                "piece": match.document_token.piece,
-                "word": match.document_token.word,
-                "id": match.document_token.id,
-                "query_weight": match.query_weight,
-                "document_weight": match.document_weight,
-                "contribution": match.contribution,
-            }
-            for match in explanation.lexical
-        ],
-        "tokens": [
-            {
-                "query_token": match.query_token.piece,
-                "kind": match.query_token.kind,
-                "document_token": match.document_token.piece,
-                "document_position": match.document_token.position,
-                "similarity": match.similarity,
-            }
-            for match in explanation.text_tokens
-        ],
-        "left_out": dict(zip(("tokens", "similarity"), explanation.left_out, strict=True)),
-    }
-
-
->>>>>>> query
 def print_hits(
     console: Console,
     hits: Sequence[Hit],
