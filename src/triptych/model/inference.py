@@ -297,11 +297,13 @@ def _concat(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _words(embeddings: Any) -> Tensor | WordTable:
-    """The table of words; on a device other than the processor it is there as a whole."""
+    """The table of words: as it is stored on the processor, as a whole elsewhere."""
     words, place = embeddings.word_embeddings, embeddings.LayerNorm.weight
     if not isinstance(words, WordTable):
         return words.weight.detach()
-    return words if place.device.type == "cpu" else expand(words.table).to(place)
+    if place.device.type != "cpu":
+        return expand(words.table).to(place)
+    return words.table if isinstance(words.table, Tensor) else words
 
 
 def _activation(module: Any) -> Callable[[Tensor], Tensor] | None:

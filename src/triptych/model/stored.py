@@ -49,9 +49,8 @@ class WordTable(nn.Module):
 
     def __getitem__(self, ids: Tensor) -> Tensor:
         """Rows ``[T, H]`` of ids ``[T]``, float32 or in the type of the table."""
-        if isinstance(self.table, Quantized):
-            return torch.from_numpy(self.table.rows(ids.numpy()))
-        return self.table[ids]
+        table = self.table
+        return torch.from_numpy(table.rows(ids.numpy())) if isinstance(table, Quantized) else table[ids]
 
 
 class StoredBackbone(nn.Module):

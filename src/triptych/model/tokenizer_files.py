@@ -96,7 +96,7 @@ def _content(token: Any) -> str | None:
 
 def _has_added(backend: Tokenizer, settings: Values, named: Mapping[str, str]) -> bool:
     """Whether the file itself has all tokens that the settings add, with the same properties."""
-    added = cast("dict[int, AddedToken]", backend.get_added_tokens_decoder())
+    added = backend.get_added_tokens_decoder()
     contents = {token.content for token in added.values()}
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     if not isinstance(extra, list) or not {*named.values(), *map(str, cast("list[Any]", extra))} <= contents:
