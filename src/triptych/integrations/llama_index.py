@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from triptych.errors import InputError, MissingExtra
 from triptych.integrations.source import combination, comparison, open_source
@@ -67,7 +67,7 @@ def _filter(filters: MetadataFilters) -> dict[str, Any] | None:
     parts = [
         comparison(each.key, each.operator.value, each.value)
         if isinstance(each, MetadataFilter)
-        else _filter(cast(MetadataFilters, each))
+        else _filter(each)
         for each in filters.filters
     ]
     condition = filters.condition or FilterCondition.AND
