@@ -30,7 +30,7 @@ from triptych.serve.forms.common import (
     service_of,
 )
 from triptych.serve.service import Found, NotFound
-from triptych.types import Encoded, Head, check_heads
+from triptych.types import Encoded, check_heads
 
 router = APIRouter(route_class=StrictRoute, tags=["triptych"])
 ARROW, SAFETENSORS = "application/vnd.apache.arrow.stream", "application/x-safetensors"
@@ -73,7 +73,7 @@ class EncodeBody(OwnBody):
     texts: str | list[str] = Field(
         description="One text, or several.", examples=[["Ein Satz.", "Une phrase."]]
     )
-    outputs: list[Head] | None = Field(None, description="Heads; default: all that the model has.")
+    outputs: list[str] | None = Field(None, description="Heads; default: all that the model has.")
     prompt: Prompt | None = Field(None, description="Whose prefix is put before the texts; default: none.")
     max_length: int | None = Field(None, description="Tokens after which texts are cut.")
     precision: Literal["float32", "float16"] = Field("float32", description="Of the numbers in the answer.")
