@@ -70,6 +70,14 @@ def test_filters_of_either_form_reach_the_index(filled: Index) -> None:
     english = {"field": "meta.lang", "operator": "in", "value": ["en", "de"]}
     late = {"field": "meta.year", "operator": ">", "value": 2020}
     assert ids({"operator": "AND", "conditions": [english, late]}) == {"tea", "erdbeben"}
+    assert ids({"operator": "OR", "conditions": [{**late, "value": 2023}, {**english, "value": ["fr"]}]}) == {
+        "volcan",
+        "erdbeben",
+    }
+    assert ids({"operator": "NOT", "conditions": [english, late]}) == {"moka", "volcan"}
+    nested = {"operator": "AND", "conditions": [english, {"operator": "NOT", "conditions": [late]}]}
+    assert ids(nested) == {"moka"}
+    assert ids({**english, "operator": "not in"}) == {"volcan"}
     own = TriptychTextRetriever(filled, filters={"lang": "fr"})
     assert own.run("tea", filters={"lang": "de"})["documents"][0].id == "erdbeben"
 
@@ -77,9 +85,9 @@ def test_filters_of_either_form_reach_the_index(filled: Index) -> None:
 def test_filters_that_an_index_does_not_know_are_refused(filled: Index) -> None:
     one = {"field": "meta.lang", "operator": "==", "value": "fr"}
     for filters, word in (
-        ({"operator": "OR", "conditions": [one]}, "'OR'"),
-        ({"operator": "AND", "conditions": [{"operator": "AND", "conditions": [one]}]}, "flat"),
-        ({**one, "operator": "not in"}, "'not in'"),
+        ({"operator": "XOR", "conditions": [one]}, "XOR"),
+        ({"operator": "AND", "conditions": [{"value": 1}]}, "conditions"),
+        ({**one, "operator": "near"}, "near"),
     ):
         with pytest.raises(InputError, match=word):
             TriptychTextRetriever(filled).run("tea", filters=filters)

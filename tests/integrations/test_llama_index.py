@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("llama_index.core")
 
 from llama_index.core.schema import QueryBundle
-from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from triptych import Index
 from triptych.errors import InputError
@@ -42,13 +42,33 @@ def test_weights_and_filters_reach_the_index(filled: Index) -> None:
     assert TriptychNodeRetriever(filled, filters={"lang": "fr"}).retrieve("tea")[0].node_id == "volcan"
 
 
+def test_conditions_are_joined_and_negated_as_llama_index_says(filled: Index) -> None:
+    def ids(condition: FilterCondition, *parts: MetadataFilter | MetadataFilters) -> set[str]:
+        filters = MetadataFilters(filters=list(parts), condition=condition)
+        return {node.node_id for node in TriptychNodeRetriever(filled, filters=filters).retrieve("tea")}
+
+    french, late = (
+        MetadataFilter(key="lang", value="fr"),
+        MetadataFilter(key="year", value=2023, operator=FilterOperator.GTE),
+    )
+    assert ids(FilterCondition.OR, french, late) == {"volcan", "tea", "erdbeben"}
+    assert ids(FilterCondition.NOT, late) == {"moka", "volcan"}
+    english = MetadataFilter(key="lang", value=["fr", "de"], operator=FilterOperator.NIN)
+    inner = MetadataFilters(filters=[late, french], condition=FilterCondition.OR)
+    assert ids(FilterCondition.AND, english, inner) == {"tea"}
+    assert ids(
+        FilterCondition.AND, MetadataFilter(key="lang", value="en", operator=FilterOperator.NE), late
+    ) == {"erdbeben"}
+
+
 def test_filters_that_an_index_does_not_know_are_refused(filled: Index) -> None:
     one = MetadataFilter(key="lang", value="en")
     for filters, word in (
-        (MetadataFilters(filters=[one], condition=FilterCondition.OR), "'or'"),
-        (MetadataFilters(filters=[MetadataFilters(filters=[one])]), "flat"),
-        (MetadataFilters(filters=[MetadataFilter(key="lang", value="e", operator="!=")]), "'!='"),
-        (MetadataFilters(filters=[one, one]), "two conditions"),
+        (MetadataFilters(filters=[one, one], condition=FilterCondition.NOT), "two ways"),
+        (
+            MetadataFilters(filters=[MetadataFilter(key="lang", value="e", operator="text_match")]),
+            "text_match",
+        ),
     ):
         with pytest.raises(InputError, match=word):
             TriptychNodeRetriever(filled, filters=filters)

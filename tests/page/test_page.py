@@ -199,7 +199,7 @@ def test_a_token_of_the_query_shows_which_token_of_the_text_it_met(
     body = {"query": QUERY, "explain": True}
     hits = httpx.post(f"{site.url}/v1/indexes/kitchen/search", json=body).json()["hits"]
     for number, hit in enumerate(hits):
-        tokens = list(hit["explanation"]["tokens"])
+        tokens = hit["explanation"]["tokens"]
         item = page.locator(".hit").nth(number)
         for i, token in enumerate(tokens):
             getattr(item.locator(".token").nth(i), how)()

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.errors import InputError, MissingExtra
-from triptych.integrations.source import Searchable, filter_of, open_source
+from triptych.errors import InputError, MissingExtra, show
+from triptych.integrations.source import Searchable, combination, comparison, open_source
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -24,8 +24,7 @@ class TriptychTextRetriever:
         index: A folder with an index, ``http(s)://host[:port]/name`` for one of a server, or an open index (a pipeline
             with an open index cannot be saved).
         top_k: Documents per query.
-        filters: Conditions on metadata in Haystack's form (comparisons, joined by AND), or those of
-            `triptych.Index.search`.
+        filters: Conditions on metadata in Haystack's form, or those of `triptych.Index.search`.
         weights: Weights of the three scores, such as ``{"dense": 1, "lexical": 0.3, "multi": 1}``; None: the default
             ones.
         api_key: For a server; default: the environment variable TRIPTYCH_API_KEY, if it is set.
@@ -106,14 +105,14 @@ class TriptychTextRetriever:
 
 def _filter(filters: dict[str, Any] | None) -> dict[str, Any] | None:
     """Haystack's filters have an operator; others are an index's own."""
-    if not filters or "operator" not in filters:
-        return filters
-    listed = [filters] if "field" in filters else filters.get("conditions", [])
-    if "field" not in filters and filters["operator"] != "AND":
-        raise InputError(f"filters: got {filters['operator']!r}; expected conditions joined by AND")
-    conditions: list[tuple[str, str, Any]] = []
-    for each in listed:
-        if "field" not in each:
-            raise InputError("filters: got conditions within conditions; expected a flat list of comparisons")
-        conditions.append((each["field"].removeprefix("meta."), each["operator"], each["value"]))
-    return filter_of(conditions)
+    return _converted(filters) if filters and isinstance(filters.get("operator"), str) else filters
+
+
+def _converted(filters: dict[str, Any]) -> dict[str, Any]:
+    if "field" in filters:
+        return comparison(filters["field"].removeprefix("meta."), filters["operator"], filters.get("value"))
+    if "operator" not in filters or "conditions" not in filters:
+        raise InputError(
+            f"filters: got {show(filters)}; expected field, operator and value, or operator and conditions"
+        )
+    return combination(filters["operator"], [_converted(each) for each in filters["conditions"]])

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from triptych.errors import InputError, MissingExtra
-from triptych.integrations.source import filter_of, open_source
+from triptych.integrations.source import combination, comparison, open_source
 
 try:
     from llama_index.core.retrievers import BaseRetriever
@@ -22,7 +22,7 @@ class TriptychNodeRetriever(BaseRetriever):
     Args:
         index: An open index, its folder, or ``http(s)://host[:port]/name`` for one of a server.
         similarity_top_k: Nodes per query.
-        filters: Conditions on metadata that must all hold: LlamaIndex's own, or those of `triptych.Index.search`.
+        filters: Conditions on metadata: LlamaIndex's own, or those of `triptych.Index.search`.
         weights: Weights of the three scores; None: the default ones.
         api_key: For a server.
         **options: Those of LlamaIndex's base class, such as `callback_manager`.
@@ -64,11 +64,13 @@ class TriptychNodeRetriever(BaseRetriever):
 
 
 def _filter(filters: MetadataFilters) -> dict[str, Any] | None:
-    if filters.condition not in (None, FilterCondition.AND):
-        raise InputError(f"filters: got the condition {filters.condition.value!r}; expected 'and'")
-    conditions: list[tuple[str, str, Any]] = []
-    for each in filters.filters:
-        if not isinstance(each, MetadataFilter):
-            raise InputError("filters: got filters within filters; expected a flat list of conditions")
-        conditions.append((each.key, each.operator.value, each.value))
-    return filter_of(conditions)
+    parts = [
+        comparison(each.key, each.operator.value, each.value)
+        if isinstance(each, MetadataFilter)
+        else _filter(each)
+        for each in filters.filters
+    ]
+    condition = filters.condition or FilterCondition.AND
+    if condition is FilterCondition.NOT and len(parts) > 1:
+        raise InputError("filters: got several conditions under not, which is read in two ways; expected one")
+    return combination(condition.value, [part for part in parts if part]) if parts else None

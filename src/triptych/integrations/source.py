@@ -109,28 +109,40 @@ def open_source(place: object, *, api_key: str | None = None) -> Searchable:
     return RemoteIndex(Client(address[0], api_key=api_key), address[1])
 
 
-_RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+_OPERATORS = {"==": "eq", "!=": "ne", "in": "in", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+_RESERVED = ("id", "and", "or", "not")
 
 
-def filter_of(conditions: Sequence[tuple[str, str, Any]]) -> dict[str, Any] | None:
-    """Conditions that must all hold, as a filter of an index.
+def comparison(name: str, operator: str, value: Any) -> dict[str, Any]:
+    """A condition of another package as a filter of an index.
 
     Args:
-        conditions: Field, operator (``==``, ``in``, ``>``, ``>=``, ``<``, ``<=``) and value.
+        name: The metadata's field.
+        operator: ``==``, ``!=``, ``>``, ``>=``, ``<``, ``<=``, ``in``, ``not in`` or ``nin``.
+        value: What the field is compared with.
 
     Raises:
-        InputError: For another operator, or two conditions on a field that are not a range.
+        InputError: For another operator.
     """
-    found: dict[str, Any] = {}
-    for name, operator, value in conditions:
-        before = found.get(name)
-        if operator in _RANGES and (before is None or isinstance(before, dict)):
-            found[name] = {**cast("dict[str, Any]", before or {}), _RANGES[operator]: value}
-        elif operator in ("==", "in") and before is None:
-            found[name] = value
-        elif operator in _RANGES or operator in ("==", "in"):
-            raise InputError(f"filters: got two conditions on {name!r}; expected one, or the ends of a range")
-        else:
-            expected = ", ".join(("==", "in", *_RANGES))
-            raise InputError(f"filters: got the operator {operator!r} for {name!r}; expected {expected}")
-    return found or None
+    name = f"metadata.{name}" if name in _RESERVED else name
+    if operator in ("not in", "nin"):
+        return {name: {"not": value}}
+    if operator not in _OPERATORS:
+        expected = ", ".join((*_OPERATORS, "not in"))
+        raise InputError(f"filters: got the operator {operator!r} for {name!r}; expected one of {expected}")
+    return {name: {_OPERATORS[operator]: value}}
+
+
+def combination(operator: str, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Filters joined by ``and`` or ``or``, or ``not`` all of them, in either letter case.
+
+    Raises:
+        InputError: For another operator.
+    """
+    match operator.lower():
+        case "and" | "or" as name:
+            return {name: list(parts)}
+        case "not":
+            return {"not": {"and": list(parts)}}
+        case _:
+            raise InputError(f"filters: got the operator {operator!r}; expected and, or, not")
