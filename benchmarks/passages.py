@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ WAYS: dict[str, tuple[PassageOptions, bool, int | None]] = {
 """How documents are cut, whether passages begin with a title, and after how many tokens they are cut off."""
 
 
+Judged: TypeAlias = tuple[str, dict[str, dict[str, float]], dict[str, set[str]]]
+"""The split of a set, its judgements, and the documents that are left out of each query's."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
@@ -62,12 +66,16 @@ def main() -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--documents", type=int, help="only so many, to try the script")
+    parser.add_argument(
+        "--documents", type=int, help="a sample of so many that are asked for; by default all"
+    )
     arguments = parser.parse_args()
     encoder = Encoder.from_pretrained(arguments.model, device=arguments.device)
-    documents = list(_documents(arguments.folder))[: arguments.documents]
+    documents = list(_documents(arguments.folder))
     queries = {row["_id"]: row["text"] for row in _lines(arguments.folder / "queries.jsonl")}
     sets = list(_sets(arguments.folder))
+    if arguments.documents is not None:
+        documents, queries, sets = _sample(documents, queries, sets, arguments.documents)
     asked = encoder.encode_query(list(queries.values()))
     report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     report |= {"model": arguments.model, "device": _name(encoder), "torch": torch.__version__}
@@ -80,9 +88,15 @@ def main() -> None:
         seconds = time.perf_counter() - started
         places = {document.id: i for i, document in enumerate(documents)}
         values = _evaluate(scores, sets, {id_: i for i, id_ in enumerate(queries)}, places)
-        ways[name] = {"passages": passages, "seconds": round(seconds, 1), **values}
+        ways[name] = {
+            "documents": len(documents),
+            "queries": len(queries),
+            "passages": passages,
+            "seconds": round(seconds, 1),
+            **values,
+        }
         write_json(arguments.out, report)
-        print(name, passages, f"{seconds:.0f} s", values["test"], flush=True)
+        print(name, passages, f"{seconds:.0f} s", values, flush=True)
 
 
 def _documents(folder: Path) -> Iterator[Document]:
@@ -97,7 +111,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def _sets(folder: Path) -> Iterator[tuple[str, dict[str, dict[str, float]], dict[str, set[str]]]]:
+def _sets(folder: Path) -> Iterator[Judged]:
     """(split, judgements, documents left out) of each set."""
     for entry in json.loads((folder / "sets.json").read_text())["sets"]:
         qrels: dict[str, dict[str, float]] = {}
@@ -108,6 +122,21 @@ def _sets(folder: Path) -> Iterator[tuple[str, dict[str, dict[str, float]], dict
             for query, document, *_ in _rows(folder / "excluded" / f"{entry['excluded']}.tsv"):
                 left_out.setdefault(query, set()).add(document)
         yield entry["split"], qrels, left_out
+
+
+def _sample(
+    documents: Sequence[Document], queries: Mapping[str, str], sets: Sequence[Judged], count: int
+) -> tuple[list[Document], dict[str, str], list[Judged]]:
+    """A part of the documents that are asked for, and the queries that ask for them."""
+    asked = sorted({name for _, qrels, _ in sets for judged in qrels.values() for name in judged})
+    chosen = set(np.random.default_rng(0).permutation(asked)[:count].tolist())
+    some: list[Judged] = []
+    for part, qrels, left_out in sets:
+        kept = {query: judged for query, judged in qrels.items() if set(judged) & chosen}
+        if kept:
+            some.append((part, kept, left_out))
+    names = {query for _, qrels, _ in some for query in qrels}
+    return [d for d in documents if d.id in chosen], {q: queries[q] for q in queries if q in names}, some
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -171,7 +200,7 @@ def _blocks(documents: Sequence[Document]) -> Iterator[list[Document]]:
 
 def _evaluate(
     scores: Mapping[str, np.ndarray],
-    sets: Sequence[tuple[str, dict[str, dict[str, float]], dict[str, set[str]]]],
+    sets: Sequence[Judged],
     rows: Mapping[str, int],
     columns: Mapping[str, int],
 ) -> dict[str, dict[str, float]]:
