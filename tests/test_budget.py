@@ -103,6 +103,7 @@ SHARED_NAMES = {
     "Engine",
     "Group",
     "PairRow",
+    "Passage",
     "Rows",
     "Source",
     "State",

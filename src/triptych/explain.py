@@ -289,7 +289,7 @@ def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[T
     """
     whole = prefix + text
     plain = tokenizer.backend.encode(whole, add_special_tokens=False)
-    spans = cast("list[tuple[int, int]]", plain.offsets)
+    spans = plain.offsets
     names = tokenizer.pieces(ids.tolist())
     tokens: list[Token] = []
     at = 0

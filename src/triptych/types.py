@@ -42,7 +42,8 @@ def check_heads(heads: Iterable[str], where: str) -> tuple[Head, ...]:
     except TypeError:
         given = (cast(str, heads),)
     named = [ALIASES.get(name, name) if isinstance(name, str) else name for name in given]  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not named or any(name not in HEADS for name in named):
+    # `in` would compare an array element by element.
+    if not named or any(not isinstance(name, str) or name not in HEADS for name in named):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"{where}: got {show(list(given))}; expected one or more of {', '.join(HEADS)}")
     return tuple(head for head in HEADS if head in named)
 

@@ -284,7 +284,7 @@ def test_two_workers_give_what_one_process_gives_and_a_dead_one_is_an_error(
         parts = [pool.result(future) for future in futures]
         twin.assert_same(Encoded.concat(parts), encoder.encode(MANY, **options), ROUNDING)
         with pytest.raises(InputError, match="expected one or more of"):
-            pool.result(pool.submit(["a"], {"outputs": ("sparse",)}))
+            pool.result(pool.submit(["a"], {"outputs": ("spares",)}))
         victim = next(iter(pool._pool._processes))
         waiting = [pool.submit(MANY * 20, {}) for _ in range(4)]
         os.kill(victim, signal.SIGKILL)

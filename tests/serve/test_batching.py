@@ -12,7 +12,7 @@ import pytest
 
 from triptych import Encoder
 from triptych.errors import InputError
-from triptych.serve.batching import Batcher, Overloaded, SharedEncoder, TooLarge
+from triptych.serve.batching import Batcher, Overloaded, RequestTooLarge, SharedEncoder
 from triptych.serve.metrics import Metrics
 from triptych.serve.settings import ServeSettings
 
@@ -212,9 +212,9 @@ def test_a_full_queue_says_when_to_come_again(slow: Slow) -> None:
 
 
 def test_too_many_texts_or_tokens_are_refused(encoder: Encoder) -> None:
-    with pytest.raises(TooLarge, match="texts: got 6; expected at most 5"):
+    with pytest.raises(RequestTooLarge, match="texts: got 6; expected at most 5"):
         run(encoder, lambda batcher: batcher.encode(MIX), max_texts=5)
-    with pytest.raises(TooLarge, match="expected at most 10 in a request"):
+    with pytest.raises(RequestTooLarge, match="expected at most 10 in a request"):
         run(encoder, lambda batcher: batcher.encode(MIX), max_tokens=10)
 
 

@@ -33,7 +33,7 @@ _LARGEST_INTEGER = 2**63
 """Integers in metadata lie within ±this: what the engines' JSON holds."""
 
 
-class Origin(TypedDict):
+class DocumentOrigin(TypedDict):
     """Where a document or passage came from, for `triptych.index.sync`.
 
     Attributes:
@@ -62,7 +62,7 @@ class Payload(TypedDict):
     id: str
     text: str
     metadata: dict[str, Any]
-    origin: NotRequired[Origin]
+    origin: NotRequired[DocumentOrigin]
 
 
 def check_options(options: Mapping[str, Any], kind: type, where: str) -> None:

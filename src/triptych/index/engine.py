@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from triptych.index.documents import Origin, Payload
+from triptych.index.documents import DocumentOrigin, Payload
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout
 from triptych.types import Encoded, Floats, Head
@@ -103,7 +103,10 @@ class Engine(Protocol):
         ...
 
     def set_metadata(
-        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+        self,
+        keys: Sequence[str],
+        metadata: Sequence[dict[str, Any]],
+        origins: Sequence[DocumentOrigin] | None = None,
     ) -> None:
         """Replaces the metadata, and origins if given, of documents that are there, each once; as durable as `add`."""
         ...
@@ -112,7 +115,7 @@ class Engine(Protocol):
         """The ids of all documents, or of those that fulfil a filter, in no particular order."""
         ...
 
-    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+    def origins(self) -> Iterator[tuple[str, DocumentOrigin | None]]:
         """The ids of all documents and where these came from, in no particular order."""
         ...
 

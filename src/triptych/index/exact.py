@@ -30,7 +30,7 @@ from safetensors.numpy import save
 from scipy import sparse
 
 from triptych.errors import IndexCorrupt, IndexFault, StorageError
-from triptych.index.documents import Origin, Payload
+from triptych.index.documents import DocumentOrigin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, Tokens, check_block, check_vectors
@@ -567,7 +567,10 @@ class ExactEngine:
         return Encoded(dense, lexical, multi)
 
     def set_metadata(
-        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+        self,
+        keys: Sequence[str],
+        metadata: Sequence[dict[str, Any]],
+        origins: Sequence[DocumentOrigin] | None = None,
     ) -> None:
         """See `Engine.set_metadata`. The documents are written again as they are, with other metadata."""
         with self._changing():
@@ -595,7 +598,7 @@ class ExactEngine:
         payloads = list[Payload]() if state.rows is None else state.rows.payloads
         return iter([payloads[row]["id"] for row in _allowed(state, where).tolist()])
 
-    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+    def origins(self) -> Iterator[tuple[str, DocumentOrigin | None]]:
         """See `Engine.origins`."""
         with self._lock:
             self._repair()

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import sparse
 
 from triptych.errors import IndexFault, InputError
-from triptych.index.documents import Origin, Payload
+from triptych.index.documents import DocumentOrigin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import ID, AnyOf, Between, Condition, Filter, Not, Or, Part, Prefix
 from triptych.index.layout import (
@@ -123,7 +123,7 @@ class NeutralPoint:
     payload: dict[str, Any]
 
 
-class Piece(NamedTuple):
+class PointPlan(NamedTuple):
     """What becomes one point: a document with its first token vectors, or further ones of it.
 
     Attributes:
@@ -139,7 +139,7 @@ class Piece(NamedTuple):
     id: str
 
 
-def pieces(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> Iterator[Piece]:
+def pieces(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> Iterator[PointPlan]:
     """The points that documents will be, each document after its parts."""
     lengths, step = np.zeros(len(payloads), np.int64), 1
     if "multi" in layout.widths and layout.multi != "binary":
@@ -148,12 +148,12 @@ def pieces(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> Ite
         rest = [slice(at, at + step) for at in range(step, int(lengths[i]), step)]
         names = [str(uuid.uuid4()) for _ in rest]
         for name, rows in zip(names, rest, strict=True):
-            yield Piece(i, rows, None, name)
-        yield Piece(i, slice(0, step), names, point_id(payload["id"]))
+            yield PointPlan(i, rows, None, name)
+        yield PointPlan(i, slice(0, step), names, point_id(payload["id"]))
 
 
 def points(
-    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[Piece]
+    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[PointPlan]
 ) -> list[NeutralPoint]:
     """The points of some pieces. Numbers as lists: the engine takes them twice as fast as arrays."""
     found: list[NeutralPoint] = []
@@ -508,7 +508,10 @@ class QdrantEngine:
         return Encoded(dense, lexical, multi)
 
     def set_metadata(
-        self, keys: Sequence[str], metadata: Sequence[dict[str, Any]], origins: Sequence[Origin] | None = None
+        self,
+        keys: Sequence[str],
+        metadata: Sequence[dict[str, Any]],
+        origins: Sequence[DocumentOrigin] | None = None,
     ) -> None:
         """See `Engine.set_metadata`."""
         parts = self._parts_of(keys)
@@ -524,7 +527,7 @@ class QdrantEngine:
         """See `Engine.ids`."""
         return (payload["id"] for payload in self.backend.scroll(["id"], where) if "id" in payload)
 
-    def origins(self) -> Iterator[tuple[str, Origin | None]]:
+    def origins(self) -> Iterator[tuple[str, DocumentOrigin | None]]:
         """See `Engine.origins`."""
         found = self.backend.scroll(["id", "origin"])
         return ((payload["id"], payload.get("origin")) for payload in found if "id" in payload)
@@ -615,7 +618,7 @@ class QdrantEngine:
 
 
 def _cuts(
-    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[Piece]
+    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], chosen: Sequence[PointPlan]
 ) -> list[slice]:
     """Runs of pieces with at most `_NUMBERS_AT_ONCE` numbers each, or texts of that size."""
     rows = np.asarray([piece.document for piece in chosen], dtype=np.int64)

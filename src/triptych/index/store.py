@@ -127,8 +127,8 @@ class Store:
         self.check_open()
         if self._opened.read_only or (self._opened.lock is not None and self._opened.lock.read_only):
             raise IndexFault(
-                f"{self.place}: the index is open for reading alone; expected a folder that can be written, opened "
-                "without read_only"
+                f"{self.place}: the index is open for reading alone, since the folder cannot be written or read_only "
+                "was asked for"
             )
         try:
             yield self.engine

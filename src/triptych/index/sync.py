@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from triptych.documents import WHOLE, Format, format_of, list_documents, read_documents
 from triptych.errors import DataError, InputError, show
 from triptych.files.listing import OnSkip, SkipReason, SourceFile
-from triptych.index.documents import Origin, Payload, check_text, read_payloads
+from triptych.index.documents import DocumentOrigin, Payload, check_text, read_payloads
 from triptych.index.store import Store
 from triptych.io import printable
 from triptych.passages import Passage, PassageOptions, content_of, metadata_of, split
@@ -65,7 +65,7 @@ class Part(NamedTuple):
     """
 
     payload: Payload
-    origin: Origin
+    origin: DocumentOrigin
     document: Document
     span: tuple[int, int]
     tokens: int
@@ -77,7 +77,7 @@ class Holding:
     """What an index has of one document: ids of its passages, and their origins, if these agree."""
 
     ids: list[str] = field(default_factory=list[str])
-    origin: Origin | None = None
+    origin: DocumentOrigin | None = None
     whole: bool = True
 
     @property
@@ -189,7 +189,7 @@ class Synchronizer:
                 raise InputError(f"add: got {show(given)}; expected a triptych.records.Document")
             document = replace(given, metadata={**given.metadata, **self._metadata})
             self._check_id(document.id, source, file)
-            origin = Origin(
+            origin = DocumentOrigin(
                 document=document.id,
                 passages=1,
                 digest=f"{_digest(document.text, document.title, document.sections)} {self._cut}",
@@ -272,7 +272,7 @@ class Synchronizer:
             done = self.changes
             self._progress("index", done.added + done.replaced + done.updated + done.unchanged, None)
 
-    def _parts_of(self, document: Document, origin: Origin) -> Iterator[Part]:
+    def _parts_of(self, document: Document, origin: DocumentOrigin) -> Iterator[Part]:
         """The passages of a document, or the document itself where it is one passage or stays whole."""
         check_text(document.text, f"add: text of document {document.id!r}")
         spans = self._encoder.token_spans([document.text])[0]
@@ -296,7 +296,7 @@ class Synchronizer:
             payload["origin"] = origin
             yield Part(payload, origin, document, (passage.start, passage.end), each, number == len(passages))
 
-    def _update(self, document: Document, origin: Origin) -> None:
+    def _update(self, document: Document, origin: DocumentOrigin) -> None:
         """Changes what the index says of a document whose text it has."""
         parts = list(self._parts_of(document, origin))
         with self._store.changing() as engine:
@@ -344,7 +344,7 @@ class Synchronizer:
                 engine.delete([engine.key(name) for name in ids])
 
 
-def _holdings(origins: Iterator[tuple[str, Origin | None]]) -> dict[str, Holding]:
+def _holdings(origins: Iterator[tuple[str, DocumentOrigin | None]]) -> dict[str, Holding]:
     """What an index has, by document."""
     found: dict[str, Holding] = {}
     for name, origin in origins:

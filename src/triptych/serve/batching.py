@@ -42,7 +42,7 @@ class Overloaded(TriptychError):
         self.retry_after = retry_after
 
 
-class TooLarge(InputError):
+class RequestTooLarge(InputError):
     """A request has more than the server takes at once."""
 
 
@@ -187,7 +187,9 @@ class Batcher:
             tokens = await self.tokenize(texts, prefix=prefix, max_length=max_length)
             if tokens.truncated and not truncate:
                 limit = max_length or self.encoder.config.max_length
-                raise TooLarge(f"{tokens.truncated} of {len(texts)} texts have more than {limit} tokens")
+                raise RequestTooLarge(
+                    f"{tokens.truncated} of {len(texts)} texts have more than {limit} tokens"
+                )
             return Counted(await self._encode(tokens.ids, outputs, prefix), *tokens)
 
     async def encode_ids(self, ids: Sequence[Ids], *, outputs: Sequence[Head] | None = None) -> Encoded:
@@ -219,7 +221,7 @@ class Batcher:
         """Room for token vectors, which are far larger than what they are made of."""
         most = int(self._settings.answers_mb * 2**20)
         if size > most:
-            raise TooLarge(
+            raise RequestTooLarge(
                 f"texts: their token vectors have {size >> 20} MB; expected at most {most >> 20} MB"
             )
         if self._answers + size > most:
@@ -236,12 +238,14 @@ class Batcher:
 
     def _check_count(self, count: int, what: str) -> None:
         if count > self._settings.max_texts:
-            raise TooLarge(f"{what}: got {count}; expected at most {self._settings.max_texts} in a request")
+            raise RequestTooLarge(
+                f"{what}: got {count}; expected at most {self._settings.max_texts} in a request"
+            )
 
     async def _encode(self, ids: Sequence[Ids], outputs: Sequence[Head] | None, prefix: str) -> Encoded:
         tokens = sum(map(len, ids))
         if tokens > self._settings.max_tokens:
-            raise TooLarge(
+            raise RequestTooLarge(
                 f"texts: got {tokens} tokens; expected at most {self._settings.max_tokens} in a request"
             )
         heads = tuple(outputs or self.encoder.heads)

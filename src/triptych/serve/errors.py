@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from triptych.errors import IndexExists, InputError, StorageError, TriptychError
-from triptych.serve.batching import Overloaded, TooLarge
+from triptych.serve.batching import Overloaded, RequestTooLarge
 from triptych.serve.service import NotFound, Refused
 
 _KINDS = {
@@ -44,7 +44,7 @@ def status_of(error: TriptychError) -> int:
     """The HTTP status of an error."""
     kinds: tuple[tuple[type[TriptychError], int], ...] = (
         (Overloaded, 429),
-        (TooLarge, 413),
+        (RequestTooLarge, 413),
         (NotFound, 404),
         (Refused, 403),
         (IndexExists, 409),

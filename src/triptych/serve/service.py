@@ -37,7 +37,7 @@ class Refused(TriptychError):
     """The server may not do this, whoever asks."""
 
 
-class Found(NamedTuple):
+class SearchAnswer(NamedTuple):
     """What a search found for one query.
 
     Attributes:
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     explanations: list[Explanation]
 
 
-class Ranked(NamedTuple):
+class RerankScores(NamedTuple):
     """Scores of N texts for one query.
 
     Attributes:
@@ -186,7 +186,7 @@ class Service:
         options: SearchOptions,
         *,
         with_explanations: bool = False,
-    ) -> list[Found]:
+    ) -> list[SearchAnswer]:
         """Searches an index; queries of many requests are encoded together."""
         index, model = self.index(name), self.model_of(name)
         for i, query in enumerate(queries):
@@ -196,12 +196,12 @@ class Service:
         encoded = (await model.encode(queries, outputs=index.heads, prefix=prefix)).encoded
         found = await self.in_thread(partial(index.search_encoded, encoded, k, **options)) if queries else []
         if not with_explanations:
-            return [Found(hits, []) for hits in found]
+            return [SearchAnswer(hits, []) for hits in found]
         explained = [
             await model.run(partial(explain, query=query, documents=[hit.text for hit in hits]))
             for query, hits in zip(queries, found, strict=True)
         ]
-        return [Found(*pair) for pair in zip(found, explained, strict=True)]
+        return [SearchAnswer(*pair) for pair in zip(found, explained, strict=True)]
 
     async def explain(self, name: str, query: str, ids: Sequence[str]) -> list[Explanation | None]:
         """Why documents match a query; None for one that is not there."""
@@ -218,7 +218,7 @@ class Service:
         weights: HeadWeights | None,
         *,
         truncate: bool = True,
-    ) -> Ranked:
+    ) -> RerankScores:
         """Scores texts for a query by all heads of the model."""
         encoder = model.encoder
         if weights is None:
@@ -234,7 +234,7 @@ class Service:
         total = (
             scores.combine({head: single[head] for head in weights.heads}, weights) if texts else np.zeros(0)
         )
-        return Ranked(cast(Floats, total), single, weights, left.tokens + right.tokens)
+        return RerankScores(cast(Floats, total), single, weights, left.tokens + right.tokens)
 
     # Documents.
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from triptych.errors import InputError
 from triptych.model.packed import Ids
-from triptych.serve.batching import Batcher, Counted, TooLarge
+from triptych.serve.batching import Batcher, Counted, RequestTooLarge
 from triptych.serve.service import Service
 from triptych.types import Encoded, Floats, Head, Ragged
 
@@ -169,11 +169,11 @@ def multi_of(encoded: Encoded) -> list[Floats]:
     """The token vectors of each text, which were asked for, to be written as JSON.
 
     Raises:
-        TooLarge: If there are so many that writing them would hold up everybody else.
+        RequestTooLarge: If there are so many that writing them would hold up everybody else.
     """
     ragged = cast(Ragged, encoded.multi)
     if ragged.values.size > MOST_NUMBERS:
-        raise TooLarge(
+        raise RequestTooLarge(
             f"token vectors: got {ragged.values.size} numbers; expected at most {MOST_NUMBERS} as JSON: send fewer "
             "texts, or ask /v1/encode for a binary form by Accept"
         )

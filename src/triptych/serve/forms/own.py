@@ -29,7 +29,7 @@ from triptych.serve.forms.common import (
     prefix_of,
     service_of,
 )
-from triptych.serve.service import Found, NotFound
+from triptych.serve.service import NotFound, SearchAnswer
 from triptych.types import Encoded, check_heads
 
 router = APIRouter(route_class=StrictRoute, tags=["triptych"])
@@ -144,7 +144,7 @@ async def search(name: str, body: SearchBody, request: Request) -> Response:  # 
     return answer({"query": asked.query, "took_ms": took, "hits": hits[0] if single else hits})
 
 
-def _hits(found: Found, full_text: bool) -> list[dict[str, Any]]:
+def _hits(found: SearchAnswer, full_text: bool) -> list[dict[str, Any]]:
     hits = [hit.to_json() for hit in found.hits]
     for hit, explanation in zip(hits, found.explanations, strict=False):
         hit["explanation"] = explanation.to_json()

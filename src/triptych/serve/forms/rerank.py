@@ -23,7 +23,7 @@ from triptych.serve.forms.common import (
     service_of,
     texts_of,
 )
-from triptych.serve.service import Ranked
+from triptych.serve.service import RerankScores
 from triptych.types import HeadWeights
 
 router = APIRouter(route_class=StrictRoute, tags=["rerank"])
@@ -77,7 +77,7 @@ async def rerank(body: RerankBody, request: Request) -> Response:
 
 
 def _ranking(
-    body: RerankBody, model: Batcher, ranked: Ranked, order: Sequence[int], texts: Sequence[str]
+    body: RerankBody, model: Batcher, ranked: RerankScores, order: Sequence[int], texts: Sequence[str]
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {"relevance_score": ranked.relevance, "score": ranked.total}
     results = [

@@ -24,7 +24,7 @@ from triptych.errors import DataError, EndpointError, InputError, StorageError
 from triptych.tools.synthesize.client import (
     NO_TOKENS,
     Answer,
-    Client,
+    ChatClient,
     Endpoint,
     Messages,
     RefusedError,
@@ -320,7 +320,7 @@ class _Asking:
             for _ in range(count):
                 group.create_task(self._work(requests, client))
 
-    async def _work(self, requests: Iterator[QuestionRequest], client: Client) -> None:
+    async def _work(self, requests: Iterator[QuestionRequest], client: ChatClient) -> None:
         for request in requests:  # shared by all workers, which take turns in one thread
             await self._ask(request, client)
             if self.outcomes.stopped:
@@ -329,7 +329,7 @@ class _Asking:
             if self.progress:
                 self.progress("asking", self.done, None)
 
-    async def _ask(self, request: QuestionRequest, client: Client) -> None:
+    async def _ask(self, request: QuestionRequest, client: ChatClient) -> None:
         most = self.endpoint.upper_bound(request.messages)
         loop = asyncio.get_running_loop()
         for attempt in range(1, self.patience.attempts + 1):

@@ -147,7 +147,7 @@ class RefusedError(Exception):
     """The server refuses this one request; repeating it makes no sense."""
 
 
-class Client:
+class ChatClient:
     """Sends single requests.
 
     Args:
@@ -233,7 +233,7 @@ async def _read_body(response: httpx.Response) -> str:
 
 
 @asynccontextmanager
-async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[Client]:
+async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[ChatClient]:
     """An open client with at most so many connections.
 
     Raises:
@@ -253,7 +253,7 @@ async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[Client
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     async with httpx.AsyncClient(headers=headers, timeout=endpoint.timeout, limits=limits) as http:
-        yield Client(endpoint, http)
+        yield ChatClient(endpoint, http)
 
 
 def parse_answer(text: str, most: TokenCount) -> Answer:
