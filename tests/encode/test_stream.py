@@ -22,7 +22,7 @@ import torch
 import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
-from triptych.encode.encoder import _load_on, _threads_each
+from triptych.encode.encoder import TruncationWarning, _load_on, _threads_each
 from triptych.encode.stream import (
     Store,
     WorkerPool,
@@ -229,21 +229,21 @@ def test_the_next_block_is_prepared_while_one_is_computed() -> None:
     """Computing the first block waits until the second has been prepared."""
     second, done = threading.Event(), list[str]()
 
-    def prepare(texts: list[str]) -> Callable[[], Encoded]:
+    def prepare(texts: list[str]) -> Callable[[], Callable[[], Encoded]]:
         done.append(f"prepare {texts[0]}")
         if texts == ["b"]:
             second.set()
 
-        def compute() -> Encoded:
+        def compute() -> Callable[[], Encoded]:
             assert second.wait(20)
             done.append(f"compute {texts[0]}")
-            return Encoded(np.zeros((1, 2), np.float32), None, None)
+            return lambda: Encoded(np.zeros((1, 2), np.float32), None, None)
 
         return compute
 
-    with ThreadPoolExecutor(1) as thread:
-        start = prepare_ahead(prepare, thread)
-        assert len(list(encode_blocks([["a"], ["b"], ["c"]], start, ahead=1))) == 3
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        start = prepare_ahead(prepare, one, other)
+        assert len(list(encode_blocks([["a"], ["b"], ["c"]], start, ahead=2))) == 3
     assert [event for event in done if event[0] == "c"] == ["compute a", "compute b", "compute c"]
 
 
@@ -416,3 +416,35 @@ def test_a_flipped_bit_in_any_part_of_a_block_is_an_error_that_names_the_file(
     assert list(verify(tmp_path)) == [path]
     with pytest.raises(InputError, match="is damaged"):
         list(encoder.encode_stream(TEXTS, folder=tmp_path))
+
+
+def test_texts_that_are_tokenised_while_earlier_ones_are_computed_have_the_same_vectors(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `encode` does on a GPU: pieces of texts, and a thread that puts the batches into their places."""
+    from triptych.encode import pieces
+
+    expected = encoder.encode(MANY)
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    monkeypatch.setattr(pieces, "_FIRST", 20)
+    assert len(pieces._cut([len(text) for text in MANY])) > 2
+    twin.assert_same(encoder.encode(MANY, token_budget=16), expected, ROUNDING)
+    with pytest.warns(TruncationWarning, match=rf"\d+ of {len(MANY)} texts were cut to 4 tokens"):
+        encoder.encode([text * 3 for text in MANY], max_length=4)
+    with pytest.raises(InputError, match="expected Unicode text"):
+        encoder.encode([*MANY, "half \ud800 of a pair"])
+
+
+@pytest.mark.parametrize("first", [1, 5, 40, 10_000])
+def test_pieces_hold_every_text_once_the_longest_first_and_grow(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triptych.encode import pieces
+
+    monkeypatch.setattr(pieces, "_FIRST", first)
+    sizes = [3, 50, 0, 7, 7, 100, 1, 20, 20, 2]
+    found = pieces._cut(sizes)
+    assert sorted(i for piece in found for i in piece.tolist()) == list(range(len(sizes)))
+    assert [sizes[i] for piece in found for i in piece.tolist()] == sorted(sizes, reverse=True)
+    assert len(found) == 1 if first == 10_000 else len(found) > 1
+    assert [len(piece) for piece in pieces._cut([])] == [0]

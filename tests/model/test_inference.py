@@ -155,7 +155,7 @@ def test_long_texts_taken_apart_from_the_others_give_the_same_attention(
     torch.testing.assert_close(attend(qkv, 2, shape), expected, atol=1e-5, rtol=1e-5)
     short = Shape.of(lengths[3:], shape.bounds[3:] - shape.bounds[3])
     torch.testing.assert_close(attend(qkv[4100:], 2, short), expected[4100:], atol=1e-5, rtol=1e-5)
-    assert asked == [(300, 7, 7), (300, 7, 7)]
+    assert asked == [(1100, 300, 7, 7), (300, 7, 7)]
 
 
 @pytest.mark.parametrize("heads", [("dense", "lexical", "multi"), ("dense",)])

@@ -20,6 +20,7 @@ import torch
 
 from triptych.config import M3Config
 from triptych.encode import stream
+from triptych.encode.pieces import Pieces
 from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
@@ -27,7 +28,8 @@ from triptych.model.backbone import Dtype, device_of, dtype_of
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Assembly, Ids, Packed, batches, usual_budget
+from triptych.model.assembly import Assembly
+from triptych.model.packed import Packed, batches, usual_budget
 from triptych.model.tokenizer import TextTokenizer
 from triptych.scores import on_numpy as scores
 from triptych.types import (
@@ -294,56 +296,70 @@ class Encoder:
         Raises:
             InputError: For an unknown or absent head, something that is not a string, or a bad length.
         """
-        return self._prepare(
+        start = self._prepare(
             texts,
+            cut=self._overlaps,
             outputs=outputs,
             prefix=prefix,
             max_length=max_length,
             token_budget=token_budget,
             progress=progress,
-        )()
+        )
+        return start()()
 
-    def _prepare(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
-        """`encode` up to the token ids; the result does the rest."""
+    def _prepare(
+        self, texts: str | Iterable[str], *, cut: bool = False, **options: Any
+    ) -> Callable[[], Callable[[], Encoded]]:
+        """`encode` up to the token ids, of the first texts at least; the result hands them to the device.
+
+        What that gives waits for the vectors.
+        """
         _use_one_thread_after_fork()
         heads, prefix, length, budget, progress = self._check_options(**options)
         listed = check_texts(texts)
-        tokens = self.tokenizer.encode(listed, prefix=prefix, max_length=length, mcls_every=self._mcls_every)
-        if tokens.truncated:
+        tokenize = partial(
+            self.tokenizer.encode, prefix=prefix, max_length=length, mcls_every=self._mcls_every
+        )
+        pieces = Pieces(listed, tokenize, cut=cut)
+        prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
+        return partial(self._start, pieces, heads, prefix_ids, length, budget, progress)
+
+    def _start(
+        self,
+        pieces: Pieces,
+        heads: Sequence[Head],
+        prefix: tuple[int, ...],
+        max_length: int,
+        budget: int | None,
+        progress: Progress | None,
+    ) -> Callable[[], Encoded]:
+        """Runs texts through the model, longest first in batches of a token budget, one forward for all heads.
+
+        A GPU is then still at work; the result waits for it.
+        """
+        model, count, done = self._model, len(pieces), 0
+        assembly = Assembly(model, heads, count, pieces.all, ahead=self._overlaps)
+        if progress is not None:
+            progress("encoding", done, count)
+        budget = budget or usual_budget(model, self.device)
+        for numbers in pieces:
+            lengths = np.array([len(pieces.found[i]) for i in numbers], dtype=np.int64)
+            order = np.argsort(-lengths, kind="stable")
+            for rows in batches(lengths[order], budget, padded=not model.packs):
+                texts = numbers[order[rows]]
+                batch = Packed.of([pieces.found[i] for i in texts], self.device, prefix)
+                with torch.inference_mode():
+                    assembly.add(texts, model(batch, heads))
+                done += len(texts)
+                if progress is not None:
+                    progress("encoding", done, count)
+        if pieces.truncated:
             warnings.warn(
-                f"{tokens.truncated} of {len(listed)} texts were cut to {length} tokens",
+                f"{pieces.truncated} of {count} texts were cut to {max_length} tokens",
                 TruncationWarning,
                 stacklevel=3,
             )
-        prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
-        return partial(self._run, tokens.ids, heads, prefix_ids, budget, progress)
-
-    def _run(
-        self,
-        ids: Sequence[Ids],
-        heads: Sequence[Head],
-        prefix: tuple[int, ...],
-        budget: int | None,
-        progress: Progress | None,
-    ) -> Encoded:
-        """Encodes texts that are token ids: longest first in batches of a token budget, one forward for all heads."""
-        model = self._model
-        lengths = np.array([len(text) for text in ids], dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable")
-        assembly = Assembly(model, heads, ids)
-        done = 0
-        if progress is not None:
-            progress("encoding", done, len(ids))
-        budget = budget or usual_budget(model, self.device)
-        for rows in batches(lengths[order], budget, padded=not model.packs):
-            texts = order[rows]
-            batch = Packed.of([ids[i] for i in texts], self.device, prefix)
-            with torch.inference_mode():
-                assembly.add(texts, model(batch, heads))
-            done += len(texts)
-            if progress is not None:
-                progress("encoding", done, len(ids))
-        return assembly.result()
+        return assembly.result
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
@@ -370,7 +386,7 @@ class Encoder:
     ) -> Iterator[Encoded]:
         """Encodes any number of documents block by block; never holds the corpus in memory.
 
-        On a GPU the next block is read and tokenised while one is computed.
+        On a GPU the next blocks are read, tokenised and computed while one's vectors are brought into their order.
 
         Args:
             texts: Any iterable of strings.
@@ -426,9 +442,9 @@ class Encoder:
                     ahead=2 * pool.size - 1,
                 )
             elif self._overlaps:
-                thread = stack.enter_context(ThreadPoolExecutor(1))
-                start = stream.prepare_ahead(partial(self._prepare, **options), thread)
-                parts = stream.encode_blocks(blocks, start, store, ahead=1)
+                threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2)]
+                start = stream.prepare_ahead(partial(self._prepare, **options), *threads)
+                parts = stream.encode_blocks(blocks, start, store, ahead=2)
             else:
                 parts = stream.encode_blocks(
                     blocks, lambda texts: partial(self.encode, texts, **options), store

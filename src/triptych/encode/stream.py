@@ -164,18 +164,23 @@ def encode_blocks(
 
 
 def prepare_ahead(
-    prepare: Callable[[list[str]], Callable[[], Encoded]], thread: Executor
+    prepare: Callable[[list[str]], Callable[[], Callable[[], Encoded]]],
+    preparing: Executor,
+    computing: Executor,
 ) -> Callable[[list[str]], Callable[[], Encoded]]:
     """A `start` for `encode_blocks` where the processor is idle while the model computes.
 
     Args:
-        prepare: Does of encoding a block what the processor does; its result does the rest.
-        thread: Runs `prepare` while an earlier block is computed.
+        prepare: Does of encoding a block what the processor does first; its result hands the block to the device, and
+            what that gives waits for the vectors.
+        preparing: One thread, for `prepare`.
+        computing: Another, which keeps the device busy with the next block while one's vectors arrive.
     """
 
     def start(texts: list[str]) -> Callable[[], Encoded]:
-        prepared = thread.submit(prepare, texts)
-        return lambda: prepared.result()()
+        prepared = preparing.submit(prepare, texts)
+        computed = computing.submit(lambda: prepared.result()())
+        return lambda: computed.result()()
 
     return start
 
