@@ -427,7 +427,7 @@ def test_texts_that_are_tokenised_while_earlier_ones_are_computed_have_the_same_
     expected = encoder.encode(MANY)
     monkeypatch.setattr(Encoder, "_overlaps", True)
     monkeypatch.setattr(pieces, "_FIRST", 20)
-    assert len(pieces._cut([len(text) for text in MANY])) > 2
+    assert len(pieces._cut([len(text) for text in MANY])) > 1
     twin.assert_same(encoder.encode(MANY, token_budget=16), expected, ROUNDING)
     with pytest.warns(TruncationWarning, match=rf"\d+ of {len(MANY)} texts were cut to 4 tokens"):
         encoder.encode([text * 3 for text in MANY], max_length=4)
@@ -435,14 +435,14 @@ def test_texts_that_are_tokenised_while_earlier_ones_are_computed_have_the_same_
         encoder.encode([*MANY, "half \ud800 of a pair"])
 
 
-@pytest.mark.parametrize("first", [1, 5, 40, 10_000])
+@pytest.mark.parametrize("first", [1, 40, 10_000])
 def test_pieces_hold_every_text_once_the_longest_first_and_grow(
     first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triptych.encode import pieces
 
     monkeypatch.setattr(pieces, "_FIRST", first)
-    sizes = [3, 50, 0, 7, 7, 100, 1, 20, 20, 2]
+    sizes = [7 * i % 13 for i in range(200)]
     found = pieces._cut(sizes)
     assert sorted(i for piece in found for i in piece.tolist()) == list(range(len(sizes)))
     assert [sizes[i] for piece in found for i in piece.tolist()] == sorted(sizes, reverse=True)
