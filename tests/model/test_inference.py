@@ -185,7 +185,7 @@ def test_a_text_with_junk_behind_it_up_to_a_fixed_size_gets_the_same_states() ->
     places = torch.arange(2, 2 + size)
     shape = Shape((9, size - 9), torch.tensor([0, 9, size], dtype=torch.int32), size)
     with torch.inference_mode():
-        torch.testing.assert_close(engine._graphed(ids, places, shape)[:9], engine(text))
+        torch.testing.assert_close(engine.graphed(ids, places, shape)[:9], engine(text))
 
 
 def test_graphs_are_recorded_only_where_attention_takes_texts_of_unequal_lengths(

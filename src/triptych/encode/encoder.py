@@ -30,6 +30,7 @@ from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
 from triptych.model.assembly import Assembly
 from triptych.model.packed import Packed, batches, usual_budget
+from triptych.model.single import OneText
 from triptych.model.tokenizer import TextTokenizer
 from triptych.scores import on_numpy as scores
 from triptych.types import (
@@ -112,6 +113,7 @@ class Encoder:
         self._fingerprint = checkpoint.fingerprint
         self._checksum: str | None = None  # of the weights when the model was handed out
         self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
+        self._single: OneText | None = None
         self._engine_note = "the encoder was made without an inference engine: its weights may still change"
         if inference_engine and self.dtype is not None:
             self._start_engine()
@@ -207,7 +209,7 @@ class Encoder:
         if self._model.engine is not None:
             self._fingerprint, self._checksum = self.fingerprint, None
             self._model.engine.give_back()
-            self._model.engine = None
+            self._model.engine = self._single = None
             self._engine_note = "release_model was called, so the weights may change"
         return self.model
 
@@ -215,6 +217,7 @@ class Encoder:
         self._model.engine, self._engine_note = Engine.of(
             self._model.backbone, self.device, cast(torch.dtype, self.dtype), int8=self._int8
         )
+        self._single = OneText.of(self._model)
 
     @property
     def fingerprint(self) -> str:
@@ -338,9 +341,15 @@ class Encoder:
         A GPU is then still at work; the result waits for it.
         """
         model, count, done = self._model, len(pieces), 0
-        assembly = Assembly(model, heads, count, pieces.all, ahead=self._overlaps)
         if progress is not None:
             progress("encoding", done, count)
+        if count == 1 and self._single is not None and self._single.takes(pieces.found[0]):
+            encoded = self._single(pieces.found[0], heads, prefix)
+            if progress is not None:
+                progress("encoding", 1, 1)
+            _warn_of_cut(pieces, max_length)
+            return lambda: encoded
+        assembly = Assembly(model, heads, count, pieces.all, ahead=self._overlaps)
         budget = budget or usual_budget(model, self.device)
         for numbers in pieces:
             lengths = np.array([len(pieces.found[i]) for i in numbers], dtype=np.int64)
@@ -353,12 +362,7 @@ class Encoder:
                 done += len(texts)
                 if progress is not None:
                     progress("encoding", done, count)
-        if pieces.truncated:
-            warnings.warn(
-                f"{pieces.truncated} of {count} texts were cut to {max_length} tokens",
-                TruncationWarning,
-                stacklevel=3,
-            )
+        _warn_of_cut(pieces, max_length)
         return assembly.result
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
@@ -543,7 +547,7 @@ class Encoder:
             return
         checksum = self._checksum
         engine.give_back()
-        self._model.engine = None
+        self._model.engine = self._single = None
         try:
             layouts.save(stored, path, **options)
         finally:
@@ -617,6 +621,15 @@ class Encoder:
         budget = None if token_budget is None else check_int(token_budget, "token_budget")
         check_callable(progress, "progress")
         return heads, check_str(prefix, "prefix"), length, budget, progress
+
+
+def _warn_of_cut(pieces: Pieces, max_length: int) -> None:
+    if pieces.truncated:
+        warnings.warn(
+            f"{pieces.truncated} of {len(pieces)} texts were cut to {max_length} tokens",
+            TruncationWarning,
+            stacklevel=4,
+        )
 
 
 def _dense_of(value: Any, where: str) -> Floats:

@@ -143,9 +143,10 @@ def add_norm(
     x_rows, y_rows = rows or (x, x)
     if height:
         block = triton.next_power_of_2(width)
-        _add_norm[(height,)](
-            x, x_rows, y, y_rows, weight, bias, out, eps, width, block, rows is not None, num_warps=_WARPS
-        )
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            _add_norm[(height,)](
+                x, x_rows, y, y_rows, weight, bias, out, eps, width, block, rows is not None, num_warps=_WARPS
+            )
     return out
 
 
@@ -153,7 +154,9 @@ def unit_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of ``[M, D]`` scaled to length 1, in this type."""
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     if len(x):
-        _unit_rows[(len(x),)](x, out, x.shape[1], triton.next_power_of_2(x.shape[1]), num_warps=_WARPS)
+        block = triton.next_power_of_2(x.shape[1])
+        with torch.cuda.device_of(x):
+            _unit_rows[(len(x),)](x, out, x.shape[1], block, num_warps=_WARPS)
     return out
 
 
@@ -163,7 +166,8 @@ def lexical_weights(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out = states.new_empty(height, dtype=torch.float32)
     if height:
         block = triton.next_power_of_2(width)
-        _lexical[(height,)](states, weight, bias, out, width, block, num_warps=_WARPS)
+        with torch.cuda.device_of(states):
+            _lexical[(height,)](states, weight, bias, out, width, block, num_warps=_WARPS)
     return out
 
 
@@ -203,8 +207,9 @@ def attend(qkv: Tensor, heads: int, tiles: Tensor, longest: int) -> Tensor:
     keys = TILE if longest > _LONG else TILE // 2
     # The second number of a grid is at most 65535, so that the tiles come in parts.
     for first in range(0, count, 65535):
-        part = tiles[:, first : first + 65535]
-        _attend[(heads, part.shape[1])](
-            qkv, out, part, count, _LOG2_E * width**-0.5, heads, width, TILE, keys, num_warps=4, num_stages=3
-        )
+        part, scale = tiles[:, first : first + 65535], _LOG2_E * width**-0.5
+        with torch.cuda.device_of(qkv):
+            _attend[(heads, part.shape[1])](
+                qkv, out, part, count, scale, heads, width, TILE, keys, num_warps=4, num_stages=3
+            )
     return out

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ LONG = 1024
 _TILED = (16, 32, 64, 128)
 
 Forward = Callable[[Tensor, Tensor, Shape], Tensor]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ class _Recorded:
 
     graph: torch.cuda.CUDAGraph
     ids: Tensor
-    places: Tensor
-    bounds: Tensor
+    length: Tensor
     states: Tensor
 
 
@@ -69,7 +69,6 @@ class Graphs:
     def __init__(self, forward: Forward, padding_idx: int | None) -> None:
         self._forward = forward
         self._padding = padding_idx
-        self._first = 0 if padding_idx is None else padding_idx + 1
         self._recorded: dict[int, _Recorded] = {}
         self._lock = Lock()
 
@@ -77,7 +76,7 @@ class Graphs:
         """Whether a batch is one text that is short enough, with positions that simply count up."""
         if len(batch) != 1 or not batch.ids.is_cuda or batch.lengths[0] > SIZES[-1]:
             return False
-        return self._padding is None or not bool((batch.ids == self._padding).any())
+        return self._padding is None or not bool(((batch.host or batch).ids == self._padding).any())
 
     def __call__(self, batch: Packed) -> Tensor:
         """States ``[T, H]`` of one text."""
@@ -90,26 +89,45 @@ class Graphs:
                     self._recorded[size] = self._record(size, batch.ids.device)
             recorded = self._recorded[size]
             recorded.ids[:length].copy_(batch.ids, non_blocking=True)
-            recorded.bounds[1:2].fill_(length)
+            recorded.length.fill_(length)
             recorded.graph.replay()
             return recorded.states[:length].clone()
 
     def _record(self, size: int, device: torch.device) -> _Recorded:
         ids = torch.zeros(size, dtype=torch.int64, device=device)
-        places = torch.arange(self._first, self._first + size, device=device)
-        bounds = torch.tensor([0, size // 2, size], dtype=torch.int32, device=device)
-        # The kernel is told the most tokens that either text can have.
-        shape = Shape((size, size), bounds, size)
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream), torch.inference_mode():
-            for _ in range(_WARM_UP):
-                self._forward(ids, places, shape)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
-            states = self._forward(ids, places, shape)
-        return _Recorded(graph, ids, places, bounds, states)
+        start = first_place(self._padding)
+        places = torch.arange(start, start + size, device=device)
+        length = torch.full((1,), size // 2, dtype=torch.int64, device=device)
+        graph, states = record(lambda: self._forward(ids, places, two_texts(length, size)), device)
+        return _Recorded(graph, ids, length, states)
+
+
+def first_place(padding_idx: int | None) -> int:
+    """The row of the position table from which a model's positions count."""
+    return 0 if padding_idx is None else padding_idx + 1
+
+
+def two_texts(length: Tensor, size: int) -> Shape:
+    """A text of `length` tokens, int64 ``[1]`` on the device, and one that fills the rest of `size`.
+
+    The kernel is told the most tokens that either can have.
+    """
+    bounds = torch.cat([torch.zeros_like(length), length, torch.full_like(length, size)]).int()
+    return Shape((size, size), bounds, size)
+
+
+def record(run: Callable[[], Result], device: torch.device) -> tuple[Any, Result]:
+    """Records what a function does on the current device as a CUDA graph; gives it and what the function returned."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream), torch.inference_mode():
+        for _ in range(_WARM_UP):
+            run()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
+        result = run()
+    return graph, result
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +233,16 @@ class Engine:
         """`triptych.model.fused`, if its kernels run here; otherwise None."""
         return self.kernels.rows if isinstance(self.kernels, FusedKernels) else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._words.device
+
+    @property
+    def padding(self) -> int | None:
+        """The padding id, from which the positions count; None: they count from 0."""
+        return self._padding
+
     def give_back(self) -> None:
         """Returns the weights to the backbone; the engine must not be used any more."""
         self._layers.clear()
@@ -237,7 +265,7 @@ class Engine:
         if compile:
             self._run = torch.compile(self._run_layer, dynamic=True)
         if graphs and flash_usable(self._words, self._words.shape[1] // self._heads):
-            self.graphs = Graphs(self._graphed, self._padding)
+            self.graphs = Graphs(self.graphed, self._padding)
 
     def __call__(self, batch: Packed, *, first_only: bool = False) -> Tensor:
         """The last states of a packed batch.
@@ -272,7 +300,7 @@ class Engine:
         tables = self._words, self._places
         return self.kernels.rows.add_norm(*tables, norm.weight, norm.bias, norm.eps, (ids, places))
 
-    def _graphed(self, ids: Tensor, places: Tensor, shape: Shape) -> Tensor:
+    def graphed(self, ids: Tensor, places: Tensor, shape: Shape) -> Tensor:
         """The pass as it is recorded: nothing in it depends on the values on the processor."""
         return self._through(self._first_states(ids, places), shape, first_only=False)
 
