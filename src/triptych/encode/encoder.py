@@ -351,17 +351,18 @@ class Encoder:
             return lambda: encoded
         assembly = Assembly(model, heads, count, pieces.all, ahead=self._overlaps)
         budget = budget or usual_budget(model, self.device)
-        for numbers in pieces:
-            lengths = np.array([len(pieces.found[i]) for i in numbers], dtype=np.int64)
-            order = np.argsort(-lengths, kind="stable")
-            for rows in batches(lengths[order], budget, padded=not model.packs):
-                texts = numbers[order[rows]]
-                batch = Packed.of([pieces.found[i] for i in texts], self.device, prefix)
-                with torch.inference_mode():
-                    assembly.add(texts, model(batch, heads))
-                done += len(texts)
-                if progress is not None:
-                    progress("encoding", done, count)
+        with pieces:
+            for numbers in pieces:
+                lengths = np.array([len(pieces.found[i]) for i in numbers], dtype=np.int64)
+                order = np.argsort(-lengths, kind="stable")
+                for rows in batches(lengths[order], budget, padded=not model.packs):
+                    texts = numbers[order[rows]]
+                    batch = Packed.of([pieces.found[i] for i in texts], self.device, prefix)
+                    with torch.inference_mode():
+                        assembly.add(texts, model(batch, heads))
+                    done += len(texts)
+                    if progress is not None:
+                        progress("encoding", done, count)
         _warn_of_cut(pieces, max_length)
         return assembly.result
 
@@ -446,8 +447,8 @@ class Encoder:
                     ahead=2 * pool.size - 1,
                 )
             elif self._overlaps:
-                threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2)]
-                start = stream.prepare_ahead(partial(self._prepare, **options), *threads)
+                thread = stack.enter_context(ThreadPoolExecutor(1))
+                start = stream.prepare_ahead(partial(self._prepare, **options), thread)
                 parts = stream.encode_blocks(blocks, start, store, ahead=2)
             else:
                 parts = stream.encode_blocks(

@@ -164,22 +164,18 @@ def encode_blocks(
 
 
 def prepare_ahead(
-    prepare: Callable[[list[str]], Callable[[], Callable[[], Encoded]]],
-    preparing: Executor,
-    computing: Executor,
+    prepare: Callable[[list[str]], Callable[[], Callable[[], Encoded]]], thread: Executor
 ) -> Callable[[list[str]], Callable[[], Encoded]]:
     """A `start` for `encode_blocks` where the processor is idle while the model computes.
 
     Args:
         prepare: Does of encoding a block what the processor does first; its result hands the block to the device, and
             what that gives waits for the vectors.
-        preparing: One thread, for `prepare`.
-        computing: Another, which keeps the device busy with the next block while one's vectors arrive.
+        thread: One, which prepares a block and hands it over while an earlier one is computed.
     """
 
     def start(texts: list[str]) -> Callable[[], Encoded]:
-        prepared = preparing.submit(prepare, texts)
-        computed = computing.submit(lambda: prepared.result()())
+        computed = thread.submit(lambda: prepare(texts)())
         return lambda: computed.result()()
 
     return start

@@ -7,7 +7,7 @@ are computed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -47,7 +47,7 @@ class Assembly:
         model: What computes the batches.
         heads: Heads that were asked for.
         count: N, number of texts.
-        ids: Gives the token ids of all texts; called once, where it may wait.
+        ids: The token ids of all texts, when they are known.
         ahead: Whether a thread does what remains to be done on the processor.
     """
 
@@ -56,7 +56,7 @@ class Assembly:
         model: M3Model,
         heads: Sequence[Head],
         count: int,
-        ids: Callable[[], Sequence[Ids]],
+        ids: Future[list[Ids]],
         *,
         ahead: bool = False,
     ) -> None:
@@ -86,7 +86,8 @@ class Assembly:
         if self._thread is None:
             self._settle(arriving)
             return
-        while len(self._settling) >= _AHEAD:
+        # Before all ids are known the thread cannot begin, and waiting for it would be for ever.
+        while self._ids.done() and len(self._settling) >= _AHEAD:
             self._settling.popleft().result()
         self._settling.append(self._thread.submit(self._settle, arriving))
 
@@ -105,7 +106,7 @@ class Assembly:
         """Makes the array of token vectors, which needs the number of tokens of all texts."""
         if self._multi is not None or "multi" not in self.heads:
             return
-        batch = Packed.of(self._ids())
+        batch = Packed.of(self._ids.result())
         counted = positions(batch, "multi", self._model.config, self._model.special)
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), counted.cumsum(0)])
         self._bounds = ends[batch.offsets].numpy()

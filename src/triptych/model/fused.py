@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _WARPS = 4
-# Queries of a tile. Of 32, 64 and 128 with 32 to 128 keys, 64 with 64 was fastest from about 500 tokens on, and 64
-# with 32 below: short texts fill smaller tiles better.
+# Queries of a tile. Of 32, 64 and 128 with 32 to 128 keys, 64 with 64 was fastest for texts of some hundred tokens and
+# more, and 64 with 32 below, since short texts fill smaller tiles better.
 TILE = 64
-_LONG = 512
+_LONG = 128
 _LOG2_E = 1.4426950408889634
 
 

@@ -53,6 +53,7 @@ class _Recorded:
 
     graph: torch.cuda.CUDAGraph
     ids: Tensor
+    places: Tensor
     length: Tensor
     states: Tensor
 
@@ -99,7 +100,7 @@ class Graphs:
         places = torch.arange(start, start + size, device=device)
         length = torch.full((1,), size // 2, dtype=torch.int64, device=device)
         graph, states = record(lambda: self._forward(ids, places, two_texts(length, size)), device)
-        return _Recorded(graph, ids, length, states)
+        return _Recorded(graph, ids, places, length, states)
 
 
 def first_place(padding_idx: int | None) -> int:

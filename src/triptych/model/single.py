@@ -31,11 +31,13 @@ class _Recorded:
 
     Attributes:
         input: int64 ``[size + 1]``: token ids, and the number of those that are the text's.
+        places: int64 ``[size]``, rows of the position table.
         output: By head, float32 or float16.
     """
 
     graph: Any
     input: Tensor
+    places: Tensor
     output: dict[Head, Tensor]
     pinned_input: Tensor
     pinned_output: dict[Head, Tensor]
@@ -107,8 +109,11 @@ class OneText:
         start = first_place(self._engine.padding)
         places = torch.arange(start, start + size, device=device)
         graph, output = record(lambda: self._values(given, places), device)
-        pinned = {head: torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for head, part in output.items()}
-        return _Recorded(graph, given, output, torch.zeros(size + 1, dtype=torch.int64, pin_memory=True), pinned)
+        pinned = {
+            head: torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for head, part in output.items()
+        }
+        pinned_input = torch.zeros(size + 1, dtype=torch.int64, pin_memory=True)
+        return _Recorded(graph, given, places, output, pinned_input, pinned)
 
     def _values(self, given: Tensor, places: Tensor) -> dict[Head, Tensor]:
         """All heads at all positions, whether they count or not: nothing here depends on the values of the ids."""
