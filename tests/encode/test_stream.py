@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 import twin
 from checkpoints import TEXTS
@@ -33,6 +34,7 @@ from triptych.encode.stream import (
     verify,
 )
 from triptych.errors import InputError, StorageError, WorkerError
+from triptych.types import Ragged
 
 MANY = [f"{text} {i}" for i in range(5) for text in TEXTS]
 ROUNDING = 2e-6
@@ -288,7 +290,7 @@ def test_two_workers_give_what_one_process_gives_and_a_dead_one_is_an_error(
         twin.assert_same(Encoded.concat(parts), encoder.encode(MANY, **options), ROUNDING)
         with pytest.raises(InputError, match="expected one or more of"):
             pool.result(pool.submit(["a"], {"outputs": ("sparse",)}))
-        victim = next(iter(pool._pool._processes))
+        victim = next(iter(pool._processes))
         waiting = [pool.submit(MANY * 20, {}) for _ in range(4)]
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(WorkerError, match="a worker process died"):
@@ -341,9 +343,9 @@ def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> 
     assert seen == [("encoding", done, None) for done in (2, 4, 5)]
 
 
-def load_slow(folder: Path, device: str) -> "Slow":
+def load_slow(folder: Path, device: str) -> Any:
     """What the workers of the next tests load."""
-    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32"))
+    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32")).begin
 
 
 class Slow:
@@ -352,11 +354,11 @@ class Slow:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    def encode(self, texts: list[str], **options: Any) -> Encoded:
+    def begin(self, texts: list[str], **options: Any) -> Callable[[], Encoded]:
         if "die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3 / (1 + MANY.index(texts[0])))
-        return self.encoder.encode(texts, **options)
+        return partial(self.encoder.encode, texts, **options)
 
 
 @pytest.mark.slow
@@ -449,3 +451,21 @@ def test_pieces_hold_every_text_once_the_longest_first(first: int, monkeypatch: 
     assert [sizes[i] for piece in found for i in piece.tolist()] == sorted(sizes, reverse=True)
     assert len(found) == 1 if first == 10_000 else len(found) > 1
     assert [len(piece) for piece in pieces._cut([])] == [0]
+
+
+def test_large_arrays_of_a_worker_come_through_shared_memory_and_leave_nothing_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from triptych.encode import shared
+
+    dense = np.arange(12, dtype=np.float32).reshape(3, 4)
+    lexical = sparse.csr_array(np.eye(3, 7, dtype=np.float32))
+    encoded = Encoded(dense, lexical, Ragged(dense, np.array([0, 1, 1, 3])))
+    for large, free in ((1, 1 << 30), (1 << 20, 1 << 30), (1, 0)):
+        monkeypatch.setattr(shared, "_LARGE", large)
+        monkeypatch.setattr(shared, "_free", lambda free=free: free)
+        sent = shared.send(encoded)
+        places = [part for part in sent.values() if isinstance(part, shared.Place)]
+        assert bool(places) == (large == 1 and free > 0)
+        twin.assert_same(shared.receive(sent), encoded, 0)
+        assert not [place for place in places if (shared._FOLDER / place.name).exists()]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -310,6 +311,10 @@ class Encoder:
         )
         return start()()
 
+    def _begin(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
+        """`encode` up to the launches; the result waits for the vectors."""
+        return self._prepare(texts, **options)()
+
     def _prepare(
         self, texts: str | Iterable[str], *, cut: bool = False, **options: Any
     ) -> Callable[[], Callable[[], Encoded]]:
@@ -340,16 +345,16 @@ class Encoder:
 
         A GPU is then still at work; the result waits for it.
         """
-        model, count, done = self._model, len(pieces), 0
+        model, total, done = self._model, len(pieces), 0
         if progress is not None:
-            progress("encoding", done, count)
-        if count == 1 and self._single is not None and self._single.takes(pieces.found[0]):
+            progress("encoding", done, total)
+        if total == 1 and self._single is not None and self._single.takes(pieces.found[0]):
             encoded = self._single(pieces.found[0], heads, prefix)
             if progress is not None:
                 progress("encoding", 1, 1)
             _warn_of_cut(pieces, max_length)
             return lambda: encoded
-        assembly = Assembly(model, heads, count, pieces.all, ahead=self._overlaps)
+        assembly = Assembly(model, heads, total, pieces.all, ahead=self._overlaps)
         budget = budget or usual_budget(model, self.device)
         with pieces:
             for numbers in pieces:
@@ -362,7 +367,7 @@ class Encoder:
                         assembly.add(texts, model(batch, heads))
                     done += len(texts)
                     if progress is not None:
-                        progress("encoding", done, count)
+                        progress("encoding", done, total)
         _warn_of_cut(pieces, max_length)
         return assembly.result
 
@@ -383,6 +388,7 @@ class Encoder:
         block: int = 1024,
         folder: str | Path | None = None,
         devices: Sequence[str] | None = None,
+        shard: tuple[int, int] | None = None,
         outputs: str | Sequence[str] | None = None,
         prefix: str | None = None,
         max_length: int | None = None,
@@ -399,6 +405,8 @@ class Encoder:
             folder: Where each block is written before it is given out. What an earlier, interrupted run of the
                 same texts and the same model left there is read back instead of encoded again.
             devices: Encode with one worker process for each, such as ("cuda:0", "cuda:1"); None: here.
+            shard: Which of how many parts to encode, from 0, for several machines with one `folder`: (1, 4) takes
+                blocks 1, 5, 9 … of the same texts. None: all.
             outputs: See `encode`.
             prefix: Put before every text; None: the model's prefix of documents.
             max_length: See `encode`.
@@ -426,8 +434,12 @@ class Encoder:
         store = None
         if folder is not None:
             store = stream.Store(check_path(folder, "folder"), self._facts(block, options))
+        part, parts = (0, 1) if shard is None else shard
+        parts = check_int(parts, "shard")
+        part = check_int(part, "shard", 0, parts - 1)
         pool = None if devices is None else self.workers(devices)
-        return self._stream(stream.blocks_of(source, block), options, store, pool, progress)
+        blocks = islice(stream.blocks_of(source, block), part, None, parts)
+        return self._stream(blocks, options, store, pool, progress, count(part, parts))
 
     def _stream(
         self,
@@ -436,6 +448,7 @@ class Encoder:
         store: stream.Store | None,
         pool: stream.WorkerPool | None,
         progress: Progress | None,
+        numbers: Iterable[int],
     ) -> Iterator[Encoded]:
         with ExitStack() as stack:
             if pool is not None:
@@ -444,15 +457,16 @@ class Encoder:
                     blocks,
                     lambda texts: partial(pool.result, pool.submit(texts, options)),
                     store,
-                    ahead=2 * pool.size - 1,
+                    ahead=3 * pool.size - 1,
+                    numbers=numbers,
                 )
             elif self._overlaps:
                 thread = stack.enter_context(ThreadPoolExecutor(1))
                 start = stream.prepare_ahead(partial(self._prepare, **options), thread)
-                parts = stream.encode_blocks(blocks, start, store, ahead=2)
+                parts = stream.encode_blocks(blocks, start, store, ahead=2, numbers=numbers)
             else:
                 parts = stream.encode_blocks(
-                    blocks, lambda texts: partial(self.encode, texts, **options), store
+                    blocks, lambda texts: partial(self.encode, texts, **options), store, numbers=numbers
                 )
             yield from stream.count_texts(parts, progress)
 
@@ -480,7 +494,7 @@ class Encoder:
             raise InputError(f"devices: got {show(devices)}; expected a list of one or more devices")
         for name in names:
             device_of(check_str(name, "device"))
-        return stream.WorkerPool(partial(_load_on, self._recipe("workers"), _threads_each(names)), names)
+        return stream.WorkerPool(partial(_begin_on, self._recipe("workers"), _threads_each(names)), names)
 
     def _recipe(self, what: str) -> dict[str, Any]:
         """How to load this encoder again in another process, but for the device."""
@@ -666,6 +680,11 @@ def _load_on(recipe: Mapping[str, Any], threads: int, device: str) -> Encoder:
         # Otherwise each process would also take memory on the first GPU, for what it does without naming one.
         torch.cuda.set_device(place)
     return _load_again(recipe, device)
+
+
+def _begin_on(recipe: Mapping[str, Any], threads: int, device: str) -> stream.Begin:
+    """What a worker process runs to be able to encode blocks."""
+    return _load_on(recipe, threads, device)._begin
 
 
 def _load_again(recipe: Mapping[str, Any], device: str) -> Encoder:
