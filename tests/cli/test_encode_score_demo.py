@@ -145,7 +145,12 @@ def test_two_parts_of_a_corpus_fill_one_folder_as_one_command_does(run: Run, tmp
     assert names == sorted(path.name for path in parts.iterdir())
     assert len(names) == 9
     for name in names:
-        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+        if name.endswith(".json"):
+            assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+            continue
+        there, here = load_file(whole / name), load_file(parts / name)
+        assert there.keys() == here.keys()
+        assert all(np.array_equal(there[key], here[key]) for key in there), name
     for wrong in ("0/2", "3/2", "2", "a/b"):
         assert "--shard: got" in run(*common, "--into", parts, "--shard", wrong).err
     assert "needs --into" in run("encode", corpus, "--jsonl", "--shard", "1/2").err
