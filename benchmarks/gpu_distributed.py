@@ -33,7 +33,12 @@ from torch import multiprocessing
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 RESULTS = HERE / "results" / "gpu_distributed.jsonl"
-HEADS = {"dense": ("dense",), "lexical": ("lexical",), "multi": ("multi",), "all": ("dense", "lexical", "multi")}
+HEADS = {
+    "dense": ("dense",),
+    "lexical": ("lexical",),
+    "multi": ("multi",),
+    "all": ("dense", "lexical", "multi"),
+}
 GROUP = 4
 Line = dict[str, Any]
 
@@ -95,11 +100,15 @@ def joint(parts: list[Any]) -> Any:
     def texts(packed: Any) -> list[np.ndarray]:
         return [part.numpy() for part in packed.ids.split(packed.lengths)]
 
-    sides = [[text for part in parts for text in texts(getattr(part, name))] for name in ("queries", "passages")]
+    sides = [
+        [text for part in parts for text in texts(getattr(part, name))] for name in ("queries", "passages")
+    ]
     return PairBatch(Packed.of(sides[0]), Packed.of(sides[1]), GROUP)
 
 
-def step(replica: Any, objective: Any, batch: Any, device: torch.device, budget: int | None, half: bool) -> float:
+def step(
+    replica: Any, objective: Any, batch: Any, device: torch.device, budget: int | None, half: bool
+) -> float:
     """Forward and backward as the training loop does it; gives the mean loss of the processes."""
     from triptych.train import distributed, gradcache
     from triptych.train.tasks import encode, pair_losses
@@ -129,7 +138,9 @@ def error(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-def equal(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path) -> None:
+def equal(
+    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
+) -> None:
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
@@ -160,7 +171,9 @@ def equal(options: argparse.Namespace, report: Any, rank: int, world: int, devic
                     )
 
 
-def drift(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path) -> None:
+def drift(
+    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
+) -> None:
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
@@ -168,7 +181,9 @@ def drift(options: argparse.Namespace, report: Any, rank: int, world: int, devic
     for half, dropout in ((False, 0.0), (False, 0.1), (True, 0.0), (True, 0.1)):
         losses: dict[str, list[float]] = {}
         first: dict[str, torch.Tensor] = {}
-        for run, way in (("one", "ddp"),) if world == 1 else (("ddp", "ddp"), ("ddp again", "ddp"), ("fsdp", "fsdp")):
+        for run, way in (
+            (("one", "ddp"),) if world == 1 else (("ddp", "ddp"), ("ddp again", "ddp"), ("fsdp", "fsdp"))
+        ):
             model = model_of(SHAPES["small" if options.shape == "m3" else "tiny"], device, dropout)
             replica = Replica(model, way)  # type: ignore[arg-type]
             optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
@@ -195,7 +210,9 @@ def drift(options: argparse.Namespace, report: Any, rank: int, world: int, devic
             )
 
 
-def speed(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path) -> None:
+def speed(
+    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
+) -> None:
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
@@ -270,7 +287,9 @@ def process(rank: int, world: int, port: int, options: argparse.Namespace, folde
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shape", default="m3", choices=["m3", "small", "tiny"])
@@ -288,7 +307,9 @@ def main() -> None:
                 port = probe.getsockname()[1]
             # The joint batch is that of all GPUs; fewer than all are for the speed.
             parts = options.parts if world in (1, options.gpus) else ["speed"]
-            chosen = argparse.Namespace(**{**vars(options), "parts": [p for p in options.parts if p in parts]})
+            chosen = argparse.Namespace(
+                **{**vars(options), "parts": [p for p in options.parts if p in parts]}
+            )
             if chosen.parts:
                 multiprocessing.spawn(process, (world, port, chosen, Path(name)), nprocs=world)
 

@@ -103,7 +103,9 @@ def test_one_text_by_its_graph_is_what_a_batch_of_it_gives() -> None:
     assert not single.takes(np.array([0, 1, 2]))
 
 
-def test_an_encoder_on_a_gpu_gives_a_processors_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_on_a_gpu_gives_a_processors_vectors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from triptych.encode import pieces
 
     monkeypatch.setattr(pieces, "_SIZES", (200, 400, 800))

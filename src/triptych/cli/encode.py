@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MANIFEST = "encoded.json"
 
 
-@command({"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"})
+@command(
+    {"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"}
+)
 def encode(
     inputs: list[str],
     *,
@@ -118,9 +120,7 @@ class _Blocks:
         texts: The same for texts.
     """
 
-    def __init__(
-        self, encoder: Encoder, source: Inputs, total: int | None, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, encoder: Encoder, source: Inputs, total: int | None, options: dict[str, Any]) -> None:
         self._encoder, self._source, self._total, self._options = encoder, source, total, options
         self._part, self._parts = options["shard"] or (0, 1)
         self._waiting: list[list[str]] = []

@@ -25,11 +25,11 @@ from triptych.encode.pieces import Pieces
 from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
+from triptych.model.assembly import Assembly
 from triptych.model.backbone import Dtype, device_of, dtype_of
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
-from triptych.model.assembly import Assembly
 from triptych.model.packed import Packed, batches, usual_budget
 from triptych.model.single import OneText
 from triptych.model.tokenizer import TextTokenizer

@@ -226,9 +226,7 @@ class WorkerPool:
         # "spawn": a forked process could not use a GPU, nor torch's threads.
         context = multiprocessing.get_context("spawn")
         self.size = len(devices)
-        self._pools = [
-            ProcessPoolExecutor(1, context, _start_worker, (load, device)) for device in devices
-        ]
+        self._pools = [ProcessPoolExecutor(1, context, _start_worker, (load, device)) for device in devices]
         self._given: list[dict[int, Work]] = [{} for _ in devices]
         self._numbers = count()
         self._processes: dict[int, BaseProcess] = {}
@@ -296,9 +294,9 @@ class WorkerPool:
         for pool in self._pools:
             pool.shutdown(wait=True)
         for work in (work for given in self._given for work in given.values()):
-            if work.sent is not None and work.sent.done() and not work.sent.cancelled():
-                if work.sent.exception() is None:
-                    receive(work.sent.result())  # gives its memory back
+            sent = work.sent
+            if sent is not None and sent.done() and not sent.cancelled() and sent.exception() is None:
+                receive(sent.result())  # gives its memory back
 
 
 def _check_main() -> None:

@@ -172,7 +172,7 @@ def lexical_weights(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def tiles_of(lengths: Sequence[int]) -> NDArray[np.int32]:
-    """What `attend` walks through: of each tile of queries its text's first token, the one after its last, its own first.
+    """What `attend` walks through: of each tile its text's first token, the one after its last, its own first.
 
     Args:
         lengths: Tokens of each text.

@@ -233,7 +233,11 @@ def choose(device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> t
     plain = TorchKernels(dtype)
     if device.type != "cpu":
         fused, why = _fused(device, dtype)
-        return (fused, why) if fused else (plain, f"{device.type}: the vendor's matrix products by torch ({why})")
+        return (
+            (fused, why)
+            if fused
+            else (plain, f"{device.type}: the vendor's matrix products by torch ({why})")
+        )
     if dtype not in (torch.float32, torch.bfloat16):
         return plain, f"oneDNN's fused layers are not used for {plain.name.removeprefix('torch-')}"
     try:
@@ -258,7 +262,10 @@ def _fused(device: torch.device, dtype: torch.dtype) -> tuple[FusedKernels | Non
         return None, f"this machine has no fused kernels: {type(error).__name__}: {str(error)[:200]}"
     if problem:
         return None, problem
-    return kernels, f"{device.type}: the vendor's products, and Triton's kernels between them, tried at loading"
+    return (
+        kernels,
+        f"{device.type}: the vendor's products, and Triton's kernels between them, tried at loading",
+    )
 
 
 def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:

@@ -6,7 +6,7 @@ processor in the callers' order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from triptych.config import M3Config
-from triptych.types import Encoded, Floats, Head, Ragged
+from triptych.types import Floats, Head
 
 if TYPE_CHECKING:
     from triptych.model.m3 import M3Model

@@ -121,7 +121,9 @@ class OneText:
         states = self._engine.graphed(given[:-1], places, two_texts(given[-1:], len(places)))
         values: dict[Head, Tensor] = {"dense": normalize(states[:1].float(), dim=-1)}
         if model.lexical_head is not None:
-            values["lexical"] = rows.lexical_weights(states, model.lexical_head.weight, model.lexical_head.bias)
+            values["lexical"] = rows.lexical_weights(
+                states, model.lexical_head.weight, model.lexical_head.bias
+            )
         if model.multi_head is not None:
             head = cast(nn.Linear, model.multi_head)
             values["multi"] = rows.unit_rows(head(states), torch.float16)
