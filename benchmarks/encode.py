@@ -141,7 +141,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "features": [f for f in features if f" {f}" in flags],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in (*packages, *peers)},
+        "versions": {name: version(name) for name in (*packages, *peers) if _installed(name)},
         "threads": torch.get_num_threads(),
     }
 

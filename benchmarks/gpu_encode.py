@@ -22,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from workloads import SHAPES, Shape, Texts, Workload, make_checkpoint, mixed_len
 
 RESULTS = Path(__file__).parent / "results" / "encode.jsonl"
 PARTS = ("check", "training", "forward", "throughput", "query", "scores")
+OTHERS = ("flagembedding", "sentence-transformers")
 WAYS = ("triptych", "triptych-eager", "triptych-compiled")
 Line = dict[str, Any]
 
@@ -49,6 +51,7 @@ class Bench:
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else "none"
         names = ("torch", "transformers", "sentence-transformers", "FlagEmbedding")
         self.facts: Line = {
+            **({"tree": options.tree} if options.tree else {}),
             "run": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "shape": self.shape.name,
             "machine": {"gpu": gpu, "cuda": torch.version.cuda, "versions": {n: _version(n) for n in names}},
@@ -188,7 +191,7 @@ def ours(bench: Bench, folder: Path) -> dict[str, Way]:
         encode = systems.triptych(folder, kind, device=str(bench.device))
         engine = encode.encoder._model.engine
         if name == "triptych-eager":
-            engine.graphs = None
+            engine.graphs = encode.encoder._single = None
         elif name == "triptych-compiled" and bench.device.type == "cuda":
             engine.accelerate(compile=True)
         ways[name] = (encode, None)
@@ -196,7 +199,7 @@ def ours(bench: Bench, folder: Path) -> dict[str, Way]:
 
 
 def others(bench: Bench, folder: Path, works: dict[str, Workload]) -> dict[str, Way]:
-    """The other libraries, with the best of a few batch sizes on a part of the mix."""
+    """The other libraries that are asked for, with the best of a few batch sizes on a part of the mix."""
     tokens, device = bench.shape.max_tokens, str(bench.device)
     half = "float16" if bench.device.type == "cuda" else "float32"
     makes = {
@@ -209,6 +212,8 @@ def others(bench: Bench, folder: Path, works: dict[str, Workload]) -> dict[str, 
     ways: dict[str, Way] = {}
     part = works["mix"].texts[::8]
     for name, (sizes, make) in makes.items():
+        if name not in bench.options.others:
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -230,13 +235,18 @@ def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], l
     def dense(texts: list[str], budget: int | None) -> np.ndarray:
         return encoder.encode(texts, outputs="dense", token_budget=budget).dense
 
-    def streamed(texts: list[str], budget: int | None) -> np.ndarray:
-        """Four blocks: the next one is tokenised while one is computed."""
+    def streamed(texts: list[str], budget: int | None, outputs: Any = None) -> np.ndarray:
+        """Four blocks: the next ones are tokenised and computed while one's vectors are put into their places."""
         block = -(-len(texts) // 4)
-        options: dict[str, Any] = {"outputs": "dense", "prefix": "", "token_budget": budget}
+        options: dict[str, Any] = {"outputs": outputs, "prefix": "", "token_budget": budget}
         return np.concatenate([part.dense for part in encoder.encode_stream(texts, block=block, **options)])
 
-    every = {**ways, "triptych-dense": (dense, None), "triptych-stream-dense": (streamed, None)}
+    every = {
+        **ways,
+        "triptych-dense": (dense, None),
+        "triptych-stream": (streamed, None),
+        "triptych-stream-dense": (partial(streamed, outputs="dense"), None),
+    }
     for name in bench.options.workloads:
         work, times, peaks = works[name], dict[str, list[float]](), dict[str, float]()
         for _ in range(bench.options.rounds + 1):  # the first is a warm-up
@@ -270,9 +280,7 @@ def throughput(bench: Bench, works: dict[str, Workload], ways: dict[str, Way], l
 
 def forward_alone(bench: Bench, work: Workload, ways: dict[str, Way], limit: float) -> None:
     """The pass itself on batches that are on the device: what of the limit the kernels reach."""
-    from triptych.encode.batching import batches
-
-    from triptych.model.packed import Packed
+    from triptych.model.packed import Packed, batches
 
     for name, (encode, _) in ways.items():
         if not name.startswith("triptych"):
@@ -359,11 +367,13 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="ways of ours")
+    parser.add_argument("--others", nargs="*", default=OTHERS, choices=OTHERS, help="other libraries")
     parser.add_argument("--workloads", nargs="+", default=["short", "mix", "long"], help="of the throughput")
     parser.add_argument(
         "--budgets", nargs="+", type=int, default=[16384, 65536, 131072], help="of the pass alone"
     )
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
+    parser.add_argument("--tree", default="", help="a name for the version that is measured")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -129,3 +129,28 @@ def test_demo_leaves_nothing_behind_without_a_folder(
     assert len(lines) == 3
     assert lines[-1]["times"]["documents"] > 300
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_parts_of_a_corpus_fill_one_folder_as_one_command_does(run: Run, tmp_path: Path) -> None:
+    corpus, whole, parts = tmp_path / "corpus.jsonl", tmp_path / "whole", tmp_path / "parts"
+    corpus.write_text("".join(f'{{"_id": "d{i}", "text": "a text number {i}"}}\n' for i in range(7)))
+    common = ("encode", corpus, "--block", 2, "--dtype", "float32", "--json")
+    run(*common, "--into", whole)
+    first = run(*common, "--into", parts, "--shard", "1/2").lines[0]
+    assert (first["blocks"], first["texts"], first["missing"]) == (2, 4, 2)
+    assert not (parts / "encoded.json").exists()
+    second = run(*common, "--into", parts, "--shard", "2/2").lines[0]
+    assert (second["blocks"], second["texts"], second["missing"]) == (2, 3, 0)
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in parts.iterdir())
+    assert len(names) == 10
+    for name in names:
+        if name.endswith(".json"):
+            assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+            continue
+        there, here = load_file(whole / name), load_file(parts / name)
+        assert there.keys() == here.keys()
+        assert all(np.array_equal(there[key], here[key]) for key in there), name
+    for wrong in ("0/2", "3/2", "2", "a/b"):
+        assert "--shard: got" in run(*common, "--into", parts, "--shard", wrong).err
+    assert "needs --into" in run("encode", corpus, "--jsonl", "--shard", "1/2").err

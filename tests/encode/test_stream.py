@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 import twin
 from checkpoints import TEXTS
 from triptych import Encoded, Encoder
-from triptych.encode.encoder import _load_on, _threads_each
+from triptych.encode.encoder import TruncationWarning, _load_on, _threads_each
 from triptych.encode.stream import (
     Store,
     WorkerPool,
@@ -33,6 +34,7 @@ from triptych.encode.stream import (
 )
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.scores.packing import damage
+from triptych.types import Ragged
 
 MANY = [f"{text} {i}" for i in range(5) for text in TEXTS]
 ROUNDING = 2e-6
@@ -226,24 +228,27 @@ def test_preparing_the_next_block_in_a_thread_changes_nothing(
 
 
 def test_the_next_block_is_prepared_while_one_is_computed() -> None:
-    """Computing the first block waits until the second has been prepared."""
+    """The first block's vectors are there only when the second has been prepared."""
     second, done = threading.Event(), list[str]()
 
-    def prepare(texts: list[str]) -> Callable[[], Encoded]:
+    def prepare(texts: list[str]) -> Callable[[], Callable[[], Encoded]]:
         done.append(f"prepare {texts[0]}")
         if texts == ["b"]:
             second.set()
 
-        def compute() -> Encoded:
+        def wait() -> Encoded:
             assert second.wait(20)
-            done.append(f"compute {texts[0]}")
             return Encoded(np.zeros((1, 2), np.float32), None, None)
+
+        def compute() -> Callable[[], Encoded]:
+            done.append(f"compute {texts[0]}")
+            return wait
 
         return compute
 
     with ThreadPoolExecutor(1) as thread:
         start = prepare_ahead(prepare, thread)
-        assert len(list(encode_blocks([["a"], ["b"], ["c"]], start, ahead=1))) == 3
+        assert len(list(encode_blocks([["a"], ["b"], ["c"]], start, ahead=2))) == 3
     assert [event for event in done if event[0] == "c"] == ["compute a", "compute b", "compute c"]
 
 
@@ -338,9 +343,9 @@ def test_progress_counts_the_texts_of_the_blocks_given_out(encoder: Encoder) -> 
     assert seen == [("encoding", done, None) for done in (2, 4, 5)]
 
 
-def load_slow(folder: Path, device: str) -> "Slow":
+def load_slow(folder: Path, device: str) -> Any:
     """What the workers of the next tests load."""
-    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32"))
+    return Slow(Encoder.from_pretrained(folder, device=device, dtype="float32")).begin
 
 
 class Slow:
@@ -349,11 +354,11 @@ class Slow:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    def encode(self, texts: list[str], **options: Any) -> Encoded:
+    def begin(self, texts: list[str], **options: Any) -> Callable[[], Encoded]:
         if "die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3 / (1 + MANY.index(texts[0])))
-        return self.encoder.encode(texts, **options)
+        return partial(self.encoder.encode, texts, **options)
 
 
 @pytest.mark.slow
@@ -416,3 +421,51 @@ def test_a_flipped_bit_in_any_part_of_a_block_is_an_error_that_names_the_file(
     assert "damaged" in str(damage(path))
     with pytest.raises(InputError, match="is damaged"):
         list(encoder.encode_stream(TEXTS, folder=tmp_path))
+
+
+def test_texts_that_are_tokenised_while_earlier_ones_are_computed_have_the_same_vectors(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `encode` does on a GPU: pieces of texts, and a thread that puts the batches into their places."""
+    from triptych.encode import pieces
+
+    expected = encoder.encode(MANY)
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    monkeypatch.setattr(pieces, "_SIZES", (200, 220, 230))
+    assert len(pieces._cut([len(text) for text in MANY])) > 1
+    twin.assert_same(encoder.encode(MANY, token_budget=16), expected, ROUNDING)
+    with pytest.warns(TruncationWarning, match=rf"\d+ of {len(MANY)} texts were cut to 4 tokens"):
+        encoder.encode([text * 3 for text in MANY], max_length=4)
+    with pytest.raises(InputError, match="expected Unicode text"):
+        encoder.encode([*MANY, "half \ud800 of a pair"])
+
+
+@pytest.mark.parametrize("first", [20, 40, 10_000])
+def test_pieces_hold_every_text_once_the_longest_first(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triptych.encode import pieces
+
+    monkeypatch.setattr(pieces, "_SIZES", (first, 2 * first))
+    sizes = [7 * i % 13 for i in range(200)]
+    found = pieces._cut(sizes)
+    assert sorted(i for piece in found for i in piece.tolist()) == list(range(len(sizes)))
+    assert [sizes[i] for piece in found for i in piece.tolist()] == sorted(sizes, reverse=True)
+    assert len(found) == 1 if first == 10_000 else len(found) > 1
+    assert [len(piece) for piece in pieces._cut([])] == [0]
+
+
+def test_large_arrays_of_a_worker_come_through_shared_memory_and_leave_nothing_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from triptych.encode import shared
+
+    dense = np.arange(12, dtype=np.float32).reshape(3, 4)
+    lexical = sparse.csr_array(np.eye(3, 7, dtype=np.float32))
+    encoded = Encoded(dense, lexical, Ragged(dense, np.array([0, 1, 1, 3])))
+    for large, free in ((1, 1 << 30), (1 << 20, 1 << 30), (1, 0)):
+        monkeypatch.setattr(shared, "_LARGE", large)
+        monkeypatch.setattr(shared, "_free", lambda free=free: free)
+        sent = shared.send(encoded)
+        places = [part for part in sent.values() if isinstance(part, shared.Place)]
+        assert bool(places) == (large == 1 and free > 0)
+        twin.assert_same(shared.receive(sent), encoded, 0)
+        assert not [place for place in places if (shared._FOLDER / place.name).exists()]

@@ -118,3 +118,14 @@ def test_two_processes_give_the_loss_and_the_gradient_of_the_joint_batch(both, n
             else:
                 # Data-parallel training takes the mean over the processes.
                 torch.testing.assert_close(torch.zeros_like(right) if left is None else left / 2, right)
+
+
+def test_fsdp_finds_the_tensors_of_a_models_output():
+    """Before torch 2.13 it looks only into what this function looks into, and exchanged no gradient."""
+    from torch.utils._pytree import tree_leaves
+
+    distributed._show_reps()
+    made = reps([3, 4], 0)
+    found = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+    for name in ("dense", "lexical", "multi"):
+        assert any(leaf is getattr(made, name) for leaf in found), name

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MANIFEST = "encoded.json"
 
 
-@command({"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS"})
+@command(
+    {"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"}
+)
 def encode(
     inputs: list[str],
     *,
@@ -32,6 +34,8 @@ def encode(
     as_queries: bool = False,
     max_length: int | None = None,
     block: int = 1024,
+    devices: tuple[str, ...] | None = None,
+    shard: str | None = None,
     form: Form,
     choice: Model,
     as_json: bool = False,
@@ -53,6 +57,9 @@ def encode(
         as_queries: Encode as queries: with the model's prefix for those.
         max_length: Most tokens a text; by default what the model reads.
         block: Texts that are encoded and written at once.
+        devices: One worker process for each, such as cuda:0,cuda:1.
+        shard: Encode part I of N, such as 2/8, for several machines that write into one folder; the last writes
+            encoded.json.
     """
     from triptych.cli.options import Inputs
     from triptych.types import check_heads
@@ -62,18 +69,22 @@ def encode(
     if jsonl and as_json:
         raise InputError("encode: --json reports on a folder; --jsonl is JSON already")
     heads = None if outputs is None else check_heads(outputs, "--outputs")
+    part = _shard(shard)
+    if shard is not None and into is None:
+        raise InputError("encode: --shard needs --into FOLDER, where the parts meet")
     source = Inputs(inputs, form)
     total = source.count()
     source.note_skipped()
     encoder = choice.load()
     prefix = encoder.config.query_prefix if as_queries else encoder.config.document_prefix
     options: dict[str, Any] = {"outputs": heads or encoder.heads, "prefix": prefix, "max_length": max_length}
+    how: dict[str, Any] = {"block": block, "devices": devices, "shard": part}
     started = time.perf_counter()
     if into is None:
-        for ids, encoded in _blocks(encoder, source, block, total, options):
+        for ids, encoded in _Blocks(encoder, source, total, {**how, **options}):
             _write_lines(ids, encoded)
         return
-    report = _write_folder(encoder, source, into, block, total, options)
+    report = _write_folder(encoder, source, into, total, options, how)
     seconds = time.perf_counter() - started
     if as_json:
         emit({"folder": str(into), **report, "seconds": round(seconds, 3)})
@@ -81,47 +92,78 @@ def encode(
     texts, names = report["texts"], ", ".join(report["heads"])
     stdout().print(
         f"{into}: {texts} texts in {report['blocks']} blocks ({names}), {texts / seconds:.1f} texts/s"
+        + (f"; {report['missing']} blocks of other parts are missing" if report.get("missing") else "")
     )
 
 
-def _blocks(
-    encoder: Encoder,
-    source: Inputs,
-    block: int,
-    total: int | None,
-    options: dict[str, Any],
-    folder: Path | None = None,
-) -> Iterator[tuple[list[str], Encoded]]:
-    """Ids and representations block by block; holds one block at a time."""
-    waiting: list[list[str]] = []
+def _shard(value: str | None) -> tuple[int, int] | None:
+    """I/N, from 1, as the number of the part, from 0, and the number of parts."""
+    if value is None:
+        return None
+    first, _, second = value.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise InputError(f"--shard: got {value!r}; expected I/N, such as 2/8, with I from 1 to N")
+    return int(first) - 1, int(second)
 
-    def texts() -> Iterator[str]:
-        for documents in source.blocks(block):
-            waiting.append([document.id for document in documents])
+
+class _Blocks:
+    """Iterated once: ids and representations block by block; holds a few blocks at a time.
+
+    Args:
+        encoder: The encoder.
+        source: What is encoded.
+        total: Texts there, if known.
+        options: Of `Encoder.encode_stream`.
+
+    Attributes:
+        blocks: How many there are, those of other parts included; known in the end.
+        texts: The same for texts.
+    """
+
+    def __init__(self, encoder: Encoder, source: Inputs, total: int | None, options: dict[str, Any]) -> None:
+        self._encoder, self._source, self._total, self._options = encoder, source, total, options
+        self._part, self._parts = options["shard"] or (0, 1)
+        self._waiting: list[list[str]] = []
+        self.blocks = self.texts = 0
+
+    def _contents(self) -> Iterator[str]:
+        for documents in self._source.blocks(self._options["block"]):
+            if self.blocks % self._parts == self._part:
+                self._waiting.append([document.id for document in documents])
+            self.blocks, self.texts = self.blocks + 1, self.texts + len(documents)
             yield from (document.content for document in documents)
 
-    done = 0
-    with progress() as draw:
-        for encoded in encoder.encode_stream(texts(), block=block, folder=folder, **options):
-            ids = waiting.pop(0)
-            done += len(ids)
-            draw("encoding", done, total)
-            yield ids, encoded
+    def __iter__(self) -> Iterator[tuple[list[str], Encoded]]:
+        done = 0
+        total = None if self._parts > 1 else self._total
+        with progress() as draw:
+            for encoded in self._encoder.encode_stream(self._contents(), **self._options):
+                ids = self._waiting.pop(0)
+                done += len(ids)
+                draw("encoding", done, total)
+                yield ids, encoded
 
 
 def _write_folder(
-    encoder: Encoder, source: Inputs, folder: Path, block: int, total: int | None, options: dict[str, Any]
+    encoder: Encoder,
+    source: Inputs,
+    folder: Path,
+    total: int | None,
+    options: dict[str, Any],
+    how: dict[str, Any],
 ) -> dict[str, Any]:
     from triptych.io import write_digests, write_json
 
-    done = blocks = 0
-    for ids, _ in _blocks(encoder, source, block, total, options, folder):
-        path = folder / f"{blocks:08d}.ids.json"
+    part, parts = how["shard"] or (0, 1)
+    stream, done, own = _Blocks(encoder, source, total, {**how, **options, "folder": folder}), 0, 0
+    for ids, _ in stream:
+        path = folder / f"{own * parts + part:08d}.ids.json"
         if not path.is_file() or json.loads(path.read_bytes()) != ids:
             write_json(path, ids)
-        done, blocks = done + len(ids), blocks + 1
-    left = sorted(folder.glob("*.safetensors"))[blocks:] if folder.is_dir() else []
-    if left:
+        done, own = done + len(ids), own + 1
+    names = [f"{number:08d}" for number in range(stream.blocks)]
+    stored = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if left := [path for path in stored if path.stem not in set(names)]:
         raise InputError(f"{left[0]}: is of a longer input than this one; remove it, or give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -130,13 +172,17 @@ def _write_folder(
         "heads": list(options["outputs"]),
         "prefix": options["prefix"],
         "max_length": options["max_length"] or encoder.config.max_length,
-        "block": block,
-        "blocks": blocks,
-        "texts": done,
+        "block": how["block"],
+        "blocks": stream.blocks,
+        "texts": stream.texts,
     }
-    write_json(folder / MANIFEST, facts)
-    write_digests(folder, [*sorted(folder.glob("*.ids.json")), folder / MANIFEST])  # blocks have their own
-    return facts
+    # An ids file is written after its block.
+    missing = sum(not (folder / f"{name}.ids.json").is_file() for name in names)
+    if not missing:
+        write_json(folder / MANIFEST, facts)
+        # Blocks have their own digests.
+        write_digests(folder, [*sorted(folder.glob("*.ids.json")), folder / MANIFEST])
+    return facts if how["shard"] is None else {**facts, "blocks": own, "texts": done, "missing": missing}
 
 
 def _write_lines(ids: list[str], encoded: Encoded) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,14 +24,17 @@ from numpy.typing import NDArray
 
 from triptych.config import M3Config
 from triptych.encode import late, stream
+from triptych.encode.pieces import Pieces
 from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
+from triptych.model.assembly import Assembly
 from triptych.model.backbone import Dtype, device_of, dtype_of
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.inference import Engine
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Assembly, Ids, Packed, batches, usual_budget
+from triptych.model.packed import Ids, Packed, batches, usual_budget
+from triptych.model.single import OneText
 from triptych.model.tokenizer import TextTokenizer, Tokenized
 from triptych.scores import on_numpy as scores
 from triptych.types import (
@@ -131,6 +135,7 @@ class Encoder:
         self._fingerprint = checkpoint.fingerprint if checkpoint.model.stored is None else None
         self._checksum: str | None = None  # of the weights when the model was handed out
         self._model: M3Model = checkpoint.model.to(self.device, self.dtype)
+        self._single: OneText | None = None
         self._engine_note = "the encoder was made without an inference engine: its weights may still change"
         if inference_engine and self.dtype is not None:
             self._start_engine()
@@ -239,7 +244,7 @@ class Encoder:
         if self.model.engine is not None:
             self._fingerprint, self._checksum = self.fingerprint, None
             cast(Engine, self._model.engine).give_back()
-            self._model.engine = None
+            self._model.engine = self._single = None
             self._engine_note = "release_model was called, so the weights may change"
         return self.model
 
@@ -247,6 +252,7 @@ class Encoder:
         self._model.engine, self._engine_note = Engine.of(
             self._model.backbone, self.device, cast(torch.dtype, self.dtype), int8=self._int8
         )
+        self._single = OneText.of(self._model)
 
     @property
     def fingerprint(self) -> str:
@@ -336,56 +342,78 @@ class Encoder:
             InputError: For an unknown or absent head, something that is not a string, or a bad length.
         """
         with _progress_bar(progress) if show_progress_bar else nullcontext(progress) as draw:
-            return self._prepare(
+            start = self._prepare(
                 texts,
+                cut=self._overlaps,
                 outputs=outputs,
                 prefix=prefix,
                 max_length=max_length,
                 token_budget=token_budget,
                 batch_size=batch_size,
                 progress=draw,
-            )()
+            )
+            return start()()
 
-    def _prepare(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
-        """`encode` up to the token ids; the result does the rest."""
+    def _begin(self, texts: str | Iterable[str], **options: Any) -> Callable[[], Encoded]:
+        """`encode` up to the launches; the result waits for the vectors."""
+        return self._prepare(texts, **options)()
+
+    def _prepare(
+        self, texts: str | Iterable[str], *, cut: bool = False, **options: Any
+    ) -> Callable[[], Callable[[], Encoded]]:
+        """`encode` up to the token ids, of the first texts at least; the result hands them to the device.
+
+        What that gives waits for the vectors.
+        """
         _use_one_thread_after_fork()
         batch_size = options.pop("batch_size", None)
         most = None if batch_size is None else check_int(batch_size, "batch_size")
         heads, prefix, length, budget, progress = self._check_options(**options)
         listed = check_texts(texts)
-        tokens = self.tokenizer.encode(listed, prefix=prefix, max_length=length, mcls_every=self._mcls_every)
-        if tokens.truncated:
-            warnings.warn(
-                f"{tokens.truncated} of {len(listed)} texts were cut to {length} tokens",
-                TruncationWarning,
-                stacklevel=3,
-            )
+        tokenize = partial(
+            self.tokenizer.encode, prefix=prefix, max_length=length, mcls_every=self._mcls_every
+        )
+        pieces = Pieces(listed, tokenize, cut=cut)
         prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
-        return partial(self._run, tokens.ids, heads, prefix_ids, budget, progress, most)
+        return partial(self._start, pieces, heads, prefix_ids, length, budget, progress, most)
 
-    def _run(
+    def _start(
         self,
-        ids: Sequence[Ids],
+        pieces: Pieces,
         heads: Sequence[Head],
         prefix: tuple[int, ...],
+        max_length: int,
         budget: int | None,
         progress: Progress | None,
-        most: int | None = None,
-    ) -> Encoded:
-        """Encodes texts that are token ids: longest first in batches of a token budget, one forward for all heads."""
-        model = self._model
-        assembly = Assembly(model, heads, ids)
-        done = 0
+        most: int | None,
+    ) -> Callable[[], Encoded]:
+        """Runs texts through the model, longest first in batches of a token budget, one forward for all heads.
+
+        A GPU is then still at work; the result waits for it.
+        """
+        model, total, done = self._model, len(pieces), 0
         if progress is not None:
-            progress("encoding", done, len(ids))
-        for texts in self.passes(ids, budget, most):
-            batch = Packed.of([ids[i] for i in texts], self.device, prefix)
-            with torch.inference_mode():
-                assembly.add(texts, model(batch, heads))
-            done += len(texts)
+            progress("encoding", done, total)
+        if total == 1 and self._single is not None and self._single.takes(pieces.found[0]):
+            encoded = self._single(pieces.found[0], heads, prefix)
             if progress is not None:
-                progress("encoding", done, len(ids))
-        return assembly.result()
+                progress("encoding", 1, 1)
+            _warn_of_cut(pieces, max_length)
+            return lambda: encoded
+        assembly = Assembly(model, heads, total, pieces.all, ahead=self._overlaps)
+        budget = budget or self.token_budget
+        with pieces:
+            for numbers in pieces:
+                for rows in self.passes([pieces.found[i] for i in numbers], budget, most):
+                    texts = numbers[rows]
+                    batch = Packed.of([pieces.found[i] for i in texts], self.device, prefix)
+                    with torch.inference_mode():
+                        assembly.add(texts, model(batch, heads))
+                    done += len(texts)
+                    if progress is not None:
+                        progress("encoding", done, total)
+        _warn_of_cut(pieces, max_length)
+        return assembly.result
 
     def tokenize(
         self, texts: str | Iterable[str], *, prefix: str = "", max_length: int | None = None
@@ -444,7 +472,8 @@ class Encoder:
         heads, prefix, _, budget, _ = self._check_options(
             outputs=outputs, prefix=prefix, token_budget=token_budget
         )
-        return self._run(ids, heads, self.tokenizer.prefix_ids(prefix, self._mcls_every), budget, None)
+        prefix_ids, length = self.tokenizer.prefix_ids(prefix, self._mcls_every), self.config.max_length
+        return self._start(Pieces.of(ids), heads, prefix_ids, length, budget, None, None)()
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
@@ -502,6 +531,7 @@ class Encoder:
         block: int = 1024,
         folder: str | Path | None = None,
         devices: Sequence[str] | None = None,
+        shard: tuple[int, int] | None = None,
         outputs: str | Sequence[str] | None = None,
         prefix: str | None = None,
         max_length: int | None = None,
@@ -510,7 +540,7 @@ class Encoder:
     ) -> Iterator[Encoded]:
         """Encodes any number of documents block by block; never holds the corpus in memory.
 
-        On a GPU the next block is read and tokenised while one is computed.
+        On a GPU the next blocks are read, tokenised and computed while one's vectors are brought into their order.
 
         Args:
             texts: Any iterable of strings.
@@ -518,6 +548,8 @@ class Encoder:
             folder: Where each block is written before it is given out. What an earlier, interrupted run of the
                 same texts and the same model left there is read back instead of encoded again.
             devices: Encode with one worker process for each, such as ("cuda:0", "cuda:1"); None: here.
+            shard: Which of how many parts to encode, from 0, for several machines with one `folder`: (1, 4) takes
+                blocks 1, 5, 9 … of the same texts. None: all.
             outputs: See `encode`.
             prefix: Put before every text; None: the model's prefix of documents.
             max_length: See `encode`.
@@ -545,8 +577,12 @@ class Encoder:
         store = None
         if folder is not None:
             store = stream.Store(check_path(folder, "folder"), self._facts(block, options))
+        part, parts = (0, 1) if shard is None else shard
+        parts = check_int(parts, "shard")
+        part = check_int(part, "shard", 0, parts - 1)
         pool = None if devices is None else self.workers(devices)
-        return self._stream(stream.blocks_of(source, block), options, store, pool, progress)
+        blocks = islice(stream.blocks_of(source, block), part, None, parts)
+        return self._stream(blocks, options, store, pool, progress, count(part, parts))
 
     def _stream(
         self,
@@ -555,6 +591,7 @@ class Encoder:
         store: stream.Store | None,
         pool: stream.WorkerPool | None,
         progress: Progress | None,
+        numbers: Iterable[int],
     ) -> Iterator[Encoded]:
         with ExitStack() as stack:
             if pool is not None:
@@ -563,15 +600,16 @@ class Encoder:
                     blocks,
                     lambda texts: partial(pool.result, pool.submit(texts, options)),
                     store,
-                    ahead=2 * pool.size - 1,
+                    ahead=3 * pool.size - 1,
+                    numbers=numbers,
                 )
             elif self._overlaps:
                 thread = stack.enter_context(ThreadPoolExecutor(1))
                 start = stream.prepare_ahead(partial(self._prepare, **options), thread)
-                parts = stream.encode_blocks(blocks, start, store, ahead=1)
+                parts = stream.encode_blocks(blocks, start, store, ahead=2, numbers=numbers)
             else:
                 parts = stream.encode_blocks(
-                    blocks, lambda texts: partial(self.encode, texts, **options), store
+                    blocks, lambda texts: partial(self.encode, texts, **options), store, numbers=numbers
                 )
             yield from stream.count_texts(parts, progress)
 
@@ -599,7 +637,7 @@ class Encoder:
             raise InputError(f"devices: got {show(devices)}; expected a list of one or more devices")
         for name in names:
             device_of(check_str(name, "device"))
-        return stream.WorkerPool(partial(_load_on, self._recipe("workers"), _threads_each(names)), names)
+        return stream.WorkerPool(partial(_begin_on, self._recipe("workers"), _threads_each(names)), names)
 
     def _recipe(self, what: str) -> dict[str, Any]:
         """How to load this encoder again in another process, but for the device."""
@@ -702,7 +740,7 @@ class Encoder:
             return
         checksum = self._checksum
         engine.give_back()
-        self._model.engine = None
+        self._model.engine = self._single = None
         try:
             layouts.save(stored, path, **options)
         finally:
@@ -796,6 +834,15 @@ def _progress_bar(progress: Progress | None) -> Generator[Progress]:
         yield draw
 
 
+def _warn_of_cut(pieces: Pieces, max_length: int) -> None:
+    if pieces.truncated:
+        warnings.warn(
+            f"{pieces.truncated} of {len(pieces)} texts were cut to {max_length} tokens",
+            TruncationWarning,
+            stacklevel=4,
+        )
+
+
 def _dense_of(value: Any, where: str) -> Floats:
     dense = value.dense if isinstance(value, Encoded) else value
     if dense is None and isinstance(value, Encoded):
@@ -829,6 +876,11 @@ def _load_on(recipe: Mapping[str, Any], threads: int, device: str) -> Encoder:
         # Otherwise each process would also take memory on the first GPU, for what it does without naming one.
         torch.cuda.set_device(place)
     return _load_again(recipe, device)
+
+
+def _begin_on(recipe: Mapping[str, Any], threads: int, device: str) -> stream.Begin:
+    """What a worker process runs to be able to encode blocks."""
+    return _load_on(recipe, threads, device)._begin  # pyright: ignore[reportPrivateUsage]
 
 
 def _load_again(recipe: Mapping[str, Any], device: str) -> Encoder:

@@ -17,18 +17,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from dataclasses import dataclass
+from itertools import count, islice
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from triptych.encode.shared import Sent, receive, send
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_atomically
 from triptych.scores.packing import DIGEST, digest, pack, unpack
@@ -119,6 +120,7 @@ def encode_blocks(
     start: Callable[[list[str]], Callable[[], Encoded]],
     store: Store | None = None,
     ahead: int = 0,
+    numbers: Iterable[int] | None = None,
 ) -> Iterator[Encoded]:
     """Encodes block after block; what the store already holds is read.
 
@@ -127,9 +129,10 @@ def encode_blocks(
         start: Begins the work on a block, here, in a thread or in another process; its result waits for the end.
         store: Where each block is written before it is given out.
         ahead: Blocks that are started before an earlier one is given out.
+        numbers: The blocks' numbers in the store; None: they count from 0.
     """
     waiting: deque[tuple[int, list[str], Encoded | Callable[[], Encoded]]] = deque()
-    numbered = enumerate(blocks)
+    numbered = zip(count() if numbers is None else numbers, blocks, strict=False)
     while True:
         for number, texts in islice(numbered, 1 + ahead - len(waiting)):
             stored = store.get(number, texts) if store else None
@@ -147,18 +150,19 @@ def encode_blocks(
 
 
 def prepare_ahead(
-    prepare: Callable[[list[str]], Callable[[], Encoded]], thread: Executor
+    prepare: Callable[[list[str]], Callable[[], Callable[[], Encoded]]], thread: Executor
 ) -> Callable[[list[str]], Callable[[], Encoded]]:
     """A `start` for `encode_blocks` where the processor is idle while the model computes.
 
     Args:
-        prepare: Does of encoding a block what the processor does; its result does the rest.
-        thread: Runs `prepare` while an earlier block is computed.
+        prepare: Does of encoding a block what the processor does first; its result hands the block to the device, and
+            what that gives waits for the vectors.
+        thread: One, which prepares a block and hands it over while an earlier one is computed.
     """
 
     def start(texts: list[str]) -> Callable[[], Encoded]:
-        prepared = thread.submit(prepare, texts)
-        return lambda: prepared.result()()
+        computed = thread.submit(lambda: prepare(texts)())
+        return lambda: computed.result()()
 
     return start
 
@@ -173,58 +177,82 @@ def count_texts(parts: Iterable[Encoded], progress: Progress | None) -> Iterator
         yield part
 
 
-class EncodesTexts(Protocol):
-    """What a worker holds."""
+Begin = Callable[..., Callable[[], Encoded]]
+"""Begins to encode a list of texts with any options; what it gives waits for the vectors."""
 
-    @property
-    def encode(self) -> Callable[..., Encoded]:
-        """Encodes a list of texts with any options."""
-        ...
+
+@dataclass(slots=True)
+class Work:
+    """A block that a worker has been given."""
+
+    number: int
+    worker: int
+    begun: Future[None]
+    sent: Future[Sent] | None = None
 
 
 class WorkerPool:
-    """One process per device; whichever is free takes the next piece of work. They end with their parent.
+    """One process per device, each with two blocks: one on the device, one on its way there or back.
+
+    They end with their parent.
 
     Args:
-        load: Makes the encoder for a device, in the worker; must be picklable.
+        load: Makes what encodes on a device, in the worker; must be picklable.
         devices: Such as ("cuda:0", "cuda:1"), or ("cpu", "cpu").
 
     Raises:
         WorkerError: If worker processes cannot be started from here.
     """
 
-    def __init__(self, load: Callable[[str], EncodesTexts], devices: Sequence[str]) -> None:
+    def __init__(self, load: Callable[[str], Begin], devices: Sequence[str]) -> None:
         _check_main()
         # "spawn": a forked process could not use a GPU, nor torch's threads.
         context = multiprocessing.get_context("spawn")
-        queue: Queue[str] = context.Queue()
-        for device in devices:
-            queue.put(device)
         self.size = len(devices)
-        self._queue = queue
-        self._pool = ProcessPoolExecutor(self.size, context, _start_worker, (load, queue))
+        self._pools = [ProcessPoolExecutor(1, context, _start_worker, (load, device)) for device in devices]
+        self._given: list[dict[int, Work]] = [{} for _ in devices]
+        self._numbers = count()
         self._processes: dict[int, BaseProcess] = {}
 
-    def submit(self, texts: Sequence[str], options: Mapping[str, Any]) -> Future[Encoded]:
-        """Queues texts for whichever worker is free; see `result` for what comes back."""
-        try:
-            future = self._pool.submit(_encode, texts, dict(options))
-        except BrokenProcessPool as error:
-            raise self._died() from error
-        # The executor forgets its processes when one dies, and with them the exit code that says why.
-        self._processes |= getattr(self._pool, "_processes", None) or {}
-        return future
+    def submit(self, texts: Sequence[str], options: Mapping[str, Any]) -> Work:
+        """Gives texts to the worker with the least to do; see `result` for what comes back."""
+        worker = min(range(self.size), key=lambda i: len(self._given[i]))
+        number, given = next(self._numbers), self._given[worker]
+        work = Work(number, worker, self._call(worker, _begin, number, texts, dict(options)))
+        # The vectors of the block before are taken when this one is on the device, so that it never waits.
+        for earlier in given.values():
+            self._fetch(earlier)
+        given[number] = work
+        return work
 
-    def result(self, future: Future[Encoded]) -> Encoded:
-        """Waits for one piece of work.
+    def result(self, work: Work) -> Encoded:
+        """Waits for one piece of work; to be called once.
 
         Raises:
             WorkerError: If a worker died, or could not load the model; the message says which, and why.
         """
+        sent = self._fetch(work)
         try:
-            return future.result()
+            work.begun.result()
+            return receive(sent.result())
         except BrokenProcessPool as error:
             raise self._died() from error
+        finally:
+            self._given[work.worker].pop(work.number, None)
+
+    def _fetch(self, work: Work) -> Future[Sent]:
+        work.sent = work.sent or self._call(work.worker, _finish, work.number)
+        return work.sent
+
+    def _call(self, worker: int, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        pool = self._pools[worker]
+        try:
+            future = pool.submit(function, *arguments)
+        except BrokenProcessPool as error:
+            raise self._died() from error
+        # The executor forgets its processes when one dies, and with them the exit code that says why.
+        self._processes |= getattr(pool, "_processes", None) or {}
+        return future
 
     def _died(self) -> WorkerError:
         processes = list(self._processes.values())
@@ -244,8 +272,14 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._queue.close()
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=True)
+        for work in (work for given in self._given for work in given.values()):
+            sent = work.sent
+            if sent is not None and sent.done() and not sent.cancelled() and sent.exception() is None:
+                receive(sent.result())  # gives its memory back
 
 
 def _check_main() -> None:
@@ -274,14 +308,14 @@ def _explain_exit(code: int) -> str:
     )
 
 
-_loaded: list[EncodesTexts | WorkerError] = []
+_loaded: list[Begin | WorkerError] = []
+_begun: dict[int, Callable[[], Encoded]] = {}
 
 
-def _start_worker(load: Callable[[str], EncodesTexts], devices: Queue[str]) -> None:
+def _start_worker(load: Callable[[str], Begin], device: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    device = devices.get()
     try:
         _loaded.append(load(device))
     except Exception as error:
@@ -297,8 +331,13 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _encode(texts: Sequence[str], options: dict[str, Any]) -> Encoded:
+def _begin(number: int, texts: Sequence[str], options: dict[str, Any]) -> None:
     worker = _loaded[0]
     if isinstance(worker, WorkerError):
         raise worker
-    return worker.encode(texts, **options)
+    _begun[number] = worker(texts, **options)
+
+
+def _finish(number: int) -> Sent:
+    # What could not be begun has said so already.
+    return send(_begun.pop(number)()) if number in _begun else {}

@@ -13,9 +13,9 @@ so the dummy sequence changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from triptych.model import native
 from triptych.model.forward import supported
-from triptych.model.kernels import Kernels, Weights, choose, flash_attention, flash_usable
-from triptych.model.packed import Packed, Shape, position_ids, runs
+from triptych.model.kernels import FusedKernels, Kernels, Weights, choose, flash_attention, flash_usable
+from triptych.model.packed import Packed, Shape, position_ids, runs, to_device
 from triptych.model.stored import StoredBackbone, WordTable, expand
 
 SIZES = (16, 32, 64, 128, 256, 512)
@@ -39,10 +39,13 @@ _TILE = 2 * 1024 * 1024
 _SHORT = 48
 
 
-# From here on a GPU takes texts of equal length together rather than all lengths at once.
+# From here on a GPU takes texts of one length together rather than all lengths at once.
 LONG = 1024
+# Columns of an attention head that the fused kernel takes.
+_TILED = (16, 32, 64, 128)
 
 Forward = Callable[[Tensor, Tensor, Shape], Tensor]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class _Recorded:
     graph: torch.cuda.CUDAGraph
     ids: Tensor
     places: Tensor
-    bounds: Tensor
+    length: Tensor
     states: Tensor
 
 
@@ -68,7 +71,6 @@ class Graphs:
     def __init__(self, forward: Forward, padding_idx: int | None) -> None:
         self._forward = forward
         self._padding = padding_idx
-        self._first = 0 if padding_idx is None else padding_idx + 1
         self._recorded: dict[int, _Recorded] = {}
         self._lock = Lock()
 
@@ -76,7 +78,7 @@ class Graphs:
         """Whether a batch is one text that is short enough, with positions that simply count up."""
         if len(batch) != 1 or not batch.ids.is_cuda or batch.lengths[0] > SIZES[-1]:
             return False
-        return self._padding is None or not bool((batch.ids == self._padding).any())
+        return self._padding is None or not bool(((batch.host or batch).ids == self._padding).any())
 
     def __call__(self, batch: Packed) -> Tensor:
         """States ``[T, H]`` of one text."""
@@ -89,26 +91,45 @@ class Graphs:
                     self._recorded[size] = self._record(size, batch.ids.device)
             recorded = self._recorded[size]
             recorded.ids[:length].copy_(batch.ids, non_blocking=True)
-            recorded.bounds[1:2].fill_(length)
+            recorded.length.fill_(length)
             recorded.graph.replay()
             return recorded.states[:length].clone()
 
     def _record(self, size: int, device: torch.device) -> _Recorded:
         ids = torch.zeros(size, dtype=torch.int64, device=device)
-        places = torch.arange(self._first, self._first + size, device=device)
-        bounds = torch.tensor([0, size // 2, size], dtype=torch.int32, device=device)
-        # The kernel is told the most tokens that either text can have.
-        shape = Shape((size, size), bounds, size)
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream), torch.inference_mode():
-            for _ in range(_WARM_UP):
-                self._forward(ids, places, shape)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
-            states = self._forward(ids, places, shape)
-        return _Recorded(graph, ids, places, bounds, states)
+        start = first_place(self._padding)
+        places = torch.arange(start, start + size, device=device)
+        length = torch.full((1,), size // 2, dtype=torch.int64, device=device)
+        graph, states = record(lambda: self._forward(ids, places, two_texts(length, size)), device)
+        return _Recorded(graph, ids, places, length, states)
+
+
+def first_place(padding_idx: int | None) -> int:
+    """The row of the position table from which a model's positions count."""
+    return 0 if padding_idx is None else padding_idx + 1
+
+
+def two_texts(length: Tensor, size: int) -> Shape:
+    """A text of `length` tokens, int64 ``[1]`` on the device, and one that fills the rest of `size`.
+
+    The kernel is told the most tokens that either can have.
+    """
+    bounds = torch.cat([torch.zeros_like(length), length, torch.full_like(length, size)]).int()
+    return Shape((size, size), bounds, size)
+
+
+def record(run: Callable[[], Result], device: torch.device) -> tuple[Any, Result]:
+    """Records what a function does on the current device as a CUDA graph; gives it and what the function returned."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream), torch.inference_mode():
+        for _ in range(_WARM_UP):
+            run()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
+        result = run()
+    return graph, result
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +234,21 @@ class Engine:
         self._taken.append((modules, weights))
         return weights
 
+    @property
+    def rows(self) -> Any:
+        """`triptych.model.fused`, if its kernels run here; otherwise None."""
+        return self.kernels.rows if isinstance(self.kernels, FusedKernels) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._places.device
+
+    @property
+    def padding(self) -> int | None:
+        """The padding id, from which the positions count; None: they count from 0."""
+        return self._padding
+
     def give_back(self) -> None:
         """Returns the weights to the backbone; the engine must not be used any more."""
         self._layers.clear()
@@ -235,7 +271,7 @@ class Engine:
         if compile:
             self._run = torch.compile(self._run_layer, dynamic=True)
         if graphs and flash_usable(self._places, self._places.shape[1] // self._heads):
-            self.graphs = Graphs(self._graphed, self._padding)
+            self.graphs = Graphs(self.graphed, self._padding)
 
     def __call__(self, batch: Packed, *, first_only: bool = False) -> Tensor:
         """The last states of a packed batch.
@@ -250,17 +286,29 @@ class Engine:
         if self.graphs is not None and self.graphs.takes(batch):
             states = self.graphs(batch)
             return states[:1] if first_only else states
-        states = self._first_norm(self._words[batch.ids].to(self._dtype) + self._places_of(batch))
+        states = self._first_states(batch.ids, self._places_of(batch))
         if not len(batch):
             return states
-        shape = Shape.of(batch.lengths, batch.offsets.int())
-        return self._through(states, shape, first_only=first_only)
+        return self._through(states, self._shape(batch), first_only=first_only)
 
-    def _graphed(self, ids: Tensor, places: Tensor, shape: Shape) -> Tensor:
+    def _shape(self, batch: Packed) -> Shape:
+        shape = Shape.of(batch.lengths, batch.offsets.int())
+        if not isinstance(self.kernels, FusedKernels) or self._places.shape[1] // self._heads not in _TILED:
+            return shape
+        rest = batch.lengths[_equal_and_long(batch.lengths) :]
+        tiles = torch.from_numpy(self.kernels.rows.tiles_of(rest))
+        return replace(shape, tiles=to_device(tiles, batch.ids.device))
+
+    def _first_states(self, ids: Tensor, places: Tensor) -> Tensor:
+        norm = self._first_norm
+        if not isinstance(self.kernels, FusedKernels):
+            return norm(self._words[ids].to(self._dtype) + self._places[places])
+        tables = cast(Tensor, self._words), self._places
+        return self.kernels.rows.add_norm(*tables, norm.weight, norm.bias, norm.eps, (ids, places))
+
+    def graphed(self, ids: Tensor, places: Tensor, shape: Shape) -> Tensor:
         """The pass as it is recorded: nothing in it depends on the values on the processor."""
-        return self._through(
-            self._first_norm(self._words[ids] + self._places[places]), shape, first_only=False
-        )
+        return self._through(self._first_states(ids, places), shape, first_only=False)
 
     def _through(self, states: Tensor, shape: Shape, *, first_only: bool) -> Tensor:
         # Long texts are taken apart by their lengths, which would be compiled again for each batch.
@@ -270,11 +318,12 @@ class Engine:
         return run(self._layers[-1], states, shape, first_only=first_only)
 
     def _places_of(self, batch: Packed) -> Tensor:
+        """Rows of the position table; one text without padding ids simply counts up."""
         ids = batch.ids
         if len(batch) != 1 or (self._padding is not None and bool((ids == self._padding).any())):
-            return self._places[position_ids(batch, self._padding)]
+            return position_ids(batch, self._padding)
         start = 0 if self._padding is None else self._padding + 1
-        return self._places[start : start + len(ids)]
+        return torch.arange(start, start + len(ids), device=ids.device)
 
     def _run_layer(self, layer: Layer, states: Tensor, shape: Shape, *, first_only: bool) -> Tensor:
         kernels = self.kernels
@@ -284,12 +333,19 @@ class Engine:
             states = states.index_select(0, shape.bounds[:-1].long())
         else:
             context = attend(qkv, self._heads, shape)
-        states = layer.after_attention(kernels.linear_add(context, layer.out, states))
+        states = self._add_norm(context, layer.out, states, layer.after_attention)
         if self._act is None:
             wide = kernels.linear_gelu(states, layer.up)
         else:
             wide = self._act(kernels.linear(states, layer.up))
-        return layer.after_ffn(kernels.linear_add(wide, layer.down, states))
+        return self._add_norm(wide, layer.down, states, layer.after_ffn)
+
+    def _add_norm(self, x: Tensor, weights: Weights, residual: Tensor, norm: Norm) -> Tensor:
+        kernels = self.kernels
+        if not isinstance(kernels, FusedKernels):
+            return norm(kernels.linear_add(x, weights, residual))
+        rows = kernels.linear(x, weights)
+        return kernels.rows.add_norm(rows, residual, norm.weight, norm.bias, norm.eps)
 
 
 def _concat(parts: Sequence[Tensor]) -> Tensor:
@@ -332,14 +388,11 @@ def attend(qkv: Tensor, heads: int, shape: Shape) -> Tensor:
         ``[T, H]``.
     """
     parts = qkv.view(len(qkv), 3, heads, -1)
-    if not flash_usable(qkv, parts.shape[-1]):
+    if shape.tiles is None and not flash_usable(qkv, parts.shape[-1]):
         out = qkv.new_empty(len(qkv), heads, parts.shape[-1])
         _by_runs(parts, shape.lengths, out)
         return out.flatten(1)
-    if shape.longest < LONG:
-        query, key, value = parts.unbind(1)
-        return flash_attention(query, key, value, shape).flatten(1)
-    return _long_first(parts, shape).flatten(1)
+    return _equal_first(parts, shape).flatten(1)
 
 
 def _by_runs(parts: Tensor, lengths: Sequence[int], out: Tensor) -> None:
@@ -357,21 +410,39 @@ def _by_runs(parts: Tensor, lengths: Sequence[int], out: Tensor) -> None:
             target.copy_(scaled_dot_product_attention(query, key, value).transpose(1, 2))
 
 
-def _long_first(parts: Tensor, shape: Shape) -> Tensor:
-    """The long texts at the beginning by runs of equal length, the rest by the kernel for unequal ones.
+def _equal_and_long(lengths: Sequence[int]) -> int:
+    """How many texts at the beginning are long and all of one length, as texts are that were cut.
 
-    torch's attention for one length chooses among more kernels than its attention for unequal lengths has, and
-    for long texts the time is attention's.
+    For these torch has the fastest attention, cuDNN's, which however makes a plan for each length that it meets; for
+    the many lengths that whole documents have that would take longer than their attention.
     """
-    count = next((i for i, length in enumerate(shape.lengths) if length < LONG), len(shape.lengths))
+    if lengths[0] < LONG:
+        return 0
+    same = next((i for i, length in enumerate(lengths) if length != lengths[0]), len(lengths))
+    return same if same > 1 else 0
+
+
+def _equal_first(parts: Tensor, shape: Shape) -> Tensor:
+    """The texts of `_equal_and_long` at once, the others by a kernel for unequal lengths: ``[T, heads, d]``."""
+    count = _equal_and_long(shape.lengths)
     tokens, rest = sum(shape.lengths[:count]), shape.lengths[count:]
-    out = parts.new_empty(len(parts), *parts.shape[2:])
-    _by_runs(parts[:tokens], shape.lengths[:count], out)
-    if rest:
-        query, key, value = parts[tokens:].unbind(1)
+    whole = parts.new_empty(len(parts), *parts.shape[2:]) if count else parts
+    if count:
+        _by_runs(parts[:tokens], shape.lengths[:count], whole)
+    if not rest:
+        return whole
+    if shape.tiles is not None:
+        from triptych.model import fused
+
+        found = fused.attend(parts[tokens:].flatten(1), parts.shape[2], shape.tiles, max(rest))
+    else:
         others = Shape.of(rest, shape.bounds[count:] - tokens)
-        out[tokens:] = flash_attention(query, key, value, others)
-    return out
+        query, key, value = parts[tokens:].unbind(1)
+        found = flash_attention(query, key, value, others)
+    if not count:
+        return found.view(len(parts), *parts.shape[2:])
+    whole[tokens:] = found.view_as(whole[tokens:])
+    return whole
 
 
 def attend_first(qkv: Tensor, heads: int, shape: Shape) -> Tensor:

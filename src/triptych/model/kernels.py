@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, layer_norm, linear, normalize, scaled_dot_product_attention
 
 from triptych.model import native
 from triptych.model.machine import problem_here
@@ -96,6 +96,33 @@ class TorchKernels:
     def linear_add(self, x: Tensor, weights: Weights, residual: Tensor) -> Tensor:
         """See `Kernels`."""
         return linear(x, weights.matrix, weights.bias) + residual
+
+
+class FusedKernels(TorchKernels):
+    """A GPU's: the GELU inside the product, and what stands between two products in one kernel.
+
+    The GELU is the vendor's, in its form by tanh, on sums that were not rounded yet: with 1024 inputs it is nearer to
+    the exact GELU of the exact product than the exact GELU of a product that was rounded to bfloat16.
+
+    Raises:
+        ImportError: Without Triton.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        from triptych.model import fused
+
+        self.rows = fused
+        self._product = cast(Any, torch)._addmm_activation
+
+    @property
+    def name(self) -> str:
+        """See `Kernels`."""
+        return f"fused-{str(self.dtype).removeprefix('torch.')}"
+
+    def linear_gelu(self, x: Tensor, weights: Weights) -> Tensor:
+        """See `Kernels`."""
+        return self._product(weights.bias, x, weights.matrix.t(), use_gelu=True)
 
 
 class OneDnnKernels:
@@ -206,7 +233,12 @@ def choose(device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> t
         return usual, f"int8 was asked for, but {why}"
     plain = TorchKernels(dtype)
     if device.type != "cpu":
-        return plain, f"{device.type}: the vendor's matrix products by torch"
+        fused, why = _fused(device, dtype)
+        return (
+            (fused, why)
+            if fused
+            else (plain, f"{device.type}: the vendor's matrix products by torch ({why})")
+        )
     if dtype not in (torch.float32, torch.bfloat16):
         return plain, f"oneDNN's fused layers are not used for {plain.name.removeprefix('torch-')}"
     try:
@@ -219,6 +251,25 @@ def choose(device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> t
         (plain, problem)
         if problem
         else (fused, "prepacked oneDNN layers, tried and compared on this machine")
+    )
+
+
+def _fused(device: torch.device, dtype: torch.dtype) -> tuple[FusedKernels | None, str]:
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None, "fused kernels are for NVIDIA GPUs in 16 bits"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None, "fused kernels need compute capability 8.0"
+    try:
+        kernels = FusedKernels(dtype)
+        with torch.cuda.device(device):
+            problem = problem_of(kernels, dtype, device=device) or rows_problem(kernels.rows, dtype, device)
+    except Exception as error:  # Triton's compiler fails in its own ways, such as without a C compiler
+        return None, f"this machine has no fused kernels: {type(error).__name__}: {str(error)[:200]}"
+    if problem:
+        return None, problem
+    return (
+        kernels,
+        f"{device.type}: the vendor's products, and Triton's kernels between them, tried at loading",
     )
 
 
@@ -241,20 +292,26 @@ def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:
     )
 
 
-def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = None) -> str | None:
+def problem_of(
+    kernels: Kernels,
+    dtype: torch.dtype,
+    tolerance: float | None = None,
+    device: torch.device | None = None,
+) -> str | None:
     """Tries kernels on a small random product; says what is wrong with the result, None if nothing is.
 
     Args:
         kernels: What to try.
         dtype: Type of the activations.
         tolerance: Largest relative error; None: by type.
+        device: Where; None: the processor.
     """
     generator = torch.Generator().manual_seed(0)
     x, matrix, residual = (
         torch.randn(shape, generator=generator) for shape in ((19, 64), (32, 64), (19, 32))
     )
     bias = torch.randn(32, generator=generator)
-    small = [part.to(dtype) for part in (x, matrix, bias, residual)]
+    small = [part.to(device, dtype) for part in (x, matrix, bias, residual)]
     with torch.inference_mode():
         weights = kernels.pack(small[1], small[2])
         exact = linear(small[0].double(), small[1].double(), small[2].double())
@@ -264,10 +321,57 @@ def problem_of(kernels: Kernels, dtype: torch.dtype, tolerance: float | None = N
             "linear_add": (kernels.linear_add(small[0], weights, small[3]), exact + small[3].double()),
         }
     limit = tolerance or (1e-5 if dtype == torch.float32 else 1e-2)
-    for name, (got, expected) in pairs.items():
+    return _wrong(kernels.name, pairs, limit)
+
+
+def rows_problem(rows: Any, dtype: torch.dtype, device: torch.device) -> str | None:
+    """The same for what stands between the products.
+
+    Args:
+        rows: `triptych.model.fused`, or what has its functions.
+        dtype: Type of the activations.
+        device: Where.
+    """
+    draw = torch.Generator().manual_seed(0)
+    lengths = (130, 64, 7, 1)
+    x, y, qkv = (torch.randn(sum(lengths), width, generator=draw) for width in (96, 96, 192))
+    weight, bias = torch.randn(96, generator=draw), torch.randn(96, generator=draw)
+    x, y, qkv, weight, bias = (part.to(device, dtype) for part in (x, y, qkv, weight, bias))
+    some = torch.tensor([5, 0, 5], device=device), torch.tensor([1, 2, 0], device=device)
+    tiles = torch.from_numpy(rows.tiles_of(lengths)).to(device)
+    total, shape = x.double() + y.double(), (96,)
+    looked_up = x.double()[some[0]] + y.double()[some[1]]
+    parts = qkv.double().view(-1, 3, 2, 32).split(lengths)
+    mixed: list[Tensor] = []
+    for part in parts:
+        query, key, value = (side.transpose(0, 1)[None] for side in part.unbind(1))
+        mixed.append(scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).flatten(1))
+    with torch.inference_mode():
+        pairs = {
+            "add_norm": (
+                rows.add_norm(x, y, weight, bias, 1e-5),
+                layer_norm(total, shape, weight.double(), bias.double(), 1e-5),
+            ),
+            "add_norm of rows": (
+                rows.add_norm(x, y, weight, bias, 1e-5, some),
+                layer_norm(looked_up, shape, weight.double(), bias.double(), 1e-5),
+            ),
+            "unit_rows": (rows.unit_rows(x, dtype), normalize(x.double(), dim=-1)),
+            "lexical_weights": (
+                rows.lexical_weights(x, weight[None], bias[:1]),
+                torch.relu(x.double() @ weight.double() + bias[0].double()),
+            ),
+            "attend": (rows.attend(qkv, 2, tiles, max(lengths)), torch.cat(mixed)),
+        }
+    return _wrong("fused kernels", pairs, 1e-2)
+
+
+def _wrong(name: str, pairs: dict[str, tuple[Tensor, Tensor]], limit: float) -> str | None:
+    """The first result that is further from what was expected than a relative error; not a number is."""
+    for what, (got, expected) in pairs.items():
         error = float((got.double() - expected).norm() / expected.norm())
         if not error < limit:
-            return f"{kernels.name}: {name} is wrong on this machine (relative error {error:.1e})"
+            return f"{name}: {what} is wrong on this machine (relative error {error:.1e})"
     return None
 
 

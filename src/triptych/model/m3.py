@@ -87,7 +87,8 @@ class M3Model(nn.Module):
             outputs: Heads to compute.
 
         Returns:
-            Packed representations; the dense rows, the lexical weights and every normalisation are float32.
+            Packed representations; the dense rows, the lexical weights and every normalisation are float32. An engine
+            with fused kernels gives token vectors in float16, in which those of a 16-bit model lose nothing.
 
         Raises:
             InputError: For a head that the model does not have, or if gradients are recorded while an inference engine
@@ -138,8 +139,7 @@ class M3Model(nn.Module):
             counted = counts("lexical", self.config, self.special, ids, no, no, None)
             lexical = self._weights(picked) * counted
         if "multi" in outputs:
-            head = cast(nn.Linear, self.multi_head)
-            multi = normalize(head(picked.to(head.weight.dtype)).float(), dim=-1)
+            multi = self._token_vectors(picked, unit=True)
         return Reps(ids, own.offsets, dense, lexical, multi, own.offsets)
 
     def _states(self, batch: Packed, *, first_only: bool) -> Tensor:
@@ -181,18 +181,32 @@ class M3Model(nn.Module):
 
     def _weights(self, states: Tensor) -> Tensor:
         head = cast(nn.Linear, self.lexical_head)
+        if self._rows is not None:
+            return self._rows.lexical_weights(states, head.weight, head.bias)
         with torch.autocast(states.device.type, enabled=False):
             return torch.relu(linear(states.float(), head.weight.float(), head.bias.float()).squeeze(1))
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """``E_i = norm(W_mul h_i + b)`` for the positions that count."""
-        head = cast(nn.Linear, self.multi_head)
         counted = self._counted(batch, "multi")
         ends = torch.cat([counted.new_zeros(1, dtype=torch.int64), counted.cumsum(0)])
         chosen = to_device(counted.nonzero().squeeze(1), states.device)
-        vectors = head(states.index_select(0, chosen).to(head.weight.dtype)).float()
-        offsets = ends[(batch.host or batch).offsets]
-        return self._unit(vectors), to_device(offsets, states.device)
+        vectors = self._token_vectors(states.index_select(0, chosen), unit=self.config.normalize)
+        return vectors, to_device(ends[(batch.host or batch).offsets], states.device)
+
+    def _token_vectors(self, states: Tensor, *, unit: bool) -> Tensor:
+        head = cast(nn.Linear, self.multi_head)
+        vectors = head(states.to(head.weight.dtype))
+        if not unit:
+            return vectors.float()
+        if self._rows is not None:
+            return self._rows.unit_rows(vectors, torch.float16)
+        return normalize(vectors.float(), dim=-1)
+
+    @property
+    def _rows(self) -> Any:
+        """The engine's fused kernels, if it has them."""
+        return None if self.engine is None else self.engine.rows
 
     def make_backbone(self) -> None:
         """Makes a module of transformers of a backbone that was loaded as weights alone; ends the engine."""

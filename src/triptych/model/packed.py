@@ -6,7 +6,7 @@ processor in the callers' order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from triptych.config import M3Config
 from triptych.model.tokenizer import Ids, SpecialIds
-from triptych.types import Encoded, Floats, Head, Ragged
+from triptych.types import Floats, Head
 
 if TYPE_CHECKING:
     from triptych.model.m3 import M3Model
@@ -98,11 +98,13 @@ class Shape:
         bounds: int32 ``[N + 1]`` on the device, for kernels that take texts of unequal length.
         longest: Tokens of the longest text. A field, not ``max(lengths)``, since compiled code that reads
             `lengths` would be compiled again for every batch.
+        tiles: int32 ``[3, tiles]`` on the device, for the fused kernel (`triptych.model.fused.tiles_of`).
     """
 
     lengths: tuple[int, ...]
     bounds: Tensor
     longest: int
+    tiles: Tensor | None = None
 
     @classmethod
     def of(cls, lengths: tuple[int, ...], bounds: Tensor) -> Shape:
@@ -303,105 +305,3 @@ def batches(
         last = max(first + 1, min(last, first + (most or len(lengths))))
         yield slice(first, last)
         first = last
-
-
-@dataclass(frozen=True, slots=True)
-class _Arriving:
-    """A batch whose values are being copied from a GPU, or are there."""
-
-    texts: NDArray[np.int64]
-    values: Mapping[str, Tensor]
-    event: Any
-
-
-class Assembly:
-    """Collects the batches of one call.
-
-    The arrays that the caller gets are made at the start. On a GPU, the copies of one batch and the work that
-    they need on the processor overlap with the next batch's computation.
-
-    Args:
-        model: What computes the batches.
-        heads: Heads that were asked for.
-        ids: Token ids of all N texts.
-    """
-
-    def __init__(self, model: M3Model, heads: Sequence[Head], ids: Sequence[Ids]) -> None:
-        self.heads, self.widths = tuple(heads), model.widths
-        self._half = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
-        self._waiting: _Arriving | None = None
-        self._lexical: list[tuple[NDArray[np.int64], sparse.csr_array]] = []
-        self._dense = torch.empty(len(ids), self.widths["dense"]) if "dense" in heads else None
-        self._multi: Tensor | None = None
-        if "multi" in heads:
-            batch = Packed.of(ids)
-            counted = positions(batch, "multi", model.config, model.special)
-            ends = torch.cat([torch.zeros(1, dtype=torch.int64), counted.cumsum(0)])
-            self._bounds = ends[batch.offsets].numpy()
-            self._multi = torch.empty(int(self._bounds[-1]), self.widths["multi"])
-
-    def add(self, texts: NDArray[np.int64], reps: Reps) -> None:
-        """Adds the representations of the texts with these numbers, in this order."""
-        values: dict[str, Tensor] = {"offsets": reps.offsets, "ids": reps.ids}
-        if "dense" in self.heads:
-            values["dense"] = cast(Tensor, reps.dense)
-        if "lexical" in self.heads:
-            values["lexical"] = cast(Tensor, reps.lexical)
-        if "multi" in self.heads:
-            multi = cast(Tensor, reps.multi)
-            # A component of a unit vector that was computed in 8 or 11 bits of mantissa loses nothing in float16,
-            # and the copy over the bus is the slowest step.
-            values["multi"] = multi.half() if self._half and multi.is_cuda else multi
-        arriving = _copy_to_host(texts, values)
-        self._settle()
-        self._waiting = arriving
-
-    def result(self) -> Encoded:
-        """All texts, in order."""
-        self._settle()
-        dense = None if self._dense is None else self._dense.numpy()
-        multi = None if self._multi is None else Ragged(self._multi.numpy(), self._bounds)
-        return Encoded(dense, self._concat_lexical() if "lexical" in self.heads else None, multi)
-
-    def _settle(self) -> None:
-        """Waits for the batch that is being copied and puts it into its places."""
-        if self._waiting is None:
-            return
-        if self._waiting.event is not None:
-            self._waiting.event.synchronize()
-        texts, values = self._waiting.texts, self._waiting.values
-        self._waiting = None
-        if self._dense is not None:
-            self._dense[torch.from_numpy(texts)] = values["dense"].float()
-        if "lexical" in self.heads:
-            ids, weights, offsets = (values[name].numpy() for name in ("ids", "lexical", "offsets"))
-            self._lexical.append((texts, lexical_rows(ids, weights, offsets, self.widths["lexical"])))
-        if self._multi is not None:
-            self._multi.index_copy_(0, self._rows(texts), values["multi"].float())
-
-    def _rows(self, texts: NDArray[np.int64]) -> Tensor:
-        """Where the token vectors of these texts stand in the result."""
-        counts = self._bounds[texts + 1] - self._bounds[texts]
-        starts = np.cumsum(counts) - counts
-        within = np.arange(int(counts.sum())) - np.repeat(starts, counts)
-        return torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
-
-    def _concat_lexical(self) -> sparse.csr_array:
-        if not self._lexical:
-            return sparse.csr_array((0, self.widths["lexical"]), dtype=np.float32)
-        order = np.concatenate([texts for texts, _ in self._lexical])
-        whole = sparse.csr_array(sparse.vstack([rows for _, rows in self._lexical], format="csr"))
-        return cast(sparse.csr_array, whole[np.argsort(order)])
-
-
-def _copy_to_host(texts: NDArray[np.int64], values: Mapping[str, Tensor]) -> _Arriving:
-    if not values["ids"].is_cuda:
-        return _Arriving(texts, {name: value.cpu() for name, value in values.items()}, None)
-    pinned = {
-        name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
-        for name, value in values.items()
-    }
-    event = torch.cuda.Event()
-    # Of the GPU that copies, which need not be the current one.
-    event.record(torch.cuda.current_stream(values["ids"].device))
-    return _Arriving(texts, pinned, event)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from inspect import signature
 from itertools import accumulate
 from typing import Any, Literal, cast
@@ -257,6 +258,18 @@ def _counts(*own: int, device: torch.device) -> list[list[int]]:
     return torch.stack(everything, dim=1).tolist()
 
 
+@cache
+def _show_reps() -> None:
+    """Lets FSDP find the tensors in a model's output.
+
+    It waits for their gradients to exchange the weights'. Before torch 2.13 it looks into no dataclass that torch does
+    not know, and would train each process's part of the weights on that process's texts alone, without an error.
+    """
+    from torch.export import register_dataclass
+
+    register_dataclass(Reps, serialized_type_name="triptych.Reps")
+
+
 class Replica:
     """A module as this process calls it.
 
@@ -276,6 +289,7 @@ class Replica:
         if self._sharded:
             from torch.distributed.fsdp import fully_shard
 
+            _show_reps()
             # The packed forward reads the weights of inner modules directly, so that only the whole module can say
             # when they are needed.
             fully_shard(module, reshard_after_forward=False)
