@@ -5,16 +5,23 @@ BIN := $(VENV)/bin
 # The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
 TORCH ?= torch==2.13.0
 
-.PHONY: bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not browser and not campaign"
 
 quick: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not campaign"
+
+# The search page in Chromium, which has to be installed (two minutes); and many rounds of killed servers (minutes).
+test-browser: $(VENV)/.ready
+	$(BIN)/python -m pytest -m browser
+
+test-campaign: $(VENV)/.ready
+	$(BIN)/python -m pytest -m campaign
 
 # How the bundled model was made: frozen, and no part of `make check`.
 test-recipe: $(VENV)/.ready

@@ -23,10 +23,10 @@ NOT_CODE = {
     tokenize.ENDMARKER,
 }
 
-MODULES = 140
-CODE_LINES = 24_600
-CORE_LINES = 6_700
-LONGEST_MODULE = 800
+MODULES = 181
+CODE_LINES = 31_000
+CORE_LINES = 8_800
+LONGEST_MODULE = 950
 
 
 def code_lines(path: Path) -> int:
@@ -151,7 +151,7 @@ ENCODER = "from triptych import Encoder, Index\nencoder = Encoder.from_pretraine
 @pytest.mark.slow
 def test_encoding_goes_through_few_files(folder: Path, tmp_path: Path) -> None:
     touched = files_touched(ENCODER.format(folder=str(folder)), "encoder.encode(['a', 'b'])", tmp_path)
-    assert len(touched) <= 7, touched
+    assert len(touched) <= 9, touched
 
 
 @pytest.mark.slow

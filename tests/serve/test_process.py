@@ -106,7 +106,7 @@ def test_killing_the_server_while_it_writes_loses_nothing_that_was_acknowledged(
     _killed_while_writing(_empty(tmp_path / "my.index", encoder, "edge"), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("engine", ["edge", "exact"])
 def test_killing_the_server_twenty_times_loses_nothing_that_was_acknowledged(
     encoder: Encoder, tmp_path: Path, engine: EngineName

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from triptych.config import M3Config
 from triptych.encode import late, stream
-from triptych.encode.pieces import Pieces
+from triptych.encode.pieces import TextPieces
 from triptych.errors import InputError, show
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
@@ -373,13 +373,13 @@ class Encoder:
         tokenize = partial(
             self.tokenizer.encode, prefix=prefix, max_length=length, mcls_every=self._mcls_every
         )
-        pieces = Pieces(listed, tokenize, cut=cut)
+        pieces = TextPieces(listed, tokenize, cut=cut)
         prefix_ids = self.tokenizer.prefix_ids(prefix, self._mcls_every)
         return partial(self._start, pieces, heads, prefix_ids, length, budget, progress, most)
 
     def _start(
         self,
-        pieces: Pieces,
+        pieces: TextPieces,
         heads: Sequence[Head],
         prefix: tuple[int, ...],
         max_length: int,
@@ -473,7 +473,7 @@ class Encoder:
             outputs=outputs, prefix=prefix, token_budget=token_budget
         )
         prefix_ids, length = self.tokenizer.prefix_ids(prefix, self._mcls_every), self.config.max_length
-        return self._start(Pieces.of(ids), heads, prefix_ids, length, budget, None, None)()
+        return self._start(TextPieces.of(ids), heads, prefix_ids, length, budget, None, None)()
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Encoded:
         """Encodes queries, with the model's query prefix. Options as in `encode`."""
@@ -834,7 +834,7 @@ def _progress_bar(progress: Progress | None) -> Generator[Progress]:
         yield draw
 
 
-def _warn_of_cut(pieces: Pieces, max_length: int) -> None:
+def _warn_of_cut(pieces: TextPieces, max_length: int) -> None:
     if pieces.truncated:
         warnings.warn(
             f"{pieces.truncated} of {len(pieces)} texts were cut to {max_length} tokens",

@@ -24,7 +24,7 @@ _SIZES = (1 << 16, 1 << 18, 1 << 19)
 Numbers = NDArray[np.int64]
 
 
-class Pieces:
+class TextPieces:
     """Iterated once: the numbers of the texts of each piece, whose token ids are in `found` then.
 
     Args:
@@ -50,7 +50,7 @@ class Pieces:
         self._find_next()
 
     @classmethod
-    def of(cls, ids: Sequence[Ids]) -> Pieces:
+    def of(cls, ids: Sequence[Ids]) -> TextPieces:
         """One piece of texts whose token ids are known."""
         return cls([np.asarray(text, np.int64) for text in ids], lambda known: Tokenized(known, 0), cut=False)
 
@@ -63,7 +63,7 @@ class Pieces:
                 self._find_next()
             yield piece
 
-    def __enter__(self) -> Pieces:
+    def __enter__(self) -> TextPieces:
         return self
 
     def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:

@@ -25,7 +25,7 @@ _LARGE = 1 << 20
 _PART = 8
 
 
-class Place(NamedTuple):
+class SharedPlace(NamedTuple):
     """Where an array lies in shared memory."""
 
     name: str
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
 
 
-Sent = dict[str, NDArray[Any] | Place]
+Sent = dict[str, NDArray[Any] | SharedPlace]
 
 
 def send(encoded: Encoded) -> Sent:
@@ -47,7 +47,9 @@ def send(encoded: Encoded) -> Sent:
 
 def receive(sent: Sent) -> Encoded:
     """The inverse; the arrays' memory goes back when they are no longer used."""
-    return unpack({name: _get(part) if isinstance(part, Place) else part for name, part in sent.items()})
+    return unpack(
+        {name: _get(part) if isinstance(part, SharedPlace) else part for name, part in sent.items()}
+    )
 
 
 def _free() -> int:
@@ -55,17 +57,17 @@ def _free() -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _put(array: NDArray[Any]) -> Place:
+def _put(array: NDArray[Any]) -> SharedPlace:
     # Known to multiprocessing, which removes it if nobody receives it.
     memory = SharedMemory(create=True, size=array.nbytes)
-    place = Place(memory.name, array.dtype.str, array.shape)
+    place = SharedPlace(memory.name, array.dtype.str, array.shape)
     # By torch, which copies with several threads.
     torch.from_numpy(_map(place)).copy_(torch.from_numpy(array))
     memory.close()
     return place
 
 
-def _get(place: Place) -> NDArray[Any]:
+def _get(place: SharedPlace) -> NDArray[Any]:
     array = _map(place)
     memory = SharedMemory(place.name)
     memory.unlink()
@@ -73,5 +75,5 @@ def _get(place: Place) -> NDArray[Any]:
     return array
 
 
-def _map(place: Place) -> NDArray[Any]:
+def _map(place: SharedPlace) -> NDArray[Any]:
     return np.asarray(np.memmap(_FOLDER / place.name, np.dtype(place.dtype), "r+", shape=place.shape))

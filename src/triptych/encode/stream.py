@@ -182,7 +182,7 @@ Begin = Callable[..., Callable[[], Encoded]]
 
 
 @dataclass(slots=True)
-class Work:
+class SubmittedBlock:
     """A block that a worker has been given."""
 
     number: int
@@ -210,22 +210,22 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         self.size = len(devices)
         self._pools = [ProcessPoolExecutor(1, context, _start_worker, (load, device)) for device in devices]
-        self._given: list[dict[int, Work]] = [{} for _ in devices]
+        self._given: list[dict[int, SubmittedBlock]] = [{} for _ in devices]
         self._numbers = count()
         self._processes: dict[int, BaseProcess] = {}
 
-    def submit(self, texts: Sequence[str], options: Mapping[str, Any]) -> Work:
+    def submit(self, texts: Sequence[str], options: Mapping[str, Any]) -> SubmittedBlock:
         """Gives texts to the worker with the least to do; see `result` for what comes back."""
         worker = min(range(self.size), key=lambda i: len(self._given[i]))
         number, given = next(self._numbers), self._given[worker]
-        work = Work(number, worker, self._call(worker, _begin, number, texts, dict(options)))
+        work = SubmittedBlock(number, worker, self._call(worker, _begin, number, texts, dict(options)))
         # The vectors of the block before are taken when this one is on the device, so that it never waits.
         for earlier in given.values():
             self._fetch(earlier)
         given[number] = work
         return work
 
-    def result(self, work: Work) -> Encoded:
+    def result(self, work: SubmittedBlock) -> Encoded:
         """Waits for one piece of work; to be called once.
 
         Raises:
@@ -240,7 +240,7 @@ class WorkerPool:
         finally:
             self._given[work.worker].pop(work.number, None)
 
-    def _fetch(self, work: Work) -> Future[Sent]:
+    def _fetch(self, work: SubmittedBlock) -> Future[Sent]:
         work.sent = work.sent or self._call(work.worker, _finish, work.number)
         return work.sent
 
