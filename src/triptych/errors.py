@@ -37,6 +37,10 @@ class TooLarge(DataError):
     """A file, or what is packed in it, is over a limit that keeps a hostile file from filling the memory."""
 
 
+class NoDocument(DataError):
+    """A record has no field with a text: its file holds something else than documents."""
+
+
 class ModelError(TriptychError):
     """A checkpoint is missing, incomplete, or not of a shape that we can run."""
 

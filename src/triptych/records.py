@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from triptych.errors import DataError
+from triptych.errors import DataError, NoDocument
 from triptych.io import MAX_LINE, STDIN, Line, open_source, read_lines
 
 _IDS = ("id", "_id")
@@ -216,7 +216,8 @@ def to_document(record: Mapping[str, Any], fields: Fields, place: Place) -> Docu
     title_name = first_of(record, fields.title)
     if text_name is None:
         wanted = " or ".join(repr(name) for name in fields.text)
-        raise place.error(f"no field {wanted}; the record has {', '.join(map(repr, record)) or 'no fields'}")
+        what = f"no field {wanted}; the record has {', '.join(map(repr, record)) or 'no fields'}"
+        raise NoDocument(what, place.name, place.line)
     text = record[text_name]
     if not isinstance(text, str):
         raise place.error(f"field {text_name!r} is {_kind(text)}; expected a string")
@@ -379,10 +380,12 @@ def table_records(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tu
         second = next(stream, None)
         implied = ", ".join(_implied(fields, len(first.cells)))
         if _is_like_a_header(first.cells, None if second is None else second.cells):
-            raise place.error(
+            raise NoDocument(
                 f"the first row {first.cells!r} looks like a header, but has none of the names "
                 f"{', '.join(fields.text)}; if it is one, name the column of the text (and of the id); "
-                f"if it is data, put a first line {implied} before it"
+                f"if it is data, put a first line {implied} before it",
+                place.name,
+                place.line,
             )
         header = _implied(fields, len(first.cells))
         stream = chain([first] if second is None else [first, second], stream)

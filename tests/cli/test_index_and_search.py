@@ -359,3 +359,20 @@ def test_queries_keep_the_ids_of_the_field_that_is_named(
     done = run("search", made, "-q", tmp_path / name, "--id-field", "qid", "-k", 1, "--json")
     assert done.code == 0, done.err
     assert [line["query_id"] for line in done.lines] == ["7", "8"]
+
+
+def test_a_file_of_other_records_in_a_folder_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hello world", encoding="utf-8")
+    (folder / "train.jsonl").write_text('{"query": "x", "pos": ["y"]}\n', encoding="utf-8")
+    (folder / "table.csv").write_text("x,y\n1,2\n", encoding="utf-8")
+    done = run("index", folder, "-o", tmp_path / "n.index", "--engine", "exact")
+    assert done.code == 0
+    assert "left out 2 files" in done.err
+    with Index.open(tmp_path / "n.index") as opened:
+        assert list(opened.ids) == ["a.txt"]
+    (folder / "train.jsonl").write_text(
+        '{"text": "y"}\n{"query": "x"}\n{"query": "x"}\n{broken', encoding="utf-8"
+    )
+    assert run("index", folder, "-o", tmp_path / "n.index").code == 2

@@ -258,11 +258,14 @@ class Inputs:
         )
 
     def _leave_out(self, error: DataError) -> None:
-        """Goes on after a file that is one document; that records are missing must be asked for."""
+        """Goes on after a file that is one document, or holds none; that records are missing must be asked for."""
         from triptych.documents import RECORDS, format_of
+        from triptych.errors import NoDocument
 
         form = self.form.format or format_of(error.path or "")
-        if form in RECORDS and not self.form.skip_unreadable:
+        # A header may stand before the first record.
+        of_others = isinstance(error, NoDocument) and (error.line or 0) <= 2
+        if form in RECORDS and not of_others and not self.form.skip_unreadable:
             raise error
         self.unreadable.append(error)
 
