@@ -263,8 +263,7 @@ class Inputs:
         from triptych.errors import NoDocument
 
         form = self.form.format or format_of(error.path or "")
-        # A header may stand before the first record.
-        of_others = isinstance(error, NoDocument) and (error.line or 0) <= 2
+        of_others = isinstance(error, NoDocument) and error.line == 1
         if form in RECORDS and not of_others and not self.form.skip_unreadable:
             raise error
         self.unreadable.append(error)
