@@ -290,7 +290,7 @@ def test_two_workers_give_what_one_process_gives_and_a_dead_one_is_an_error(
         twin.assert_same(Encoded.concat(parts), encoder.encode(MANY, **options), ROUNDING)
         with pytest.raises(InputError, match="expected one or more of"):
             pool.result(pool.submit(["a"], {"outputs": ("spares",)}))
-        victim = next(iter(pool._pool._processes))
+        victim = next(iter(pool._processes))
         waiting = [pool.submit(MANY * 20, {}) for _ in range(4)]
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(WorkerError, match="a worker process died"):
@@ -465,7 +465,7 @@ def test_large_arrays_of_a_worker_come_through_shared_memory_and_leave_nothing_t
         monkeypatch.setattr(shared, "_LARGE", large)
         monkeypatch.setattr(shared, "_free", lambda free=free: free)
         sent = shared.send(encoded)
-        places = [part for part in sent.values() if isinstance(part, shared.Place)]
+        places = [part for part in sent.values() if isinstance(part, shared.SharedPlace)]
         assert bool(places) == (large == 1 and free > 0)
         twin.assert_same(shared.receive(sent), encoded, 0)
         assert not [place for place in places if (shared._FOLDER / place.name).exists()]
