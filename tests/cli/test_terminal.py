@@ -144,9 +144,9 @@ def test_names_of_files_in_messages_are_printable(run: Run, tmp_path: Path) -> N
     (folder / "b\x1b[2J.jsonl").write_text("{}\n")
     (folder / "good.txt").write_text("hello world")
     done = run("index", folder, "-o", tmp_path / "i")
-    assert done.code == 2
+    assert done.code == 0
     assert is_clean(done.err)
-    assert "jsonl:1: no field" in done.err
+    assert "jsonl:1: no field" in done.err, "left out, and said"
 
 
 def test_files_that_are_no_files_are_skipped_with_a_count_and_the_rest_is_indexed(
