@@ -73,8 +73,8 @@ Format: TypeAlias = Literal[
 FORMATS: tuple[Format, ...] = get_args(Format)
 RECORDS: tuple[Format, ...] = ("jsonl", "tsv", "csv", "lines")
 """Formats with a document a line or row."""
-WHOLE: tuple[Format, ...] = tuple(name for name in FORMATS if name not in (*RECORDS, "json", "mbox"))
-"""Formats of files that are one document."""
+WHOLE: tuple[Format, ...] = tuple(name for name in FORMATS if name not in (*RECORDS, "json"))
+"""Formats of files that are one document, but for a mailbox."""
 
 _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",

@@ -129,6 +129,10 @@ def _synchronize(
     block_tokens: int,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
+    from triptych.index.sync import Changes
+
+    if not source.paths:  # to delete or optimize needs no look at what the index has
+        return Changes()
     with progress() as draw:
         run = opened.synchronizer(passages, metadata=extra, block_tokens=block_tokens, progress=draw)
         try:

@@ -213,16 +213,7 @@ class Inputs:
         """The documents, one after the other."""
         from triptych.documents import read_documents
 
-        self.skipped.clear()
-        self.unreadable.clear()
-        form = self.form
-        return read_documents(
-            self.paths,
-            format=form.format,
-            fields=form.fields,
-            on_skip=lambda path, reason: self.skipped.append((path, reason)),
-            on_error=self._leave_out,
-        )
+        return read_documents(self.paths, **self._how())
 
     def check(self) -> None:
         """Finds a missing file and a broken record before a model is loaded.
@@ -246,16 +237,18 @@ class Inputs:
 
     def add_to(self, run: Synchronizer, *, keep: bool) -> None:
         """Brings an index in step with these documents."""
+        run.add_files(self.paths, keep=keep, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        """How they are read; what was left out is noted anew."""
         self.skipped.clear()
         self.unreadable.clear()
-        run.add_files(
-            self.paths,
-            keep=keep,
-            format=self.form.format,
-            fields=self.form.fields,
-            on_skip=lambda path, reason: self.skipped.append((path, reason)),
-            on_error=self._leave_out,
-        )
+        return {
+            "format": self.form.format,
+            "fields": self.form.fields,
+            "on_skip": lambda path, reason: self.skipped.append((path, reason)),  # pyright: ignore[reportUnknownLambdaType]
+            "on_error": self._leave_out,
+        }
 
     def _leave_out(self, error: DataError) -> None:
         """Goes on after a file that is one document, or holds none; that records are missing must be asked for."""

@@ -223,9 +223,8 @@ class Synchronizer:
         if not held.complete or held.origin is None or file.key in self._seen:
             return False
         origin = held.origin
-        if (origin["source"], origin["stamp"]) != (printable(file.root), stamp) or origin["digest"].split()[
-            -1
-        ] != self._cut:
+        known = origin["source"], origin["stamp"], origin["digest"].split()[-1]
+        if known != (printable(file.root), stamp, self._cut):
             return False
         self._count(file.key, "unchanged")
         return True
