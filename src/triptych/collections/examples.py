@@ -2,9 +2,10 @@
 
 Known forms, told apart by their fields:
 
-- ``{"query", "pos": […], "neg": […]}``, optionally with ``pos_scores``, ``neg_scores``, ``prompt``, ``id``,
-  ``lang``: the form of the published M3 training data, and ours; the lists may have the names of `POSITIVES` and
-  `NEGATIVES` too (Tevatron, Cohere, DPR, ms-swift) and hold texts, objects with ``text`` and ``title``, or messages;
+- ``{"query", "pos": […], "neg": […]}``, optionally with ``pos_scores``, ``neg_scores``, ``teacher_vectors``,
+  ``prompt``, ``id``, ``lang``: the form of the published M3 training data, and ours; the lists may have the names of
+  `POSITIVES` and `NEGATIVES` too (Tevatron, Cohere, DPR, ms-swift) and hold texts, objects with ``text`` and ``title``,
+  or messages;
 - columns ``query|anchor|question``, ``positive|passage|context|answer``, ``negative`` or ``negative_1``,
   ``negative_2``… with, for distillation, ``label|score``: a list of the teacher's scores (positive first), or with one
   negative the margin between the two, as sentence-transformers has them;
@@ -24,6 +25,7 @@ from triptych.errors import InputError
 from triptych.records import QUERY_IDS, Document, Place
 
 Scores: TypeAlias = tuple[float, ...]
+Vectors: TypeAlias = tuple[tuple[float, ...], ...]
 
 QUERY = ("query", "anchor", "question", "sentence1")
 POSITIVE = ("positive", "passage", "context", "document", "sentence2", "answer")
@@ -69,6 +71,8 @@ class Example:
         neg: Passages that do not.
         pos_scores: A teacher's score of each of `pos`, in any unit, or None.
         neg_scores: The same for `neg`; present exactly when `pos_scores` is.
+        teacher_vectors: A teacher's vector of each text, the query's first, then those of `passages`; all of one
+            width, none of them zero; or None.
         prompt: What the record would have before the query in place of the model's prefix, or None. The published
             training script reads it only where an instruction is set; training does with `data.prompts`.
         id: What the file calls it.
@@ -83,6 +87,7 @@ class Example:
     neg: tuple[str, ...] = ()
     pos_scores: Scores | None = None
     neg_scores: Scores | None = None
+    teacher_vectors: Vectors | None = None
     prompt: str | None = None
     id: str | None = None
     language: str | None = None
@@ -101,6 +106,7 @@ class Example:
             raise InputError(f"{given}_scores without {missing}_scores; expected both or none")
         _check_scores("pos", self.pos, self.pos_scores)
         _check_scores("neg", self.neg, self.neg_scores)
+        _check_vectors(1 + len(self.passages), self.teacher_vectors)
 
     @property
     def passages(self) -> tuple[str, ...]:
@@ -166,8 +172,11 @@ def parse_record(
         pos_scores, neg_scores = _teacher(record[label], label, len(neg), place)
     if pos_scores is not None and neg_scores is None and not neg:
         neg_scores = ()
+    vectors = _vectors(record, len(pos), len(neg), place)
     if not blank_negatives:
         kept = [i for i, passage in enumerate(neg) if passage.strip()]
+        if vectors is not None:
+            vectors = (*vectors[: 1 + len(pos)], *(vectors[1 + len(pos) + i] for i in kept))
         if neg_scores is not None and len(neg_scores) == len(neg):
             neg_scores = tuple(neg_scores[i] for i in kept)
         neg = tuple(neg[i] for i in kept)
@@ -179,6 +188,7 @@ def parse_record(
         neg=neg,
         pos_scores=pos_scores,
         neg_scores=neg_scores,
+        teacher_vectors=vectors,
         prompt=prompt,
         id=id_,
         language=language,
@@ -228,6 +238,20 @@ def _check_scores(name: str, texts: Sequence[str], scores: Scores | None) -> Non
         )
     if not all(math.isfinite(score) for score in scores):
         raise InputError(f"{name}_scores: got {list(scores)}; expected finite numbers")
+
+
+def _check_vectors(texts: int, vectors: Vectors | None) -> None:
+    if vectors is None:
+        return
+    widths = sorted({len(vector) for vector in vectors})
+    if len(vectors) != texts or len(widths) != 1 or not widths[0]:
+        raise InputError(
+            f"teacher_vectors: got {len(vectors)} vectors of {widths} numbers; expected {texts}, one for the query "
+            "and each of pos and neg, of one width"
+        )
+    for vector in vectors:
+        if not all(map(math.isfinite, vector)) or not any(vector):
+            raise InputError("teacher_vectors: got a zero vector or a number that is not finite")
 
 
 def _judged_list(record: Mapping[str, Any], query: str, documents: str, place: Place) -> list[Judged]:
@@ -333,6 +357,26 @@ def _scores(record: Mapping[str, Any], name: str, place: Place) -> Scores | None
     if not isinstance(value, list):
         raise place.error(f"field {name!r} is {value!r:.60}; expected a list of numbers")
     return tuple(_judgement(number, name, place)[0] for number in cast(list[Any], value))
+
+
+def _vectors(record: Mapping[str, Any], pos: int, neg: int, place: Place) -> Vectors | None:
+    """The query's vector, the positives' and the negatives'."""
+    value = record.get("teacher_vectors")
+    if value is None:
+        return None
+    parts = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    rows = [[parts.get("query")], parts.get("pos"), parts.get("neg", [])]
+    for name, row, count in zip(("query", "pos", "neg"), rows, (1, pos, neg), strict=True):
+        if not isinstance(row, list) or len(cast("list[Any]", row)) != count:
+            raise place.error(
+                f"field 'teacher_vectors': {name} is {row!r:.40}; expected {count} lists of numbers"
+            )
+    try:
+        return tuple(
+            tuple(map(float, vector)) for row in cast("list[list[list[float]]]", rows) for vector in row
+        )
+    except (TypeError, ValueError):
+        raise place.error("field 'teacher_vectors': expected lists of numbers") from None
 
 
 def _first(record: Mapping[str, Any], names: Iterable[str]) -> str | None:

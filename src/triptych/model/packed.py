@@ -234,6 +234,7 @@ class Reps:
         lexical: float32 ``[T]`` ≥ 0, one weight per position; 0 where the position does not count.
         multi: ``[M, D']``, rows of length 1, for the positions that count.
         multi_offsets: int64 ``[N + 1]``, the texts' bounds in `multi`.
+        projected: ``[N, T]``, `dense` in the space of a teacher's vectors; in training with such vectors alone.
     """
 
     ids: Tensor
@@ -242,6 +243,7 @@ class Reps:
     lexical: Tensor | None = None
     multi: Tensor | None = None
     multi_offsets: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    projected: Tensor | None = None
 
 
 def lexical_rows(

@@ -74,6 +74,8 @@ class PairIds:
         group: G.
         teacher_scores: float32 ``[Q, G]``, a teacher's scores, or None if no row has any. A row that has none is
             all NaN; a passage that was sampled at random has −inf, which is the teacher's probability 0.
+        teacher_vectors: float32 ``[Q + Q·G, T]``, a teacher's vectors of the queries, then of the passages, or None if
+            no row has any; NaN for a text that has none.
         answers: For each query the keys (`triptych.train.data.text_key`) of all passages labelled as its positives.
         prompts: For each query the tokens of its own prompt, [CLS] included, or None.
     """
@@ -82,16 +84,18 @@ class PairIds:
     passages: Sequence[Ids]
     group: int
     teacher_scores: Floats | None
+    teacher_vectors: Floats | None
     answers: Sequence[frozenset[int]]
     prompts: Sequence[tuple[int, ...] | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The passages chosen for a query: a positive and G − 1 negatives, and their teacher's scores if known."""
+    """The passages chosen for a query: a positive and G − 1 negatives, with what a teacher says of them if known."""
 
     passages: tuple[Ids, ...]
     scores: tuple[float, ...] | None
+    vectors: Floats | None = None
 
 
 class Collator:
@@ -153,6 +157,7 @@ class Collator:
             [passage for group in groups for passage in group.passages],
             size,
             _teacher([group.scores for group in groups], size),
+            _vectors(examples, [group.vectors for group in groups]),
             [self._answers(example, row) for example, row in zip(examples, numbers, strict=True)],
             [example.prompt for example in examples],
         )
@@ -187,7 +192,11 @@ class Collator:
         scores = None
         if example.scores is not None:
             scores = (*example.scores[places].tolist(), *(-np.inf,) * len(extra))
-        return Group((*(example.passages[i] for i in places), *extra), scores)
+        vectors = None
+        if example.vectors is not None:
+            unknown = np.full((len(extra), example.vectors.shape[1]), np.nan, dtype=np.float32)
+            vectors = np.concatenate([example.vectors[1:][places], unknown])
+        return Group((*(example.passages[i] for i in places), *extra), scores, vectors)
 
     def _borrow(self, example: PairRow, row: int, count: int, random: np.random.Generator) -> list[Ids]:
         """Positives of other rows of the data set, none of them one of the row's own passages if it can be helped.
@@ -239,6 +248,18 @@ def _teacher(scores: Sequence[tuple[float, ...] | None], size: int) -> Floats | 
     return np.array([(np.nan,) * size if row is None else row for row in scores], dtype=np.float32)
 
 
+def _vectors(examples: Sequence[PairRow], groups: Sequence[Floats | None]) -> Floats | None:
+    """Those of the queries, then those of the passages."""
+    known = [example.vectors for example in examples if example.vectors is not None]
+    if not known:
+        return None
+    absent = np.full_like(known[0][:1], np.nan)
+    size = max(len(group) for group in groups if group is not None)
+    queries = [absent if example.vectors is None else example.vectors[:1] for example in examples]
+    passages = [absent.repeat(size, 0) if group is None else group for group in groups]
+    return np.concatenate([*queries, *passages])
+
+
 @dataclass(frozen=True, slots=True)
 class PairBatch:
     """Q queries with G passages each.
@@ -248,6 +269,7 @@ class PairBatch:
         passages: Q·G passages; the positive of query i is number i·G.
         group: G.
         teacher_scores: float32 ``[Q, G]`` or None; NaN in a row without scores, −inf for a passage sampled at random.
+        teacher_vectors: float32 ``[Q + Q·G, T]`` of queries and passages or None; NaN for a text without one.
         keys: int64 ``[Q·G]``, equal for passages with equal tokens; None: not needed.
         answers: Keys of the passages that are labelled as positives of the queries; None: not needed.
     """
@@ -256,6 +278,7 @@ class PairBatch:
     passages: Packed
     group: int
     teacher_scores: Tensor | None = None
+    teacher_vectors: Tensor | None = None
     keys: Tensor | None = None
     answers: Answers | None = None
 
@@ -268,6 +291,7 @@ class PairBatch:
             keyed: Whether `keys` and `answers` are needed.
         """
         scores = None if ids.teacher_scores is None else torch.from_numpy(ids.teacher_scores)
+        vectors = None if ids.teacher_vectors is None else torch.from_numpy(ids.teacher_vectors)
         keys = answers = None
         if keyed:
             keys = torch.tensor([text_key(passage) for passage in ids.passages], dtype=torch.int64)
@@ -275,7 +299,7 @@ class PairBatch:
             answers = Answers(*torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1))
         prompts = tuple(ids.prompts) if any(prompt is not None for prompt in ids.prompts) else None
         queries = Packed.of(ids.queries, prompts=prompts)
-        return cls(queries, Packed.of(ids.passages), ids.group, scores, keys, answers)
+        return cls(queries, Packed.of(ids.passages), ids.group, scores, vectors, keys, answers)
 
     def joint(self) -> Packed:
         """Queries and passages as one batch, queries first."""

@@ -151,6 +151,7 @@ class PairLimits:
         query_prefix: Before every query.
         document_prefix: Before every passage.
         prompts: Whether a query's own prompt, where it has one, stands in the place of the prefix.
+        vectors: Whether a teacher's vectors are kept.
     """
 
     query_max: int = 512
@@ -158,6 +159,7 @@ class PairLimits:
     query_prefix: str = ""
     document_prefix: str = ""
     prompts: bool = False
+    vectors: bool = False
 
     def query(self, example: Example) -> str:
         """The query with the prefix, or with its prompt."""
@@ -175,6 +177,7 @@ class PairRow:
         positives: How many of them answer the query, at least 1.
         scores: A teacher's score of each passage, or None.
         prompt: Tokens of the query's own prompt, [CLS] included; None: it has the model's prefix.
+        vectors: float32 ``[1 + passages, T]``, a teacher's vectors of the query and the passages, or None.
     """
 
     query: Ids
@@ -182,6 +185,7 @@ class PairRow:
     positives: int
     scores: NDArray[np.float64] | None
     prompt: tuple[int, ...] | None = None
+    vectors: NDArray[np.float32] | None = None
 
 
 _IDS = pa.list_(pa.int32())
@@ -198,6 +202,7 @@ _PAIR_SCHEMA = pa.schema(
     ]
 )
 _PROMPT = pa.field("prompt", _IDS)  # only with `PairLimits.prompts`
+_VECTORS = pa.field("vectors", pa.list_(pa.list_(pa.float32())))  # only with `PairLimits.vectors`
 
 
 def text_key(ids: NDArray[np.integer] | Sequence[int]) -> int:
@@ -216,6 +221,7 @@ class PairDataset:
             training.
         max_negatives: The most negatives of any row.
         scored: How many rows have a teacher's scores.
+        vector_width: T of the teacher's vectors; 0: no row has any.
         skipped: Queries of the files that have no positive.
         truncated: Texts longer than their limit.
     """
@@ -230,6 +236,7 @@ class PairDataset:
         self.lengths: NDArray[np.int32] = table.numbers("length")
         self.max_negatives = int(table.info["max_negatives"])
         self.scored = int(table.info["scored"])
+        self.vector_width = int(table.info.get("vector_width", 0))
         self.skipped = int(table.info["skipped"])
         self.truncated = int(table.info["truncated"])
 
@@ -282,6 +289,7 @@ class _View(NamedTuple):
     score_bounds: Ids
     scored: NDArray[np.bool_]
     prompts: Sequence[Sequence[int] | None] | None
+    vectors: Any
 
     @classmethod
     def of(cls, batch: Any) -> _View:
@@ -297,6 +305,7 @@ class _View(NamedTuple):
             scores.offsets.to_numpy(),
             scores.is_valid().to_numpy(zero_copy_only=False),
             batch.column("prompt").to_pylist() if "prompt" in batch.schema.names else None,
+            batch.column("vectors") if "vectors" in batch.schema.names else None,
         )
 
     def row(self, row: int) -> PairRow:
@@ -306,12 +315,17 @@ class _View(NamedTuple):
             self.scores[self.score_bounds[row] : self.score_bounds[row + 1]] if self.scored[row] else None
         )
         prompt = None if self.prompts is None else self.prompts[row]
+        vectors = None
+        if self.vectors is not None and self.vectors[row].is_valid:
+            own = self.vectors[row].values
+            vectors = own.flatten().to_numpy().reshape(len(own), -1)
         return PairRow(
             self.query[self.query_bounds[row] : self.query_bounds[row + 1]],
             [self.tokens[a:b] for a, b in pairwise(bounds)],
             int(self.positives[row]),
             scores,
             None if prompt is None else tuple(prompt),
+            vectors,
         )
 
 
@@ -345,10 +359,12 @@ def open_pairs(
         name = "records" if is_records(source) else _paths(source)[0].name
     options = {"split": how.split, "positive_from": how.positive_from, "lenient": how.on_error is not None}
     options["blank_negatives"] = how.blank_negatives
-    folder = _cache_folder("pairs", source, tokenizer, {**asdict(limits), **options}, cache)
+    kept = {name: value for name, value in asdict(limits).items() if name != "vectors" or value}
+    folder = _cache_folder("pairs", source, tokenizer, {**kept, **options}, cache)
 
     def write(writer: RowWriter) -> dict[str, Any]:
         info = {"rows": 0, "max_negatives": 0, "scored": 0, "truncated": 0, "skipped": 0}
+        widths: set[int] = set()
 
         def count_skipped(place: Place) -> None:
             info["skipped"] += 1
@@ -359,7 +375,9 @@ def open_pairs(
         for chunk in chunked(examples, _CHUNK):
             rows, truncated = _tokenize(chunk, tokenizer, limits)
             for row in rows:
-                writer.add(row, 4 * (len(row["query"]) + sum(map(len, row["passages"]))))
+                vectors = row.get("vectors") or ()
+                widths.update(map(len, vectors[:1]))
+                writer.add(row, 4 * sum(map(len, (row["query"], *row["passages"], *vectors))))
             info["rows"] += len(chunk)
             info["truncated"] += truncated
             info["max_negatives"] = max(info["max_negatives"], *(len(example.neg) for example in chunk))
@@ -371,9 +389,12 @@ def open_pairs(
             raise DataError(
                 f"no training example in it{reason}", name if is_records(source) else _paths(source)[0]
             )
-        return info
+        if len(widths) > 1:
+            raise DataError(f"teacher_vectors of {sorted(widths)} numbers; expected one width", name)
+        return info | {"vector_width": next(iter(widths), 0)}
 
     schema = _PAIR_SCHEMA.append(_PROMPT) if limits.prompts else _PAIR_SCHEMA
+    schema = schema.append(_VECTORS) if limits.vectors else schema
     return PairDataset(open_or_build(folder, schema, write), name, folder.name)
 
 
@@ -423,6 +444,8 @@ def _tokenize(
         )
         if limits.prompts:
             rows[-1]["prompt"] = None if example.prompt is None else tokenizer.prefix_ids(example.prompt)
+        if limits.vectors:
+            rows[-1]["vectors"] = example.teacher_vectors
     return rows, queries.truncated + passages.truncated
 
 

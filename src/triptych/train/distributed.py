@@ -133,7 +133,7 @@ def gather(reps: Reps) -> Reps:
     present = [name for name in rows if getattr(reps, name) is not None]
     plan = _Plan(tuple(tuple(rows[name]) for name in present), rank())
     found: Any = _Gather.apply(plan, *(getattr(reps, name) for name in present))
-    heads = dict(zip(present, found, strict=True))
+    heads = dict(zip(present, found, strict=True))  # a teacher's vectors are compared where they are
     return Reps(_Gather.one(reps.ids, tokens), offsets, multi_offsets=multi_offsets, **heads)
 
 

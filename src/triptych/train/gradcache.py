@@ -138,7 +138,7 @@ def _pairs(again: Reps, cached: Reps) -> tuple[list[Tensor], list[Tensor]]:
     """Representations with a graph, and the gradient that each got from the losses."""
     outputs: list[Tensor] = []
     gradients: list[Tensor] = []
-    for name in ("dense", "lexical", "multi"):
+    for name in ("dense", "lexical", "multi", "projected"):
         output, leaf = getattr(again, name), getattr(cached, name)
         if output is not None and output.requires_grad:
             outputs.append(output)

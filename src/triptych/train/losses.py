@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, log_softmax, pad, softmax
+from torch.nn.functional import cosine_similarity, cross_entropy, linear, log_softmax, pad, softmax
 
 from triptych.errors import InputError
 
@@ -145,6 +145,28 @@ def ranked(
     rivals = own[:, None, :].expand(-1, group, -1).masked_fill(before, -torch.inf).logsumexp(2)
     target = softmax(teacher.detach().float() / teacher_temperature, dim=1)
     return -(target * (own - torch.logaddexp(others, rivals))).sum(1)
+
+
+def vector_distance(projected: Float[Tensor, "n t"], teacher: Float[Tensor, "n t"]) -> Float[Tensor, "n"]:
+    """How far a text's vector, mapped into the teacher's space, points away from the teacher's.
+
+    **Math** ``L = 1 − cos(W·e, t)``; the map W is trained along and thrown away, so that the teacher may have any width
+    (as in arXiv 2412.19048, the distillation of Jasper and Stella).
+
+    Args:
+        projected: ``W·e`` of N texts, of any length.
+        teacher: The teacher's vectors; a row of NaN has none.
+
+    Returns:
+        float32 ``[N]``, 0 to 2; 0 for a text without a teacher's vector.
+
+    Example:
+        >>> vector_distance(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor([1.])
+    """
+    absent = teacher.isnan().any(1)
+    known = teacher.masked_fill(absent[:, None], 1.0)
+    return (1 - cosine_similarity(projected.float(), known.float())).masked_fill(absent, 0)
 
 
 def false_negatives(

@@ -42,6 +42,7 @@ def take(reps: Reps, texts: Tensor, *, permutes: bool = False) -> Reps:
         lexical=None if reps.lexical is None else reps.lexical.index_select(0, places),
         multi=multi,
         multi_offsets=multi_offsets,
+        projected=None if reps.projected is None else reps.projected.index_select(0, texts),
     )
 
 
@@ -57,6 +58,7 @@ def split_at(reps: Reps, texts: int, tokens: int) -> tuple[Reps, Reps]:
             lexical=None if reps.lexical is None else reps.lexical[flat],
             multi=None if reps.multi is None else reps.multi[row],
             multi_offsets=reps.multi_offsets[bounds] - reps.multi_offsets[own.start or 0],
+            projected=None if reps.projected is None else reps.projected[own],
         )
 
     return (
@@ -99,6 +101,7 @@ def concat_reps(parts: Sequence[Reps]) -> Reps:
         lexical=concat("lexical"),
         multi=concat("multi"),
         multi_offsets=_concat_offsets([part.multi_offsets for part in parts]),
+        projected=concat("projected"),
     )
 
 
@@ -114,7 +117,8 @@ def leaves(reps: Reps) -> Reps:
     def leaf(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.detach().requires_grad_()
 
-    return replace(reps, dense=leaf(reps.dense), lexical=leaf(reps.lexical), multi=leaf(reps.multi))
+    names = ("dense", "lexical", "multi", "projected")
+    return replace(reps, **{name: leaf(getattr(reps, name)) for name in names})
 
 
 def score(head: Head, queries: Reps, passages: Reps, width: int | None = None) -> Tensor:
@@ -176,6 +180,8 @@ class Objective:
         false_negative_relative: Whether the margin is a share of the positive's score.
         drop_duplicates: Leaves negatives out whose text is the positive's or is labelled as a positive of the same
             query, in whatever row of its data set.
+        vector_weight: Weight ≥ 0 of the distance of the dense vectors from a teacher's, which the data must have (see
+            `triptych.train.losses.vector_distance`), through a linear map that is trained along and thrown away.
         dense_widths: Narrower dense vectors that are trained too (Matryoshka).
         multi_widths: Narrower token vectors that are trained too.
     """
@@ -195,6 +201,7 @@ class Objective:
     false_negative_margin: float | None = None
     false_negative_relative: bool = False
     drop_duplicates: bool = True
+    vector_weight: float = 0.0
     dense_widths: tuple[int, ...] = ()
     multi_widths: tuple[int, ...] = ()
 
@@ -225,6 +232,9 @@ class Objective:
             "false_negative_relative without false_negative_margin",
             margin is None and self.false_negative_relative,
         )
+        weight = self.vector_weight
+        yield f"vector_weight {weight}; expected 0 to {_MAX_WEIGHT:g}", not 0 <= weight <= _MAX_WEIGHT
+        yield "vector_weight without dense among the heads", weight > 0 and "dense" not in self.heads
         yield "bidirectional needs in_batch", self.bidirectional and not self.in_batch
         scored = [head for head in self.heads if self._weight(head, self.score_weights)]
         yield (

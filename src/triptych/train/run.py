@@ -36,7 +36,7 @@ from triptych.train.loop import Callbacks, Record, train
 from triptych.train.optim import Average, make_optimizer, trainable
 from triptych.train.retromae import RetroMAE, load_mlm_head
 from triptych.train.settings import Recipe, dump, read
-from triptych.train.start import export, finish, freeze, prepare
+from triptych.train.start import Projected, export, finish, freeze, prepare
 from triptych.train.tasks import Pairs, Runner, Texts, pair_limits
 from triptych.train.validate import RunLog, Validation, clearly_worse
 from triptych.types import Head, Progress
@@ -142,9 +142,9 @@ class _Run:
         self.start = start.fingerprint
         self.encoder: M3Model = start.model
         freeze(start.model, recipe, self.heads)
-        module = self._module(stage)
         task = Pairs if stage == "train" else Texts
         self.task: Any = task(recipe, start.model, start.tokenizer, self.callbacks.progress)
+        module = self._module(stage)
         self.validation = _validation(recipe, start)
         module.to(device)
         if recipe.compute.compile:
@@ -159,13 +159,17 @@ class _Run:
         self.before: dict[str, NDArray[np.float64]] = {}
 
     def _module(self, stage: Stage) -> nn.Module:
-        """What is trained: the model, or the model with what RetroMAE adds."""
+        """What is trained: the model, or the model with what RetroMAE or a teacher's vectors add."""
         backbone: Any = self.encoder.backbone
         if self.recipe.compute.checkpoint_layers:
             # The older name is deprecated where the newer one exists.
             getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
-        if stage == "train":
+        if stage == "train" and not self.task.vector_width:
             return self.encoder
+        if stage == "train":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.recipe.seed)
+                return Projected(self.encoder, hidden_size(backbone), self.task.vector_width)
         head = load_mlm_head(
             hub.resolve(self.recipe.model),
             hidden_size(backbone),

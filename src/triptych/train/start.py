@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from triptych.model import checkpoint as layouts
 from triptych.model import hub
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
+from triptych.model.packed import Packed, Reps
 from triptych.train.checkpoint import assign
 from triptych.train.optim import trainable
 from triptych.train.settings import LoraSettings, Recipe
@@ -200,6 +202,30 @@ def merge_lora(backbone: nn.Module) -> None:
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+
+
+class Projected(nn.Module):
+    """A model whose dense vectors also come mapped into the space of a teacher's vectors.
+
+    Args:
+        encoder: The model.
+        width: D of its dense vectors.
+        teacher_width: T of the teacher's.
+
+    Attributes:
+        encoder: The model that is kept.
+        map: W, float32 ``[T, D]``, trained along and thrown away.
+    """
+
+    def __init__(self, encoder: M3Model, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.map = nn.Linear(width, teacher_width, bias=False)
+
+    def forward(self, batch: Packed, heads: Sequence[Head]) -> Reps:
+        """As the model, with `Reps.projected`; "dense" must be among the heads."""
+        reps = cast(Reps, self.encoder(batch, heads))
+        return replace(reps, projected=self.map(cast(Tensor, reps.dense)))
 
 
 def finish(

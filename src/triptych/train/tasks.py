@@ -35,6 +35,7 @@ from triptych.train.data import (
 )
 from triptych.train.distributed import Replica
 from triptych.train.gradcache import SubBatch
+from triptych.train.losses import vector_distance
 from triptych.train.objective import Answers, Objective, losses, split_at, zero_loss
 from triptych.train.retromae import Alphabet, MaskedBatch, hide
 from triptych.train.sampling import Sampler, Step
@@ -252,6 +253,20 @@ class Pairs:
         )
         self.digest, self.old_digest = self.data.digest, self.data.old_digest
         self._check_trainable()
+        self.vector_width = self._vector_width()
+
+    def _vector_width(self) -> int:
+        """T of the teacher's vectors; 0 if they are not used."""
+        if not self.objective.vector_weight:
+            return 0
+        parts = cast("Sequence[PairDataset]", self.data.datasets.parts)
+        widths = sorted({part.vector_width for part in parts} - {0})
+        if len(widths) != 1:
+            raise InputError(
+                f"objective.vector_weight: got {self.objective.vector_weight}, and teacher_vectors of {widths} numbers "
+                "in the data; expected vectors of one width, or the weight 0"
+            )
+        return widths[0]
 
     def _check_trainable(self) -> None:
         parts = cast("Sequence[PairDataset]", self.data.datasets.parts)
@@ -338,9 +353,18 @@ def pair_losses(objective: Objective, reps: Reps, batch: PairBatch, step: int) -
         bidirectional=objective.bidirectional,
     )
     found = losses(objective, candidates, step)
+    if reps.projected is not None:
+        distance = _vector_distance(reps.projected, place(batch.teacher_vectors)) * candidates.share
+        found["vectors"] = distance.detach() / (1 + batch.group)
+        found["loss"] = found["loss"] + objective.vector_weight * distance / (1 + batch.group)
     if sides[1].lexical is not None:
         found["lexical_active"] = (sides[1].lexical.detach() > 0).float().mean()
     return found
+
+
+def _vector_distance(projected: Tensor, teacher: Tensor | None) -> Tensor:
+    """The sum over all texts; 0, with a graph, if no text of the batch has a teacher's vector."""
+    return zero_loss([projected]) if teacher is None else vector_distance(projected, teacher).sum()
 
 
 def _for_heads(objective: Objective, heads: tuple[Head, ...] | None) -> Objective:
@@ -352,7 +376,8 @@ def _for_heads(objective: Objective, heads: tuple[Head, ...] | None) -> Objectiv
         if name not in heads:
             widths[f"{name}_widths"] = ()
     own = tuple(head for head in objective.heads if head in heads)
-    return replace(objective, heads=own, **cast("dict[str, Any]", widths))
+    weight = objective.vector_weight if "dense" in own else 0.0
+    return replace(objective, heads=own, vector_weight=weight, **cast("dict[str, Any]", widths))
 
 
 def _check_widths(objective: Objective, model: M3Model) -> None:
@@ -379,7 +404,8 @@ def pair_limits(recipe: Recipe, model: M3Model) -> PairLimits:
     _check_length(query, model, "data.query_length")
     _check_length(passage, model, "data.passage_length")
     prefixes = model.config.query_prefix, model.config.document_prefix
-    return PairLimits(query, passage, *prefixes, prompts=recipe.data.prompts)
+    vectors = recipe.objective.vector_weight > 0
+    return PairLimits(query, passage, *prefixes, prompts=recipe.data.prompts, vectors=vectors)
 
 
 class TextStep(NamedTuple):

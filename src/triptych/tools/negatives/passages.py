@@ -247,6 +247,7 @@ _READ = {
     *QUERY_IDS,
     "pos_scores",
     "neg_scores",
+    "teacher_vectors",
     "messages",
 }
 
