@@ -14,7 +14,7 @@ ROOT = Path(triptych.__file__).parent
 # A package or module may import those of its own line and of the lines below.
 LAYERS = (
     ("cli",),
-    ("eval", "tools", "mteb", "compat", "serve", "client", "integrations"),
+    ("eval", "tools", "mteb", "hakari", "compat", "serve", "client", "integrations"),
     ("train", "demo"),
     ("index", "explain"),
     ("encode", "collections"),

@@ -1,6 +1,6 @@
 """Makes test sets with pooled candidates from the folder of ready-made text.
 
-    python recipes/small/make_eval_sets.py READY_FOLDER OUT [--questions 100]
+    python recipes/small/make_eval_sets.py READY_FOLDER OUT [--questions 100] [--distractors 100000]
 
 READY_FOLDER holds qa-eval.jsonl.zst, qa-train.jsonl.zst and docs.jsonl.zst. OUT gets three folders, each with one
 corpus that all its sets search (`eval_folder` says how they look, docs/evaluation-data.md what is in them):
@@ -8,6 +8,7 @@ corpus that all its sets search (`eval_folder` says how they look, docs/evaluati
     pooled/   the test sets: monolingual, cross-lingual
     dev/      the same from the articles of the training questions that are set aside, to tune and choose with
     long/     whole long documents, test and development
+    hard/     with --distractors: the sets of pooled/ among so many more passages of manuals
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import eval_distractors
 import eval_long
 import eval_short
 from eval_folder import TestSet, Text, write_folder
@@ -31,6 +33,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("ready", type=Path, help="folder of the text")
     parser.add_argument("out", type=Path, help="folder of the sets")
     parser.add_argument("--questions", type=int, help="most questions of a set; all by default")
+    parser.add_argument("--distractors", type=int, help="passages that no question asks for")
     arguments = parser.parse_args(given)
     ready, out, most = arguments.ready, arguments.out, arguments.questions
     evaluation = eval_short.pool(records(ready / "qa-eval.jsonl.zst"))
@@ -39,6 +42,10 @@ def main(given: Sequence[str] | None = None) -> None:
         "pooled": _write_short(out / "pooled", evaluation, "test", most),
         "dev": _write_short(out / "dev", training, "dev", most),
     }
+    if arguments.distractors:
+        more = eval_distractors.distractors(records(ready / "docs.jsonl.zst"), arguments.distractors)
+        evaluation.passages.update((each.id, each) for each in more)
+        counts["hard"] = _write_short(out / "hard", evaluation, "test", most)
     long = eval_long.build(eval_long.pages(records(ready / "docs.jsonl.zst")), most)
     entries = write_folder(out / "long", *long)
     counts["long"] = _count(long[0], long[1], entries)

@@ -273,3 +273,24 @@ def test_documents_that_share_most_of_their_text_are_excluded(tmp_path: Path, ke
     run(tmp_path, tmp_path / "out")
     [collection] = read_collections(tmp_path / "out" / "long")
     assert set(collection.excluded.values()) == {frozenset({f"handbook/{keys['training']}/en"})}
+
+
+def test_the_hard_pool_has_the_same_questions_among_passages_of_manuals(ready: Path, tmp_path: Path) -> None:
+    run(ready, tmp_path, "--distractors", "20")
+    pooled, hard = (
+        {each.label: each for each in read_collections(tmp_path / name)} for name in ("pooled", "hard")
+    )
+    assert set(pooled) == set(hard)
+    label = next(iter(pooled))
+    assert hard[label].qrels == pooled[label].qrels
+    added = texts(hard[label]).keys() - texts(pooled[label]).keys()
+    assert len(added) == 20
+    assert all(id_.startswith("distractor/") for id_ in added)
+    passages = [text for id_, text in texts(hard[label]).items() if id_ in added]
+    assert len(set(passages)) == 20
+    assert all(len(text.encode()) >= 150 for text in passages)
+
+
+def test_too_few_distractors_are_an_error(ready: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected 100000"):
+        run(ready, tmp_path, "--distractors", "100000")
