@@ -164,3 +164,31 @@ def test_a_search_goes_through_few_files(folder: Path, tmp_path: Path) -> None:
     alone = set(files_touched(ENCODER.format(folder=str(folder)), "encoder.encode(['a', 'b'])", tmp_path))
     touched = files_touched(prepare, "index.search('one', k=1)", tmp_path)
     assert len(set(touched) - alone) <= 10, touched
+
+
+@pytest.mark.slow
+def test_training_steps_go_through_few_files(folder: Path, tmp_path: Path) -> None:
+    rows = "".join(f'{{"query": "a {i}", "pos": ["b {i}"], "neg": ["c", "d"]}}\n' for i in range(8))
+    (tmp_path / "pairs.jsonl").write_text(rows, encoding="utf-8")
+    prepare = (
+        "from pathlib import Path\nfrom triptych.train.run import run\n"
+        "from triptych.train.settings import Recipe\n"
+        f"recipe = Recipe.model_validate({{'model': {str(folder)!r}, 'steps': 2, 'compute': {{'device': 'cpu'}},\n"
+        "    'data': {'train': 'pairs.jsonl', 'cache': 'cache', 'batch_size': 4}})\n"
+    )
+    touched = files_touched(prepare, "run('train', recipe, Path('run'))", tmp_path)
+    assert len(touched) <= 34, touched
+
+
+@pytest.mark.slow
+def test_an_evaluation_goes_through_few_files(folder: Path, tmp_path: Path) -> None:
+    for name, text in (
+        ("corpus.jsonl", '{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n'),
+        ("queries.jsonl", '{"_id": "q", "text": "one"}\n'),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq\t1\t1\n"),
+    ):
+        (tmp_path / "beir" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "beir" / name).write_text(text, encoding="utf-8")
+    prepare = ENCODER.format(folder=str(folder)) + "from triptych import evaluate\n"
+    touched = files_touched(prepare, "evaluate(encoder, 'beir')", tmp_path)
+    assert len(touched) <= 34, touched
