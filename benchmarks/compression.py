@@ -26,7 +26,7 @@ from passages import _lines, _sets
 from triptych.encode.encoder import Encoder
 from triptych.index.layout import Layout, LayoutOptions
 from triptych.io import write_json
-from triptych.scores.on_numpy import combine, dense_scores, lexical_scores, ndcg, top_k
+from triptych.scores.on_numpy import combine, dense_scores, lexical_scores, top_k
 from triptych.scores.on_torch import maxsim_of_pairs
 from triptych.scores.tokens import Tokens, pool
 from triptych.types import Encoded, HeadWeights, Ragged
@@ -60,11 +60,11 @@ BUDGET = 2**21
 
 
 class Collection(NamedTuple):
-    """Passages, queries, and for each group of sets its sets: judgements and what is left out, by numbers."""
+    """Passages, queries, and for each set: its group and name, judgements and what is left out, by numbers."""
 
     passages: list[str]
     queries: list[str]
-    groups: dict[str, list[tuple[dict[int, dict[int, float]], dict[int, list[int]]]]]
+    sets: list[tuple[tuple[str, str], dict[int, dict[int, float]], dict[int, list[int]]]]
 
 
 def main() -> None:
@@ -86,6 +86,7 @@ def main() -> None:
         np.unique(np.concatenate([top_k(part[i], CANDIDATES) for part in parts.values()]))
         for i in range(len(read.queries))
     ]
+    judged, groups = Judged(read, union), {group for (group, _), *_ in read.sets}
     pooled = pool_all(documents.multi, sorted({way.get("pool_tokens", 1) for way in WAYS}))
     report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     report |= {"model": arguments.model, "passages": len(read.passages), "queries": len(read.queries)}
@@ -101,14 +102,19 @@ def main() -> None:
         if layout.lacks_frame:
             layout = layout.fit(vectors.take(range(min(FIRST, len(vectors)))))
         packed = pack_all(vectors, layout)
-        scores = score(queries, packed, union, encoder.device)
-        total = combine({**parts, "multi": scores}, HeadWeights())
-        total[np.isneginf(scores)] = -np.inf
-        found = {"multi": evaluate(scores, read), "all": evaluate(total, read)}
+        of_union = {name: judged.take(part) for name, part in parts.items()}
+        of_union["multi"] = judged.spread(score(queries, packed, union, encoder.device))
+        found = {
+            "multi": judged.evaluate(of_union["multi"]),
+            "all": judged.evaluate(combine(of_union, HeadWeights())),
+        }
         ways[name] = {
             "bytes_per_token": layout.tokens.bytes_per_token,
             "bytes_per_passage": round(layout.tokens.bytes_per_token * len(packed.values) / len(packed), 1),
             "ndcg@10": found,
+            "mean": {
+                name: round(float(np.mean([each[g] for g in groups])), 2) for name, each in found.items()
+            },
             "seconds": round(time.perf_counter() - started, 2),
         }
         write_json(arguments.out, report)
@@ -136,17 +142,63 @@ def read_collection(folder: Path, most: int | None) -> Collection:
         used = {query for _, judged, _ in sets for query in judged}
         asked = {name: text for name, text in asked.items() if name in used}
     rows, columns = ({name: i for i, name in enumerate(each)} for each in (asked, texts))
-    groups: dict[str, list[Any]] = {}
+    found: list[Any] = []
     for entry, (_, judged, left_out) in zip(names, sets, strict=True):
-        gains = {rows[q]: {columns[d]: g for d, g in found.items()} for q, found in judged.items()}
-        without = {
-            rows[q]: [columns[d] for d in left_out.get(q, set()) - set(found) if d in columns]
-            for q, found in judged.items()
+        gains = {
+            rows[q]: {columns[d]: g for d, g in each.items() if d in columns} for q, each in judged.items()
         }
-        if gains:
-            groups.setdefault(entry["group"], []).append((gains, without))
-            groups.setdefault(entry["name"], []).append((gains, without))
-    return Collection(list(texts.values()), list(asked.values()), groups)
+        without = {
+            rows[q]: [columns[d] for d in left_out.get(q, set()) - set(each) if d in columns]
+            for q, each in judged.items()
+        }
+        found += [((entry["group"], entry["name"]), gains, without)] if gains else []
+    return Collection(list(texts.values()), list(asked.values()), found)
+
+
+class Judged:
+    """nDCG@10 of all queries of all sets at once, where each query ranks its own few candidates."""
+
+    def __init__(self, read: Collection, union: list[np.ndarray]) -> None:
+        self._names = [names for names, *_ in read.sets]
+        self._inside = np.arange(max(map(len, union))) < np.asarray([len(each) for each in union])[:, None]
+        self._union = np.zeros(self._inside.shape, np.int64)
+        self._union[self._inside] = np.concatenate(union)
+        pairs = [(number, query) for number, (_, gains, _) in enumerate(read.sets) for query in gains]
+        self._set, self._query = np.asarray(pairs).T
+        self._gains = np.zeros((len(pairs), self._inside.shape[1]))
+        self._out = ~self._inside[self._query]
+        self._ideal = np.zeros(len(pairs))
+        for i, (number, query) in enumerate(pairs):
+            _, gains, without = read.sets[number]
+            for column, gain in gains[query].items():
+                self._gains[i, (self._union[query] == column) & self._inside[query]] = gain
+            self._out[i] |= np.isin(self._union[query], without[query])
+            best = np.sort(list(gains[query].values()))[::-1][:10]
+            self._ideal[i] = (best / np.log2(np.arange(2, len(best) + 2))).sum()
+
+    def take(self, scores: np.ndarray) -> np.ndarray:
+        """The candidates' part of the scores ``[Q, N]``."""
+        return np.take_along_axis(scores, self._union, axis=1)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """The scores of all candidates of the first query, the second, and so on, as ``[Q, most]``."""
+        scores = np.full(self._inside.shape, -np.inf, np.float32)
+        scores[self._inside] = values
+        return scores
+
+    def evaluate(self, scores: np.ndarray) -> dict[str, float]:
+        """The mean over the sets of each group, and of each name."""
+        ranked = np.where(self._out, -np.inf, scores[self._query])
+        order = np.argsort(-ranked, axis=1, kind="stable")[:, :10]
+        gains = np.where(np.isneginf(ranked), 0, self._gains)
+        found = np.take_along_axis(gains, order, axis=1) / np.log2(np.arange(2, order.shape[1] + 2))
+        each = np.bincount(self._set, found.sum(axis=1) / self._ideal) / np.bincount(self._set)
+        return {
+            name: round(
+                100 * float(np.mean([each[i] for i, own in enumerate(self._names) if name in own])), 2
+            )
+            for name in sorted({name for own in self._names for name in own})
+        }
 
 
 _shared: list[Ragged] = []
@@ -188,35 +240,21 @@ def join(parts: list[Ragged]) -> Ragged:
 
 
 def score(queries: Encoded, documents: Ragged, union: list[np.ndarray], device: torch.device) -> np.ndarray:
-    """MaxSim of each query with its candidates, -inf for the others."""
+    """MaxSim of each query with its candidates, one after the other."""
     assert queries.multi is not None
     query = np.repeat(np.arange(len(union)), [len(each) for each in union])
-    document = np.concatenate(union)
-    values = maxsim_of_pairs(
-        queries.multi,
-        torch.from_numpy(documents.values).to(device),
-        torch.from_numpy(documents.offsets).to(device),
-        torch.from_numpy(query).to(device),
-        torch.from_numpy(document).to(device),
-        BUDGET if device.type == "cuda" else BUDGET // 64,
+    return (
+        maxsim_of_pairs(
+            queries.multi,
+            torch.from_numpy(documents.values).to(device),
+            torch.from_numpy(documents.offsets).to(device),
+            torch.from_numpy(query).to(device),
+            torch.from_numpy(np.concatenate(union)).to(device),
+            BUDGET if device.type == "cuda" else BUDGET // 64,
+        )
+        .cpu()
+        .numpy()
     )
-    scores = np.full((len(union), len(documents)), -np.inf, np.float32)
-    scores[query, document] = values.cpu().numpy()
-    return scores
-
-
-def evaluate(scores: np.ndarray, read: Collection) -> dict[str, float]:
-    """nDCG@10, the mean over the sets of each group, and of the sets of each name."""
-    found: dict[str, float] = {}
-    for group, sets in read.groups.items():
-        each: list[float] = []
-        for gains, without in sets:
-            rows = scores[list(gains)].copy()
-            for row, query in zip(rows, gains, strict=True):
-                row[without[query]] = -np.inf
-            each.append(float(ndcg(rows, list(gains.values())).mean()))
-        found[group] = round(100 * float(np.mean(each)), 2)
-    return found
 
 
 def name_of(encoder: Encoder) -> str:

@@ -119,6 +119,8 @@ class Layout:
                     f"{self.widths.get('multi', 0)} columns; expected fewer, and not 'binary'"
                 )
             object.__setattr__(self, "multi_width", width)
+        if self.frame is not None and self.frame.shape != (self.widths.get("multi", 0), self.multi_width):
+            raise InputError(f"index: got a frame of {self.frame.shape} numbers for {self.options}")
 
     @classmethod
     def of(cls, widths: Mapping[Head, int], options: LayoutOptions | None = None) -> Layout:

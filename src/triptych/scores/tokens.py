@@ -60,13 +60,24 @@ class Frame:
 
     @classmethod
     def fit(cls, vectors: Ragged, width: int | None = None) -> Frame:
-        """The mean of some vectors (drawn towards 0 if they are few), and their first W principal directions."""
+        """The mean of some vectors (drawn towards 0 if they are few), and their first W principal directions.
+
+        These are turned in their own space, so that no direction has more to say than another: codes of few bits have
+        the same steps in all.
+        """
         values = vectors.values.astype(np.float32, copy=False)
         mean = values.sum(axis=0) / np.float32(len(values) + _FEW)
         if width is None:
             return cls(mean)
         apart = values - mean
-        return cls(mean, np.ascontiguousarray(np.linalg.eigh(apart.T @ apart)[1][:, ::-1][:, :width]))
+        directions = np.linalg.eigh(apart.T @ apart)[1][:, ::-1][:, :width]
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0]
+        return cls(mean, np.ascontiguousarray(directions @ turn.astype(np.float32)))
+
+    @property
+    def shape(self) -> tuple[int, int | None]:
+        """D, and W where fewer are kept."""
+        return len(self.mean), None if self.basis is None else int(self.basis.shape[1])
 
     def project(self, values: Floats) -> Floats:
         """From vectors ``[T, D]`` to what is kept of them, ``[T, W]``."""
