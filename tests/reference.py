@@ -47,3 +47,14 @@ def linear(vector: Sequence[float], weight: np.ndarray, bias: np.ndarray) -> lis
         sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(b)
         for row, b in zip(weight, bias, strict=True)
     ]
+
+
+def few_bits(vector: Sequence[float], mean: Sequence[float], bits: int) -> list[float]:
+    """What an index keeps of a vector: its difference from the mean, in codes of so many bits and one scale."""
+    apart = [float(x) - float(m) for x, m in zip(vector, mean, strict=True)]
+    squares, half = sum(x * x for x in apart), 2 ** (bits - 1)
+    step = {1: 1.0, 2: 0.996, 4: 0.335}[bits] * math.sqrt(squares / len(apart)) or 1.0
+    codes = [min(max(math.floor(x / step), -half), half - 1) + 0.5 for x in apart]
+    product = sum(x * code for x, code in zip(apart, codes, strict=True))
+    scale = float(np.float16(squares / product)) if product > 0 else 0.0
+    return [float(m) + scale * code for m, code in zip(mean, codes, strict=True)]

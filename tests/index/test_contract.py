@@ -13,10 +13,12 @@ import pytest
 from fakes import FakeEncoder, random_texts
 from oracle import Document
 
+import reference
 from triptych.errors import InputError
 from triptych.index.filters import Filter
 from triptych.index.index import Index
 from triptych.index.store import EngineName
+from triptych.scores.tokens import Tokens, pool
 from triptych.types import HEADS, Hit
 
 # The client's local mode says so of every exact search; it stands in for a server here.
@@ -358,6 +360,59 @@ def test_binary_token_vectors_score_by_their_signs(
         expected = float((query @ signs.T).max(axis=1).mean()) if len(tokens) else 0.0
         assert hit.scores["multi"] == pytest.approx(expected, abs=1e-5)
     assert set(hits[0].metadata) == {"lang", "year", "open", "part"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"multi": "4bit"},
+        {"multi": "2bit", "pool_tokens": 2},
+        {"multi": "1bit"},
+        {"multi": "1bit", "pool_tokens": 3, "multi_width": 7},
+        {"multi": "float32", "multi_width": 7},
+        {"multi": "float32", "pool_tokens": 2},
+    ],
+)
+def test_scores_are_those_of_what_is_stored_of_pooled_and_packed_token_vectors(
+    engine: EngineName, tmp_path: Path, corpus: Corpus, place: str, options: Any
+) -> None:
+    encoder = FakeEncoder(dense=8, multi=13)
+    with Index.create(place, encoder, engine=engine, **options) as index:
+        index.add(["empty"], [""])  # has no token vector from which a frame could be made
+        corpus.fill(index)
+        stored = index._store.manifest.layout
+    assert not stored.lacks_frame
+    with Index.open(place, encoder) as index:
+        assert index._store.engine.layout == stored
+        index.add(["later"], ["w1 w2 w3 w4"])
+        vectors = encoder.encode_document([*corpus.texts, "w1 w2 w3 w4"]).multi
+        assert vectors is not None
+        kept = Tokens.pack(pool(vectors, stored.pool_tokens), stored.tokens).unpack()
+        names = [*corpus.ids, "later"]
+        for i, found in enumerate(index.vectors(names).multi):  # type: ignore[arg-type]
+            np.testing.assert_allclose(found, kept[i], atol=1e-5)
+        expected = dict(zip(names, kept, strict=True)) | {"empty": []}
+        for query in QUERIES:
+            asked = encoder.encode_query(query).multi[0]  # type: ignore[index]
+            hits = index.search(query, 70)
+            assert len(hits) == 62
+            for hit in hits:
+                score = reference.maxsim_score(asked, expected[hit.id])
+                assert hit.scores["multi"] == pytest.approx(score, abs=1e-5)
+        if "multi" in index._store.engine.routes:
+            best = index.search(QUERIES[0], 5, routes=("multi",), weights=(0, 0, 1))
+            asked = encoder.encode_query(QUERIES[0]).multi[0]  # type: ignore[index]
+            scores = [reference.maxsim_score(asked, rows) for rows in expected.values() if len(rows)]
+            np.testing.assert_allclose([hit.score for hit in best], sorted(scores)[:-6:-1], atol=1e-5)
+
+
+def test_token_vectors_that_need_a_frame_are_refused_without_one(
+    engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
+) -> None:
+    store = new_index(engine, encoder, multi="1bit")._store
+    with pytest.raises(InputError, match="before their frame"):
+        store.engine.add(encoder.encode_document(["w1"]), [{"id": "a", "text": "", "metadata": {}}])
+    assert store.engine.count() == 0
 
 
 def test_an_index_without_token_vectors_has_two_scores(

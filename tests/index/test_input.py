@@ -107,7 +107,10 @@ def test_heads_that_the_index_lacks_are_refused_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multi": "int4"}, "'int4'; expected one of 'float32', 'float16', 'int8', 'binary', 'none'"),
+        (
+            {"multi": "int4"},
+            "'int4'; expected one of 'float32', 'float16', 'int8', '4bit', '2bit', '1bit', 'binary', 'none'",
+        ),
         ({"dense": "int8"}, "expected one of 'float32', 'float16'"),
         ({"coarse": "1bit"}, "'1bit'"),
         ({"exact_below": -1}, "exact_below"),

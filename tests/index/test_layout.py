@@ -23,7 +23,7 @@ from triptych.types import Encoded, Ragged
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 
 
-@pytest.mark.parametrize("multi", ["float32", "float16", "int8", "binary", None])
+@pytest.mark.parametrize("multi", ["float32", "float16", "int8", "1bit", "binary", None])
 @pytest.mark.parametrize("coarse", [None, "int8", "4bit"])
 def test_the_embedded_engine_and_the_server_have_the_same_collection(
     new_index: Callable[..., Index], encoder: FakeEncoder, multi: Any, coarse: Any
@@ -141,8 +141,28 @@ def test_the_graph_finds_nearly_what_a_scan_finds(new_index: Callable[..., Index
 def test_a_layout_survives_its_json() -> None:
     layout = Layout.of({"dense": 8, "lexical": 9, "multi": 4}, {"multi": "int8", "coarse": "4bit", "ef": 10})
     assert Layout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
+    assert "frame" not in layout.to_json()
+    assert layout.version == 2, "older versions of the package read it"
     with pytest.raises(IndexForeign):
         Layout.from_json([])
+
+
+@pytest.mark.parametrize(
+    "options", [{"multi": "1bit"}, {"pool_tokens": 2}, {"multi": "int8", "multi_width": 3}]
+)
+def test_a_layout_with_a_frame_or_pooling_survives_its_json_and_older_versions_refuse_it(
+    options: Any,
+) -> None:
+    layout = Layout.of({"dense": 8, "multi": 4}, options)
+    framed = layout.fit(Ragged(np.eye(4, dtype=np.float32), np.asarray([0, 4])))
+    for each in (layout, framed if layout.lacks_frame else layout):
+        assert Layout.from_json(json.loads(json.dumps(each.to_json()))) == each
+        assert each.version == 3
+    if layout.lacks_frame:
+        assert not framed.lacks_frame
+        broken = framed.to_json() | {"frame": {"mean": "?"}}
+        with pytest.raises(IndexForeign):
+            Layout.from_json(broken)
 
 
 def test_a_point_id_is_the_same_everywhere_and_for_ever() -> None:

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from oracle import Document
 
 from triptych.index.index import Index
-from triptych.index.layout import Tokens, from_texts, to_text
+from triptych.scores.tokens import TokenForm, Tokens
 from triptych.types import HEADS, Ragged
 
 WORDS = st.lists(st.sampled_from([f"w{i}" for i in range(6)]), max_size=4).map(" ".join)
@@ -81,7 +81,7 @@ LARGEST_ERROR = {"float32": 0.0, "float16": 2**-11, "int8": 0.5 / 127 + 1e-6}
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_packed_token_vectors_are_within_the_precision(matrices, precision) -> None:
     ragged = Ragged.of(matrices)
-    back = Tokens.pack(ragged, precision).unpack()
+    back = Tokens.pack(ragged, TokenForm(ragged.width, precision, ragged.width)).unpack()
     assert back.values.dtype == np.float32
     np.testing.assert_array_equal(back.offsets, ragged.offsets)
     np.testing.assert_allclose(back.values, ragged.values, atol=LARGEST_ERROR[precision], rtol=0)
@@ -92,9 +92,10 @@ def test_packed_token_vectors_are_within_the_precision(matrices, precision) -> N
 @pytest.mark.parametrize("precision", ["float16", "int8", "binary"])
 def test_taking_and_joining_packed_documents_gives_what_packing_them_gives(matrices, data, precision) -> None:
     rows = data.draw(st.lists(st.integers(0, len(matrices) - 1)))
-    packed = Tokens.pack(Ragged.of(matrices), precision)
+    form = TokenForm(Ragged.of(matrices).width, precision, Ragged.of(matrices).width)
+    packed = Tokens.pack(Ragged.of(matrices), form)
     taken = packed.take(np.asarray(rows, dtype=np.int64)).unpack()
-    parts = [Tokens.pack(Ragged.of([matrix]), precision) for matrix in matrices]
+    parts = [Tokens.pack(Ragged.of([matrix]), form) for matrix in matrices]
     joined = Tokens.concat(parts).unpack()
     for i, matrix in enumerate(packed.unpack()):
         np.testing.assert_array_equal(matrix, joined[i])
@@ -104,15 +105,3 @@ def test_taking_and_joining_packed_documents_gives_what_packing_them_gives(matri
         np.testing.assert_array_equal(matrix, joined[start + i])
     for i, row in enumerate(rows):
         np.testing.assert_array_equal(taken[i], joined[row])
-
-
-@settings(max_examples=40, deadline=None)
-@given(matrices=MATRICES)
-def test_binary_codes_survive_as_text(matrices) -> None:
-    packed = Tokens.pack(Ragged.of(matrices), "binary")
-    back = from_texts([to_text(packed, i) for i in range(len(matrices))], packed.width)
-    np.testing.assert_array_equal(back.codes, packed.codes)
-    np.testing.assert_array_equal(back.offsets, packed.offsets)
-    values = back.unpack().values
-    np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(values > 0, Ragged.of(matrices).values >= 0)

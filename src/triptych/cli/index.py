@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
     from triptych.explain import Explanation
     from triptych.index.index import Index
-    from triptych.index.layout import TokenPrecision
+    from triptych.index.layout import LayoutOptions
     from triptych.index.search import SearchOptions
     from triptych.index.store import EngineName
     from triptych.index.sync import Changes
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from triptych.types import HeadWeights, Hit
 
 _PROBE_SECONDS = 5.0
+
+_WORTH_SAYING = 10**8
+"""Bytes from which on the size of an index is announced."""
+
+_WHILE_BUILDING = 1.3
+"""How much of its size an index needs at most while it is made."""
 
 
 @command(
@@ -53,7 +59,7 @@ def index(
     *,
     into: str,
     metadata: list[str] | None = None,
-    multi: TokenPrecision | None = None,
+    storage: LayoutOptions,
     engine: EngineName | None = None,
     delete: list[str] | None = None,
     delete_from: Path | None = None,
@@ -80,7 +86,6 @@ def index(
         inputs: Files and folders to read; '-' is standard input.
         into: Folder of the index, or a server's address; made if new.
         metadata: Stored with every document of this run; repeatable.
-        multi: New index: how token vectors are stored; float16 if not given, none: left out.
         engine: New index: edge (in a folder), exact (NumPy, small collections) or server.
         delete: Remove this document; repeatable. Happens before adding.
         delete_from: Remove the documents with these ids, one a line.
@@ -101,13 +106,16 @@ def index(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
     source = Inputs(inputs or [], form)
-    source.check()
-    with _open_or_create(into, model, loading, multi, engine, bool(inputs)) as opened:
+    expected = source.check()
+    with _open_or_create(into, model, loading, storage, engine, bool(inputs)) as opened:
         if weights is not None:
             opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
-        changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+        announce = None if "://" in into else partial(_announce, into, len(opened), expected)
+        changes = _synchronize(
+            opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
+        )
         if optimize:
             opened.optimize()
         opened.flush()
@@ -127,6 +135,7 @@ def _synchronize(
     *,
     keep: bool,
     block_tokens: int,
+    on_first: Callable[[int, int], None] | None = None,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
     from triptych.index.sync import Changes
@@ -134,7 +143,9 @@ def _synchronize(
     if not source.paths:  # to delete or optimize needs no look at what the index has
         return Changes()
     with progress() as draw:
-        run = opened.synchronizer(passages, metadata=extra, block_tokens=block_tokens, progress=draw)
+        run = opened.synchronizer(
+            passages, metadata=extra, block_tokens=block_tokens, progress=draw, on_first=on_first
+        )
         try:
             source.add_to(run, keep=keep)
         except BaseException:
@@ -144,6 +155,18 @@ def _synchronize(
             raise
     source.note_skipped()
     return run.changes
+
+
+def _announce(place: str, there: int, expected: int, documents: int, size: int) -> None:
+    """Says before a large index is made how large it will become, from its first documents."""
+    coming = size * max(0, expected - there) // max(1, documents)
+    free = shutil.disk_usage(Path(place)).free
+    if coming >= _WORTH_SAYING:
+        say(f"{place} will take about {coming / 1e9:.1f} GB more; the disk has {free / 1e9:.1f} GB left")
+    if coming * _WHILE_BUILDING > free:
+        say(
+            f"warning: that is too little, with what the engine needs meanwhile ({_WHILE_BUILDING} times the size)"
+        )
 
 
 def _report(
@@ -178,7 +201,7 @@ def _open_or_create(
     place: str,
     model: str | None,
     loading: Loading,
-    multi: TokenPrecision | None,
+    storage: LayoutOptions,
     engine: EngineName | None,
     may_create: bool,
 ) -> Generator[Index]:
@@ -194,8 +217,7 @@ def _open_or_create(
         if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise
         encoder = loading.encoder(model or default_model())
-        options: Any = {} if multi is None else {"multi": multi}
-        made = Index.create(place, encoder, engine=engine or "auto", **options)
+        made = Index.create(place, encoder, engine=engine or "auto", **storage)
         empty = True
         try:
             with made:
@@ -208,10 +230,11 @@ def _open_or_create(
                 shutil.rmtree(folder)
             raise
         return
-    if multi is not None and multi != layout["multi"]:
-        raise InputError(
-            f"--multi: got {multi}; {place} stores token vectors as {layout['multi']}, which is chosen once"
-        ) from None
+    for name, value in storage.items():
+        if layout.get(name, value) != value:
+            raise InputError(
+                f"--{name.replace('_', '-')}: got {value}; {place} has {layout[name]}, which is chosen once"
+            )
     with Index.open(place, loading.encoder(model or source)) as opened:
         yield opened
 

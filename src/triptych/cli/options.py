@@ -215,8 +215,11 @@ class Inputs:
 
         return read_documents(self.paths, **self._how())
 
-    def check(self) -> None:
+    def check(self) -> int:
         """Finds a missing file and a broken record before a model is loaded.
+
+        Returns:
+            How many documents there are, as far as that can be said without reading those that are files.
 
         Raises:
             DataError: For one that is not there, or not what it should be.
@@ -227,13 +230,10 @@ class Inputs:
         if len(known) < len(self.paths):
             missing = next(path for path in self.paths if path not in known)
             raise DataError("is not there; expected a file or folder", missing)
-        files = [
-            file
-            for file in list_documents(known, format=form.format)
-            if file.path.is_file() and (form.format or format_of(file.path)) in RECORDS
-        ]
-        for _ in read_documents(files, format=form.format, fields=form.fields, on_error=self._leave_out):
-            pass
+        listed = [file for file in list_documents(known, format=form.format) if file.path.is_file()]
+        files = [file for file in listed if (form.format or format_of(file.path)) in RECORDS]
+        records = read_documents(files, format=form.format, fields=form.fields, on_error=self._leave_out)
+        return len(listed) - len(files) + sum(1 for _ in records)
 
     def add_to(self, run: Synchronizer, *, keep: bool) -> None:
         """Brings an index in step with these documents."""

@@ -79,8 +79,7 @@ class ThroughIndex:
                 for first in range(0, len(block), _AT_ONCE):
                     part = block[first : first + _AT_ONCE]
                     names = scope.corpus.ids[start + first : start + first + len(part)]
-                    with store.changing() as engine:
-                        engine.add(part, [Payload(id=name, text="", metadata={}) for name in names])
+                    store.add(part, [Payload(id=name, text="", metadata={}) for name in names])
                     for head in widths:
                         sizes[head] += _bytes(layout, head, getattr(part, head))
         except BaseException:
@@ -112,15 +111,8 @@ def _width(part: object) -> int:
 def _bytes(layout: Layout, head: Head, part: object) -> int:
     """What the index keeps of a block in this head, without its own structures."""
     if isinstance(part, Ragged):
-        rows, width = part.values.shape
-        each = {
-            "float32": 4 * width,
-            "float16": 2 * width,
-            "int8": width + 4,
-            "binary": (width + 7) // 8,
-            "none": 0,
-        }
-        return rows * each[layout.multi]
+        pooled = int((-(-part.lengths // layout.pool_tokens)).sum())
+        return pooled * layout.tokens.bytes_per_token
     if head == "dense":
         return part.size * (2 if layout.dense == "float16" else 4)  # type: ignore[attr-defined]
     return 8 * int(part.nnz)  # type: ignore[attr-defined]

@@ -34,10 +34,8 @@ class Engine(Protocol):
     raise `triptych.errors.StorageError` when writing failed, `IndexFault` for other failures.
     """
 
-    @property
-    def layout(self) -> Layout:
-        """What the engine holds of a document."""
-        ...
+    layout: Layout
+    """What the engine holds of a document; gets its frame before the first token vectors."""
 
     @property
     def routes(self) -> tuple[Head, ...]:

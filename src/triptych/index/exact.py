@@ -33,11 +33,12 @@ from triptych.errors import IndexCorrupt, IndexFault, StorageError
 from triptych.index.documents import DocumentOrigin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import Filter
-from triptych.index.layout import Layout, Tokens, check_block, check_vectors
+from triptych.index.layout import Layout, check_block, check_vectors
 from triptych.index.storage import read_error, storage_error
 from triptych.io import write_atomically
 from triptych.scores.on_numpy import cuts, dense_scores, lexical_scores, maxsim_scores, top_k
 from triptych.scores.packing import digest
+from triptych.scores.tokens import Tokens
 from triptych.types import Encoded, Floats, Head, Ragged
 
 _NAME = re.compile(r"(\d{8})\.safetensors")
@@ -106,7 +107,7 @@ class SegmentFolder:
 
     def __init__(self, folder: Path, layout: Layout, *, read_only: bool = False) -> None:
         self._folder = folder
-        self._layout = layout
+        self.layout = layout
         self._read_only = read_only
         self._spans: list[_Span] = []
 
@@ -247,7 +248,7 @@ class SegmentFolder:
                 arrays = {name: cast(NDArray[Any], file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
                 notes = cast(dict[str, str], file.metadata())
             _check_digest(arrays, notes)
-            rows = _from_arrays(arrays, self._layout) if "payloads" in arrays else None
+            rows = _from_arrays(arrays, self.layout) if "payloads" in arrays else None
             return Segment(rows, json.loads(arrays["deleted"].tobytes()))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             raise read_error(path, error) from error
@@ -326,9 +327,8 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], layout: Layout) -> Rows:
         parts = (arrays["lexical.data"], arrays["lexical.indices"], arrays["lexical.indptr"])
         lexical = sparse.csr_array(parts, shape=(len(payloads), layout.widths["lexical"]))
     if "multi" in layout.widths:
-        scales = cast("Floats | None", arrays.get("multi.scales"))
         codes, offsets = arrays["multi.codes"], arrays["multi.offsets"]
-        tokens = Tokens(codes, scales, offsets, layout.widths["multi"], layout.multi)
+        tokens = Tokens(codes, arrays.get("multi.scales"), offsets, layout.tokens)
     return Rows(payloads, dense, lexical, tokens)
 
 
@@ -395,7 +395,7 @@ class State:
                 arrays[name] = arrays[name][1:] + self.growing[name].last
         whole = {name: self.growing[name].append(array) for name, array in arrays.items()}
         cast(list[Payload], self.rows.payloads).extend(new.payloads)
-        return State(_whole(self.rows, whole, self.size + count), self.size + count, alive, self.growing)
+        return State(_whole(new, whole, self.rows.payloads), self.size + count, alive, self.growing)
 
     def without(self, rows: Sequence[int]) -> State:
         """Without the documents of these rows."""
@@ -410,17 +410,16 @@ class State:
         return State.empty().append(self.rows.take(np.flatnonzero(self.alive)))
 
 
-def _whole(old: Rows, arrays: Mapping[str, NDArray[Any]], count: int) -> Rows:
+def _whole(new: Rows, arrays: Mapping[str, NDArray[Any]], payloads: Sequence[Payload]) -> Rows:
     lexical = tokens = None
-    if old.lexical is not None:
-        width = int(cast(tuple[int, int], old.lexical.shape)[1])
+    if new.lexical is not None:
+        width = int(cast(tuple[int, int], new.lexical.shape)[1])
         parts = (arrays["lexical.data"], arrays["lexical.indices"], arrays["lexical.indptr"])
-        lexical = sparse.csr_array(parts, shape=(count, width), copy=False)
-    if old.tokens is not None:
-        scales = cast("Floats | None", arrays.get("multi.scales"))
+        lexical = sparse.csr_array(parts, shape=(len(parts[2]) - 1, width), copy=False)
+    if new.tokens is not None:
         offsets = cast(NDArray[np.int64], arrays["multi.offsets"])
-        tokens = Tokens(arrays["multi.codes"], scales, offsets, old.tokens.width, old.tokens.precision)
-    return Rows(old.payloads, arrays.get("dense"), lexical, tokens)
+        tokens = Tokens(arrays["multi.codes"], arrays.get("multi.scales"), offsets, new.tokens.form)
+    return Rows(payloads, arrays.get("dense"), lexical, tokens)
 
 
 def _transpose(state: State, start: int) -> sparse.csr_array:
@@ -448,7 +447,6 @@ class ExactEngine:
     """
 
     def __init__(self, folder: Path, layout: Layout, *, read_only: bool = False) -> None:
-        self.layout = layout
         self.routes = layout.heads
         self._files = SegmentFolder(folder, layout, read_only=read_only)
         self._lock = threading.RLock()
@@ -467,6 +465,15 @@ class ExactEngine:
         except OSError as error:
             raise storage_error(f"{folder}: cannot be made", error) from error
         return cls(folder, layout)
+
+    @property
+    def layout(self) -> Layout:
+        """See `Engine.layout`."""
+        return self._files.layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._files.layout = layout
 
     def key(self, document: str) -> str:
         """The id itself."""
@@ -693,7 +700,7 @@ class ExactEngine:
             list(payloads),
             cast(NDArray[Any], vectors.dense).astype(layout.dense) if "dense" in heads else None,
             cast(sparse.csr_array, lexical.astype(np.float32)) if "lexical" in heads else None,
-            Tokens.pack(cast(Ragged, vectors.multi), layout.multi) if "multi" in heads else None,
+            Tokens.pack(cast(Ragged, vectors.multi), layout.tokens) if "multi" in heads else None,
         )
 
     def _current(self, keys: Sequence[str] = ()) -> tuple[State, NDArray[np.int64]]:
@@ -720,7 +727,7 @@ def _all_scores(rows: Rows, queries: Encoded, head: Head) -> Floats:
     tokens = cast(Tokens, rows.tokens)
     parts = cuts(np.diff(tokens.offsets), max(1, _SCAN // tokens.width))
     multi = cast(Ragged, queries.multi)
-    return np.concatenate([maxsim_scores(multi, tokens.run(p.start, p.stop).unpack()) for p in parts], axis=1)
+    return np.concatenate([maxsim_scores(multi, tokens.run(p.start, p.stop)) for p in parts], axis=1)
 
 
 def _best(

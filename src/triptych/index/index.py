@@ -89,8 +89,8 @@ class Index:
             engine: "edge" (Qdrant within the process; the default for a folder), "exact" (NumPy; for small
                 collections), "server" (the default for an address).
             api_key: For a server; default: the environment variable TRIPTYCH_API_KEY.
-            **options: What is stored and how: `multi` ("float16", "float32", "int8", "binary", None), `dense`
-                ("float32", "float16"), `coarse`, `exact_below`, `ef`; see `triptych.index.layout.Layout`.
+            **options: What is stored and how, see `triptych.index.layout.LayoutOptions`: `multi`, `pool_tokens`,
+                `multi_width`, `dense`, `coarse`, `exact_below`, `ef`.
 
         Raises:
             IndexExists: If there is something at the place.
@@ -169,13 +169,13 @@ class Index:
             IndexFault: As `open` and `create`.
         """
         _check_encoder(encoder)
-        wanted = Layout.of(encoder.widths, options).to_json()
+        wanted = Layout.of(encoder.widths, options).options
         try:
             found = cls.open(place, encoder, api_key=api_key)
         except IndexMissing:
             return cls.create(place, encoder, engine=engine, api_key=api_key, **options)
         manifest = found._store.manifest
-        there = {"engine": manifest.engine, **manifest.layout.to_json()}
+        there = {"engine": manifest.engine, **manifest.layout.options}
         given = {name: wanted[name] for name in options} | ({} if engine == "auto" else {"engine": engine})
         for name, value in given.items():
             if there[name] != value:
@@ -249,8 +249,7 @@ class Index:
         engine, done = self._store.engine, 0
         for part in _blocks(payloads, block):
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
-            with self._store.changing():
-                engine.add(vectors, part)
+            self._store.add(vectors, part)
             done += len(part)
             if progress is not None:
                 progress("index", done, len(payloads))
@@ -327,13 +326,22 @@ class Index:
         metadata: Mapping[str, Any] | None = None,
         block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
+        on_first: Callable[[int, int], None] | None = None,
     ) -> Synchronizer:
         """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
         self._store.check_open()
         check_callable(progress, "progress")
         block = check_integer(block_tokens, "index: got block_tokens")
         how = options or PassageOptions()
-        return Synchronizer(self._store, self.encoder, how, metadata, block_tokens=block, progress=progress)
+        return Synchronizer(
+            self._store,
+            self.encoder,
+            how,
+            metadata,
+            block_tokens=block,
+            progress=progress,
+            on_first=on_first,
+        )
 
     @property
     def has_passages(self) -> bool:
@@ -591,7 +599,9 @@ class Index:
 
     def info(self) -> dict[str, Any]:
         """What the index says about itself: place, number of documents, engine, model, layout."""
-        return {"place": self._store.place, "documents": self.count(), **self._store.manifest.to_json()}
+        manifest = self._store.manifest
+        shown = manifest.to_json() | {"layout": manifest.layout.options}
+        return {"place": self._store.place, "documents": self.count(), **shown}
 
     def flush(self) -> None:
         """Makes everything survive the loss of power."""

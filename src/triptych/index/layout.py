@@ -4,47 +4,65 @@ A collection has up to three named vectors ("dense", "lexical", "multi") a docum
 ``{"id": …, "text": …, "metadata": {…}}``. Because the embedded engine and the server share this module, moving
 from one to the other is a change of address and nothing else.
 
-Token vectors are stored in float32, float16, 8 bits or 1 bit per number:
-
-- int8: every vector has one float32 scale d, and ``value = d · code`` with code in -127..127
-- binary: the sign of every number; a vector of D' signs stands for ``±1 / √D'``, so that its length is 1
+In which forms token vectors are stored stands in `triptych.scores.tokens`.
 """
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triptych.errors import IndexForeign, InputError
 from triptych.index.documents import Payload, check_choice, check_integer, check_options
-from triptych.types import HEADS, Encoded, Floats, Head, Ragged
+from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision
+from triptych.types import HEADS, Encoded, Head, Ragged
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of all that this module describes."""
 
-READABLE = (1, 2)
-"""Versions of layouts that can be opened: in the first no document had its token vectors in several points."""
+READABLE = (1, 2, 3)
+"""Versions of layouts that can be opened: in the first no document had its token vectors in several points, and before
+the third none were pooled, measured from a mean, or in fewer numbers than the model's."""
 
 _LARGEST_HALF = 65504
 
+_SINCE_3: Mapping[str, Any] = {"pool_tokens": 1, "multi_width": None, "frame": None}
+"""Fields that older manifests lack, and what they are there."""
+
+_FORMS_SINCE_3 = ("4bit", "2bit", "1bit")
+_NOTHING = object()
+
+_BYTES_A_WEIGHT = 14
+"""Of a lexical weight: with the document, and in the index by token."""
+
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:triptych:document")
 
-TokenPrecision: TypeAlias = Literal["float32", "float16", "int8", "binary", "none"]
 DensePrecision: TypeAlias = Literal["float32", "float16"]
 Coarse: TypeAlias = Literal["int8", "4bit", "none"]
 
 
 class LayoutOptions(TypedDict, total=False):
-    """What may be chosen when an index is made; the fields are those of `Layout`."""
+    """What may be chosen when an index is made; the fields are those of `Layout`.
+
+    Attributes:
+        multi: Form of the token vectors: float32, float16, int8, 4bit, 2bit or 1bit a number (differences from the
+            collection's mean), binary (signs alone), or none: left out, the index has no third score.
+        pool_tokens: So many token vectors of a document that resemble each other become one.
+        multi_width: Numbers that are kept of a token vector, along the directions in which the first ones differ most.
+        dense: Form of the dense vectors.
+        coarse: A second, smaller form of the dense vectors for recall; scores never use it.
+        exact_below: Recall by dense vectors compares with all documents while there are fewer than this.
+        ef: Breadth of the graph search above that: more finds more, and takes longer.
+    """
 
     multi: TokenPrecision | None
+    pool_tokens: int
+    multi_width: int | None
     dense: DensePrecision
     coarse: Coarse | None
     exact_below: int
@@ -57,12 +75,15 @@ class Layout:
 
     Attributes:
         widths: Columns of each head that is held.
-        multi: Form of the token vectors: "float32", "float16", "int8" (8 bits a number), "binary" (the sign,
-            1 bit) or "none" (left out: the index has no third score).
+        multi: Form of the token vectors, see `triptych.scores.tokens`; "none": left out, the index has no third
+            score.
         dense: Form of the dense vectors.
         coarse: A second, smaller form of the dense vectors for recall; scores never use it.
         exact_below: Recall by dense vectors compares with all documents while there are fewer than this.
         ef: Breadth of the graph search above that: more finds more, and takes longer.
+        pool_tokens: So many token vectors of a document that resemble each other become one.
+        multi_width: Numbers that are kept of a token vector; None: all.
+        frame: From what token vectors are measured, once the first were seen; None for forms that need none.
     """
 
     widths: Mapping[Head, int]
@@ -71,22 +92,35 @@ class Layout:
     coarse: Coarse = "none"
     exact_below: int = 100_000
     ef: int = 256
+    pool_tokens: int = 1
+    multi_width: int | None = None
+    frame: Frame | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("multi", TokenPrecision), ("dense", DensePrecision), ("coarse", Coarse)):
             check_choice(getattr(self, name), kinds, "index", name)
-        for name, least in (("exact_below", 0), ("ef", 1)):
+        for name, least in (("exact_below", 0), ("ef", 1), ("pool_tokens", 1)):
             number = check_integer(getattr(self, name), f"index: got the option {name}", least)
             object.__setattr__(self, name, number)
         if not self.widths:
             raise InputError(
                 "index: the model has no head that would be stored; expected one or more of dense, lexical and multi"
             )
-        if self.multi == "binary" and set(self.widths) == {"multi"}:
+        if self.is_packed and set(self.widths) == {"multi"}:
             raise InputError(
-                "index: got multi='binary' for a model without other heads; expected another form: binary token "
-                "vectors only re-rank what dense or lexical vectors recall"
+                f"index: got multi={self.multi!r} for a model without other heads; expected another form: token "
+                "vectors of so few bits only re-rank what dense or lexical vectors recall"
             )
+        if self.multi_width is not None:
+            width = check_integer(self.multi_width, "index: got the option multi_width")
+            if self.multi == "binary" or width >= self.widths.get("multi", 0):
+                raise InputError(
+                    f"index: got multi_width={width} for multi={self.multi!r} and token vectors of "
+                    f"{self.widths.get('multi', 0)} columns; expected fewer, and not 'binary'"
+                )
+            object.__setattr__(self, "multi_width", width)
+        if self.frame is not None and self.frame.shape != (self.widths.get("multi", 0), self.multi_width):
+            raise InputError(f"index: got a frame of {self.frame.shape} numbers for {self.options}")
 
     @classmethod
     def of(cls, widths: Mapping[Head, int], options: LayoutOptions | None = None) -> Layout:
@@ -107,13 +141,59 @@ class Layout:
         )
 
     @property
+    def is_packed(self) -> bool:
+        """Whether token vectors have so few bits that engines keep them as bytes, which only we can score."""
+        return self.multi in BITS
+
+    @property
+    def tokens(self) -> TokenForm:
+        """The form of the token vectors."""
+        width = self.widths["multi"]
+        return TokenForm(width, self.multi, self.multi_width or width, self.frame)
+
+    @property
+    def lacks_frame(self) -> bool:
+        """Whether token vectors are to be measured from a frame that is not there yet."""
+        needed = self.multi_width is not None or (self.is_packed and self.multi != "binary")
+        return needed and self.frame is None
+
+    def size_of(self, vectors: Encoded, payloads: Sequence[Payload]) -> int:
+        """About the bytes that documents will take on the disk, with an engine's own structures."""
+        size = sum(len(str(payload).encode("utf-8", "surrogatepass")) for payload in payloads)
+        if vectors.dense is not None and "dense" in self.widths:
+            coarse = {"int8": 1.0, "4bit": 0.5, "none": 0.0}[self.coarse]
+            size += int(vectors.dense.size * (coarse + (4 if self.dense == "float32" else 2)))
+        if vectors.lexical is not None and "lexical" in self.widths:
+            size += _BYTES_A_WEIGHT * vectors.lexical.nnz
+        if vectors.multi is not None and "multi" in self.widths:
+            pooled = int((-(-vectors.multi.lengths // self.pool_tokens)).sum())
+            size += pooled * self.tokens.bytes_per_token * 4 // (3 if self.is_packed else 4)  # as base64
+        return size
+
+    def fit(self, vectors: Ragged) -> Layout:
+        """With a frame that fits some token vectors."""
+        return replace(self, frame=Frame.fit(vectors, self.multi_width))
+
+    @property
     def heads(self) -> tuple[Head, ...]:
         """The heads that the index holds."""
         return tuple(head for head in HEADS if head in self.widths)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object for the manifest."""
-        return asdict(self) | {"widths": dict(self.widths)}
+        """A JSON object for the manifest, without what earlier versions do not know where it is not used."""
+        found = self.options | ({} if self.frame is None else {"frame": self.frame.to_json()})
+        return {name: part for name, part in found.items() if part != _SINCE_3.get(name, _NOTHING)}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was chosen, as a JSON object: all but the frame."""
+        found = asdict(replace(self, frame=None)) | {"widths": dict(self.widths)}
+        return {name: part for name, part in found.items() if name != "frame"}
+
+    @property
+    def version(self) -> int:
+        """The first version of layouts that can say this."""
+        return 3 if {*_SINCE_3} & {*self.to_json()} or self.multi in _FORMS_SINCE_3 else 2
 
     @classmethod
     def from_json(cls, value: object) -> Layout:
@@ -123,13 +203,15 @@ class Layout:
             IndexForeign: If this version of the package cannot have written it.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or set(cast(dict[str, Any], value)) != names:
+        if not isinstance(value, dict) or {*cast(dict[str, Any], value), *_SINCE_3} != names:
             raise IndexForeign(
                 f"index manifest: got the layout {value!r}; expected the fields {sorted(names)}"
             )
+        found = cast(dict[str, Any], value)
         try:
-            return cls(**cast(dict[str, Any], value))
-        except (InputError, TypeError) as error:
+            frame = Frame.from_json(found["frame"]) if "frame" in found else None
+            return cls(**found | {"frame": frame})
+        except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
 
 
@@ -138,10 +220,18 @@ def point_id(document: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, document))
 
 
-def check_block(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> None:
+def check_block(
+    layout: Layout, vectors: Encoded, payloads: Sequence[Payload], *, framed: bool = True
+) -> None:
     """Checks that documents can be stored, before any of them is.
 
     Engines answer late, unclearly, or after having stored one half; so nothing reaches them unchecked.
+
+    Args:
+        layout: What the index holds.
+        vectors: Of N texts.
+        payloads: Of N documents.
+        framed: Whether the frame of token vectors must be there, if they need one.
 
     Raises:
         InputError: For different numbers of texts, a missing head, other widths, numbers that are not finite,
@@ -154,6 +244,8 @@ def check_block(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -
         twice = Counter(ids).most_common(1)[0][0]
         raise InputError(f"add: got the id {twice!r} twice; expected each id once")
     check_vectors(layout, vectors, layout.heads, "add")
+    if framed and layout.lacks_frame and len(cast(Ragged, vectors.multi).values):
+        raise InputError("add: got token vectors before their frame; expected `Store.add`, which finds one")
     if vectors.lexical is not None and "lexical" in layout.heads and (vectors.lexical.data < 0).any():
         raise InputError("add: got negative lexical weights; expected weights ≥ 0")
 
@@ -178,93 +270,8 @@ def check_vectors(layout: Layout, vectors: Encoded, heads: Sequence[Head], where
             raise InputError(
                 f"{where}: got {head} vectors with infinite numbers or NaN; expected finite ones"
             )
-        half = getattr(layout, head, "") == "float16"
+        half = getattr(layout, head, "") in ("float16", *_FORMS_SINCE_3)
         if half and numbers.size and max(numbers.max(), -numbers.min()) > _LARGEST_HALF:
             raise InputError(
                 f"{where}: got {head} vectors with numbers beyond ±{_LARGEST_HALF}, which 16 bits hold"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The token vectors of N documents, packed.
-
-    Attributes:
-        codes: ``[T, C]``: float32, float16 or int8 with C = D'; for "binary" uint8 with C = ⌈D'/8⌉.
-        scales: float32 ``[T]`` for "int8", else None.
-        offsets: int64 ``[N + 1]``; document i has the rows ``offsets[i]:offsets[i + 1]``.
-        width: D'.
-        precision: Which form `codes` has.
-    """
-
-    codes: NDArray[Any]
-    scales: Floats | None
-    offsets: NDArray[np.int64]
-    width: int
-    precision: TokenPrecision
-
-    @classmethod
-    def pack(cls, ragged: Ragged, precision: TokenPrecision) -> Tokens:
-        """Packs vectors ``[n_i, D']``."""
-        values, scales = ragged.values, None
-        if precision == "int8":
-            largest = np.abs(values).max(axis=1, initial=0).astype(np.float32)
-            scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-            codes: NDArray[Any] = np.rint(values / scales[:, None]).astype(np.int8)
-        elif precision == "binary":
-            codes = np.packbits(values >= 0, axis=1)
-        else:
-            codes = values.astype(precision)
-        return cls(codes, scales, ragged.offsets, ragged.width, precision)
-
-    def unpack(self) -> Ragged:
-        """The vectors that the codes stand for, float32."""
-        if self.precision == "binary":
-            bits = np.unpackbits(self.codes, axis=1, count=self.width)
-            values = (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(self.width))
-        else:
-            values = self.codes.astype(np.float32)
-            if self.scales is not None:
-                values *= self.scales[:, None]
-        return Ragged(values, self.offsets)
-
-    def take(self, documents: NDArray[np.int64]) -> Tokens:
-        """The documents of these numbers, in that order."""
-        lengths = np.diff(self.offsets)[documents]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        rows = np.repeat(self.offsets[documents] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        scales = None if self.scales is None else self.scales[rows]
-        return Tokens(self.codes[rows], scales, offsets, self.width, self.precision)
-
-    def run(self, start: int, stop: int) -> Tokens:
-        """The documents from `start` to before `stop`, without a copy."""
-        first, last = int(self.offsets[start]), int(self.offsets[stop])
-        scales = None if self.scales is None else self.scales[first:last]
-        offsets = self.offsets[start : stop + 1] - first
-        return Tokens(self.codes[first:last], scales, offsets, self.width, self.precision)
-
-    @classmethod
-    def concat(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Joins parts of the same width and precision."""
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        scales = [part.scales for part in parts if part.scales is not None]
-        codes = np.concatenate([part.codes for part in parts])
-        joined = np.concatenate(scales) if scales else None
-        return cls(codes, joined, offsets, parts[0].width, parts[0].precision)
-
-
-def to_text(tokens: Tokens, document: int) -> str:
-    """The binary codes of one document as base64, for a payload: the engines have no vectors of one bit."""
-    rows = tokens.codes[tokens.offsets[document] : tokens.offsets[document + 1]]
-    return base64.b64encode(rows.tobytes()).decode("ascii")
-
-
-def from_texts(texts: Sequence[str], width: int) -> Tokens:
-    """The inverse of `to_text` for several documents; an empty text is a document without vectors."""
-    row = (width + 7) // 8
-    blobs = [base64.b64decode(text) for text in texts]
-    offsets = np.zeros(len(blobs) + 1, dtype=np.int64)
-    np.cumsum([len(blob) // row for blob in blobs], out=offsets[1:])
-    codes = np.frombuffer(b"".join(blobs), dtype=np.uint8).reshape(-1, row)
-    return Tokens(codes, None, offsets, width, "binary")

@@ -28,14 +28,12 @@ from triptych.index.filters import ID, AnyOf, Between, Condition, Filter, Not, O
 from triptych.index.layout import (
     Coarse,
     Layout,
-    Tokens,
     check_block,
     check_vectors,
-    from_texts,
     point_id,
-    to_text,
 )
 from triptych.scores.on_numpy import cuts, maxsim_scores, top_k
+from triptych.scores.tokens import Tokens
 from triptych.types import Encoded, Floats, Head, Ragged
 
 Datatype: TypeAlias = Literal["float32", "float16", "turbo8"]
@@ -45,7 +43,7 @@ LEXICAL: Head = "lexical"
 MULTI: Head = "multi"
 
 BITS = "bits"
-"""Field of the payload for token vectors of one bit a number, which the engines have no vectors for."""
+"""Field of the payload for token vectors of a few bits a number, which the engines have no vectors for."""
 
 PARTS = "parts"
 """Field of a document's payload: the ids of the points with the rest of its token vectors."""
@@ -106,8 +104,8 @@ def collection_spec(layout: Layout) -> CollectionSpec:
     vectors: dict[str, VectorSpec] = {}
     if "dense" in widths:
         vectors[DENSE] = VectorSpec(widths["dense"], _DATATYPES[layout.dense], False, True, layout.coarse)
-    if "multi" in widths and layout.multi != "binary":
-        vectors[MULTI] = VectorSpec(widths["multi"], _DATATYPES[layout.multi], True, False, "none")
+    if "multi" in widths and not layout.is_packed:
+        vectors[MULTI] = VectorSpec(layout.tokens.kept, _DATATYPES[layout.multi], True, False, "none")
     bytes_each = widths.get("dense", 1) * (4 if layout.dense == "float32" else 2)
     threshold = max(1, layout.exact_below * bytes_each // 1024)
     return CollectionSpec(vectors, (LEXICAL,) if "lexical" in widths else (), threshold)
@@ -142,8 +140,8 @@ class PointPlan(NamedTuple):
 def pieces(layout: Layout, vectors: Encoded, payloads: Sequence[Payload]) -> Iterator[PointPlan]:
     """The points that documents will be, each document after its parts."""
     lengths, step = np.zeros(len(payloads), np.int64), 1
-    if "multi" in layout.widths and layout.multi != "binary":
-        lengths, step = cast(Ragged, vectors.multi).lengths, max(1, POINT_NUMBERS // layout.widths["multi"])
+    if "multi" in layout.widths and not layout.is_packed:
+        lengths, step = cast(Ragged, vectors.multi).lengths, max(1, POINT_NUMBERS // layout.tokens.kept)
     for i, payload in enumerate(payloads):
         rest = [slice(at, at + step) for at in range(step, int(lengths[i]), step)]
         names = [str(uuid.uuid4()) for _ in rest]
@@ -157,17 +155,19 @@ def points(
 ) -> list[NeutralPoint]:
     """The points of some pieces. Numbers as lists: the engine takes them twice as fast as arrays."""
     found: list[NeutralPoint] = []
-    for piece in chosen:
+    packed = None
+    if layout.is_packed:
+        some = cast(Ragged, vectors.multi).take([piece.document for piece in chosen])
+        packed = Tokens.pack(some, layout.tokens)
+    for number, piece in enumerate(chosen):
         i, payload = piece.document, payloads[piece.document]
         plain: dict[str, list[float] | list[list[float]]] = {}
         weights: dict[str, tuple[list[int], list[float]]] = {}
-        if layout.multi == "binary" and vectors.multi is not None:
-            extra: dict[str, Any] = {BITS: to_text(Tokens.pack(vectors.multi.take([i]), "binary"), 0)}
-        else:
-            extra = {}
-            rows = cast(Ragged, vectors.multi)[i][piece.rows] if "multi" in layout.widths else []
+        extra: dict[str, Any] = {} if packed is None else {BITS: packed.to_text(number)}
+        if "multi" in layout.widths and packed is None:
+            rows = cast(Ragged, vectors.multi)[i][piece.rows].astype(np.float32, copy=False)
             if len(rows):
-                plain[MULTI] = np.asarray(rows, dtype=np.float32).tolist()
+                plain[MULTI] = (rows if layout.frame is None else layout.frame.project(rows)).tolist()
         if piece.parts is None:
             owner = {PART_OF: point_id(payload["id"]), PART_ID: payload["id"]}
             part = owner | {"metadata": payload["metadata"]}
@@ -383,8 +383,8 @@ class QdrantEngine:
     def __init__(self, backend: Backend, layout: Layout) -> None:
         self.layout = layout
         self.backend = backend
-        # Token vectors of one bit lie in the payload, where Qdrant can keep but not search them.
-        unsearchable = {"multi"} if layout.multi == "binary" else set[str]()
+        # Token vectors of a few bits lie in the payload, where Qdrant can keep but not search them.
+        unsearchable = {"multi"} if layout.is_packed else set[str]()
         self.routes: tuple[Head, ...] = tuple(head for head in layout.heads if head not in unsearchable)
         self._points = backend.count(None)
         self._has_parts = bool(backend.payloads([_MARK], [PART_OF]))
@@ -433,11 +433,11 @@ class QdrantEngine:
             limit = min(limit, max(_MANY, self.backend.count(None)))
         asked: dict[int, Request] = {}
         for i in range(len(queries)):
-            if vector := _query_vector(queries, route, i):
+            if vector := self._query_vector(queries, route, i):
                 asked[i] = Request(route, vector, limit, exact, where)
         found = dict(zip(asked, self.backend.query(list(asked.values())), strict=True))
         lists = [
-            _candidates(found.get(i, []), _factor(queries, route, i), route) for i in range(len(queries))
+            _candidates(found.get(i, []), *self._scale(queries, route, i), route) for i in range(len(queries))
         ]
         return self._join_parts(queries, lists, k) if in_parts else lists
 
@@ -452,11 +452,11 @@ class QdrantEngine:
         asked: dict[tuple[int, Head], Request] = {}
         for i, names in enumerate(keys):
             for head in heads:
-                vector = _query_vector(queries, head, i)
+                vector = self._query_vector(queries, head, i)
                 if vector and names and head in self.routes:
                     asked[i, head] = Request(head, vector, len(names), exact=True, only=names)
         for (i, head), found in zip(asked, self.backend.query(list(asked.values())), strict=True):
-            scores[i][head] = _spread(found, keys[i]) * _factor(queries, head, i)
+            scores[i][head] = _spread(found, keys[i], *self._scale(queries, head, i))
         if "multi" in heads and "multi" not in self.routes:
             for i, names in enumerate(keys):
                 scores[i]["multi"] = self._bit_scores(cast(Ragged, queries.multi).take([i]), names)
@@ -504,7 +504,10 @@ class QdrantEngine:
             multi = self._bits(names).unpack()
         elif "multi" in heads:
             vectors = [np.asarray(point.get(MULTI, []), np.float32) for point in points]
-            multi = Ragged.of([each.reshape(-1, widths["multi"]) for each in vectors], widths["multi"])
+            kept = self.layout.tokens.kept
+            multi = Ragged.of([each.reshape(-1, kept) for each in vectors], kept)
+            if self.layout.frame is not None:
+                multi = Ragged(self.layout.frame.restore(multi.values), multi.offsets)
         return Encoded(dense, lexical, multi)
 
     def set_metadata(
@@ -576,7 +579,7 @@ class QdrantEngine:
                      if key in parts}  # fmt: skip
             if not owner:
                 continue
-            tokens = _query_vector(queries, "multi", i)
+            tokens = self._query_vector(queries, "multi", i)
             asked = [Request("multi", [token], len(owner), exact=True, only=list(owner)) for token in tokens]  # type: ignore[list-item]
             best = np.full((len(asked), len(names)), -np.inf)
             for t, found in enumerate(self.backend.query(asked)):
@@ -584,7 +587,7 @@ class QdrantEngine:
                     best[t, owner[key]] = max(best[t, owner[key]], score)
             rows = [row for row in sorted(set(owner.values())) if np.isfinite(best[:, row]).all()]
             if asked:
-                scores[i]["multi"][rows] = best[:, rows].mean(axis=0)
+                scores[i]["multi"][rows] = best[:, rows].mean(axis=0) + self._scale(queries, "multi", i)[1]
 
     def _join_parts(self, queries: Encoded, lists: Sequence[Candidates], k: int) -> list[Candidates]:
         """Documents in place of their parts, with their exact scores."""
@@ -603,16 +606,36 @@ class QdrantEngine:
             for names, values, rows in zip(owners, found, best, strict=True)
         ]
 
+    def _query_vector(self, queries: Encoded, head: Head, i: int) -> Vector:
+        """One query's representation as lists; empty if the query has none."""
+        if head == "dense":
+            return cast(Floats, queries.dense)[i].tolist()
+        if head == "lexical":
+            indices, values = sparse_row(cast(sparse.csr_array, queries.lexical), i)
+            return (indices, values) if indices else []
+        rows, frame = cast(Ragged, queries.multi)[i].astype(np.float32, copy=False), self.layout.frame
+        return (rows if frame is None or frame.basis is None else rows @ frame.basis).tolist()
+
+    def _scale(self, queries: Encoded, head: Head, i: int) -> tuple[np.float32, np.float32]:
+        """By what Qdrant's score is multiplied, and what is added then.
+
+        Its MaxSim is the sum over the query's tokens, ours the mean; and it knows nothing of a frame's mean.
+        """
+        rows = cast(Ragged, queries.multi)[i] if head == "multi" else np.zeros((0, 0), np.float32)
+        frame = self.layout.frame
+        more = (rows @ frame.mean).mean() if frame is not None and len(rows) else 0
+        return np.float32(1 / max(1, len(rows))), np.float32(more)
+
     def _bit_scores(self, query: Ragged, keys: Sequence[str]) -> Floats:
         """MaxSim with token vectors that lie in the payloads."""
-        return maxsim_scores(query, self._bits(keys).unpack())[0]
+        return maxsim_scores(query, self._bits(keys))[0]
 
     def _bits(self, keys: Sequence[str]) -> Tokens:
         """Token vectors that lie in the payloads."""
         stored = self.backend.payloads(keys, [BITS]) if keys else {}
         texts = [stored.get(key, {}).get(BITS, "") for key in keys]
         try:
-            return from_texts(texts, self.layout.widths["multi"])
+            return Tokens.from_texts(texts, self.layout.tokens)
         except ValueError as error:
             raise IndexFault(f"score: a document's token vectors cannot be read: {error}") from error
 
@@ -630,32 +653,22 @@ def _cuts(
     if "multi" in layout.widths:
         lengths = cast(Ragged, vectors.multi).lengths[rows].tolist()
         held = [len(range(*piece.rows.indices(n))) for piece, n in zip(chosen, lengths, strict=True)]
-        each += np.asarray(held, dtype=np.int64) * layout.widths["multi"]
+        form = layout.tokens
+        each += np.asarray(held, dtype=np.int64) * (form.row // 4 if layout.is_packed else form.kept)
     return cuts(each, _NUMBERS_AT_ONCE)
 
 
-def _query_vector(queries: Encoded, head: Head, i: int) -> Vector:
-    """One query's representation as lists; empty if the query has none."""
-    if head == "dense":
-        return cast(Floats, queries.dense)[i].tolist()
-    if head == "lexical":
-        indices, values = sparse_row(cast(sparse.csr_array, queries.lexical), i)
-        return (indices, values) if indices else []
-    return cast(Ragged, queries.multi)[i].astype(np.float32, copy=False).tolist()
-
-
-def _factor(queries: Encoded, head: Head, i: int) -> np.float32:
-    """By what Qdrant's score is multiplied: its MaxSim is the sum over the query's tokens, ours the mean."""
-    tokens = len(cast(Ragged, queries.multi)[i]) if head == "multi" else 1
-    return np.float32(1 / max(1, tokens))
-
-
-def _candidates(found: Sequence[tuple[str, float]], factor: np.float32, head: Head) -> Candidates:
+def _candidates(
+    found: Sequence[tuple[str, float]], factor: np.float32, more: np.float32, head: Head
+) -> Candidates:
     good = [(key, score) for key, score in found if head != "lexical" or score > 0]
-    return Candidates([key for key, _ in good], np.asarray([score for _, score in good], np.float32) * factor)
+    scores = np.asarray([score for _, score in good], np.float32)
+    return Candidates([key for key, _ in good], scores * factor + more)
 
 
-def _spread(found: Sequence[tuple[str, float]], keys: Sequence[str]) -> Floats:
+def _spread(
+    found: Sequence[tuple[str, float]], keys: Sequence[str], factor: np.float32, more: np.float32
+) -> Floats:
     """Scores in the order of `keys`; a point that was not returned lacks the representation, and gets 0."""
-    scores = dict(found)
+    scores = {key: score * factor + more for key, score in found}
     return np.asarray([scores.get(key, 0.0) for key in keys], dtype=np.float32)

@@ -25,7 +25,7 @@ from triptych.errors import (
     InputError,
     StorageError,
 )
-from triptych.index.layout import LAYOUT, READABLE, Layout
+from triptych.index.layout import READABLE, Layout
 from triptych.io import write_json
 from triptych.types import HeadWeights
 
@@ -78,7 +78,7 @@ class Manifest:
         weights = {} if self.weights is None else {"weights": list(self.weights)}
         return {
             "format": FORMAT,
-            "version": LAYOUT,
+            "version": self.layout.version,
             "engine": self.engine,
             "model": {"source": self.source, "fingerprint": self.fingerprint},
             "layout": self.layout.to_json(),

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
 from triptych.index import server
 from triptych.index.documents import check_choice
 from triptych.index.engine import Engine
-from triptych.index.layout import Layout
+from triptych.index.layout import Layout, check_block
 from triptych.index.storage import (
     DATA,
     MANIFEST,
@@ -38,10 +38,12 @@ from triptych.index.storage import (
     write_manifest,
 )
 from triptych.io import sync_folder
+from triptych.scores.tokens import pool
 
 if TYPE_CHECKING:
+    from triptych.index.documents import Payload
     from triptych.index.qdrant import QdrantEngine
-    from triptych.types import HeadWeights
+    from triptych.types import Encoded, HeadWeights, Ragged
 
 EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
 _ATTEMPTS = 5
@@ -136,14 +138,33 @@ class Store:
             self._opened.torn = True
             raise
 
+    def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
+        """Adds documents as the layout wants them: with their token vectors pooled, and measured from a frame.
+
+        Raises:
+            InputError: As `Engine.add`.
+        """
+        layout = self.manifest.layout
+        if "multi" in layout.widths and (layout.pool_tokens > 1 or layout.lacks_frame):
+            check_block(layout, vectors, payloads, framed=False)
+            multi = pool(cast("Ragged", vectors.multi), layout.pool_tokens)
+            vectors = replace(vectors, multi=multi)
+            if layout.lacks_frame and len(multi.values):
+                self._write(replace(self.manifest, layout=layout.fit(multi)))
+        with self.changing() as engine:
+            engine.add(vectors, payloads)
+
     def set_weights(self, weights: HeadWeights | None) -> None:
         """Writes other weights to the manifest, at once or not at all."""
-        manifest = replace(self.manifest, weights=weights)
+        self._write(replace(self.manifest, weights=weights))
+
+    def _write(self, manifest: Manifest) -> None:
         with self.changing() as engine:
             if self.manifest.engine == "server":
                 cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
             else:
                 write_manifest(Path(self.place), manifest)
+            engine.layout = manifest.layout
         self.manifest = manifest
 
     def close(self) -> None:

@@ -96,6 +96,8 @@ class Synchronizer:
         metadata: Given to every document.
         block_tokens: Tokens that are encoded and stored at once: what an interruption costs at most.
         progress: Called with ("index", documents done, None), when they are stored.
+        on_first: Called before the first block is stored, with the documents of which it has passages, and the bytes
+            that it will take on the disk.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class Synchronizer:
         *,
         block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
+        on_first: Callable[[int, int], None] | None = None,
     ) -> None:
         self.changes = Changes()
+        self._on_first = on_first
         self._store, self._encoder, self._options, self._progress = store, encoder, options, progress
         self._metadata = dict(metadata or {})
         self._held = _holdings(store.engine.origins())
@@ -308,9 +312,12 @@ class Synchronizer:
         parts, self._waiting, self._tokens = self._waiting, [], 0
         if not parts:
             return
-        vectors = self._encode(parts)
-        with self._store.changing() as engine:
-            engine.add(vectors, [part.payload for part in parts])
+        vectors, payloads = self._encode(parts), [part.payload for part in parts]
+        if self._on_first is not None:
+            size = self._store.manifest.layout.size_of(vectors, payloads)
+            self._on_first(len({part.document.id for part in parts}), size)
+            self._on_first = None
+        self._store.add(vectors, payloads)
         self.changes.passages += len(parts)
         for part in parts:
             if part.last:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from triptych.errors import InputError
+from triptych.scores.tokens import Tokens
 from triptych.types import Encoded, Floats, Head, HeadWeights, Ragged
 
 # Elements of the largest intermediate of MaxSim: 64 MB in float32, which stays near the cache's reach
@@ -60,7 +61,7 @@ def lexical_scores(queries: sparse.csr_array, documents: sparse.csr_array) -> Fl
     return np.asarray(product.toarray(), dtype=np.float32)
 
 
-def maxsim_scores(queries: Ragged, documents: Ragged) -> Floats:
+def maxsim_scores(queries: Ragged, documents: Ragged | Tokens) -> Floats:
     """Mean over a query's tokens of the inner product with the document's best token, for all pairs.
 
     **Math** ``s_mul = 1/N Σ_i max_j <E_q[i], E_p[j]>`` (section 3.2, multi-vector retrieval; N is the number
@@ -68,7 +69,7 @@ def maxsim_scores(queries: Ragged, documents: Ragged) -> Floats:
 
     Args:
         queries: Q matrices ``[S_i, D']``.
-        documents: N matrices ``[T_j, D']``.
+        documents: N matrices ``[T_j, D']``; packed ones count as what they stand for.
 
     Returns:
         float32 ``[Q, N]`` in [-1, 1]; 0 where either side has no vectors.
@@ -85,12 +86,13 @@ def maxsim_scores(queries: Ragged, documents: Ragged) -> Floats:
     query_rows = queries.values.astype(np.float32, copy=False)
     query_starts = queries.offsets[filled_queries]
     query_lengths = queries.lengths[filled_queries].astype(np.float32)[:, None]
+    packed = documents if isinstance(documents, Tokens) else Tokens.of(documents)
     for block in cuts(documents.lengths[filled_documents], max(1, _BLOCK // len(query_rows))):
         columns = filled_documents[block]
         first, last = documents.offsets[columns[0]], documents.offsets[columns[-1] + 1]
-        rows = documents.values[first:last].astype(np.float32, copy=False)
+        products = packed.products(query_rows, int(first), int(last))
         # Texts without vectors between two others take no rows, so the starts stay strictly ascending.
-        best = np.maximum.reduceat(query_rows @ rows.T, documents.offsets[columns] - first, axis=1)
+        best = np.maximum.reduceat(products, documents.offsets[columns] - first, axis=1)
         scores[np.ix_(filled_queries, columns)] = np.add.reduceat(best, query_starts, axis=0) / query_lengths
     return scores
 

@@ -1,0 +1,343 @@
+"""How an index behaves with its size: time, memory and disk of building it, opening, latency, recall, and after churn.
+
+    python benchmarks/index_scale.py FOLDER --out benchmarks/results/index_scale.json --passages 10000 100000
+
+FOLDER gets the indexes (removed in the end). Vectors are random with topics, in the shape of the bundled model: 384
+columns, 100 lexical weights and 150 token vectors a passage. With --stream they come from a folder that `triptych
+encode` wrote instead. Every size is built in a process of its own; so are opening and searching. Each size is written
+as soon as it is done. The recall is that of the ten best by the weighted sum, against a comparison with all passages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from triptych.index.layout import Layout, LayoutOptions, Payload, TokenPrecision
+from triptych.index.search import hybrid_search, make_plan
+from triptych.index.storage import folder_size
+from triptych.index.store import Store, create_store, open_store
+from triptych.io import write_json
+from triptych.scores.on_numpy import combine, dense_scores, lexical_scores, maxsim_scores, top_k
+from triptych.scores.packing import unpack
+from triptych.types import Encoded, Head, HeadWeights, Ragged
+
+BLOCK = 256
+VOCABULARY = 250_037
+WIDTH, WEIGHTS, TOKENS, TOPICS = 384, 100, 150, 2000
+QUERIES, QUERY_TOKENS = 40, 16
+DEEP = 2000
+"""Passages with the best sums of dense and lexical scores, whose token vectors the exact search looks at."""
+CHURN = 0.3
+TEXT = "Several words of a text that stands for a passage of about a hundred and fifty tokens. " * 8
+
+
+class Corpus:
+    """Blocks of passages and queries, the same at each call."""
+
+    def __init__(self, tokens: int) -> None:
+        rng = np.random.default_rng(0)
+        self.tokens = tokens
+        self.topics = rng.standard_normal((TOPICS, WIDTH)).astype(np.float32)
+        self.mean = rng.standard_normal(WIDTH).astype(np.float32) / 3
+
+    def block(self, number: int, count: int) -> Encoded:
+        return self._make(np.random.default_rng((1, number)), count, self.tokens, WEIGHTS)
+
+    def queries(self) -> Encoded:
+        return self._make(np.random.default_rng(2), QUERIES, QUERY_TOKENS, QUERY_TOKENS)
+
+    def _make(self, rng: np.random.Generator, count: int, tokens: int, weights: int) -> Encoded:
+        topic = rng.integers(0, TOPICS, count)
+        dense = self.topics[topic] + rng.standard_normal((count, WIDTH), dtype=np.float32)
+        # Every token follows its topic or another one of 50 near it, as words do.
+        word = (topic[:, None] * 50 + rng.integers(0, 50, (count, tokens))) % TOPICS
+        rows = self.mean + self.topics[word.ravel()]
+        rows += 0.7 * rng.standard_normal(rows.shape, dtype=np.float32)
+        own = np.where(rng.random((count, weights)) < 0.3, topic[:, None] * 97, 0)
+        own = (own + np.minimum(rng.zipf(1.3, (count, weights)), VOCABULARY)) % VOCABULARY
+        values = rng.gamma(2, 0.05, count * weights).astype(np.float32)
+        lexical = sparse.csr_array(
+            (values, (np.repeat(np.arange(count), weights), own.ravel())), shape=(count, VOCABULARY)
+        )
+        lexical.sum_duplicates()
+        multi = Ragged(unit(rows), np.arange(count + 1, dtype=np.int64) * tokens)
+        return Encoded(unit(dense), lexical, multi)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def blocks(job: dict[str, Any]) -> Iterator[tuple[list[str], Encoded]]:
+    """Ids and representations, block by block."""
+    if job["stream"] is None:
+        corpus = Corpus(job["tokens"])
+        for number, start in enumerate(range(0, job["passages"], BLOCK)):
+            count = min(BLOCK, job["passages"] - start)
+            yield [str(i) for i in range(start, start + count)], corpus.block(number, count)
+        return
+    from safetensors.numpy import load_file
+
+    left = job["passages"]
+    for path in sorted(Path(job["stream"]).glob("*.safetensors")):
+        block, ids = unpack(load_file(path)), json.loads(path.with_suffix(".ids.json").read_text())
+        for start in range(0, min(left, len(ids)), BLOCK):
+            stop = min(start + BLOCK, left, len(ids))
+            yield ids[start:stop], block[start:stop]
+        left -= min(left, len(ids))
+
+
+def queries_of(job: dict[str, Any]) -> Encoded:
+    """Random ones, or beginnings of passages of the stream."""
+    if job["stream"] is None:
+        return Corpus(job["tokens"]).queries()
+    _, block = next(blocks(job))
+    some = block[:QUERIES]
+    assert some.multi is not None
+    return Encoded(some.dense, some.lexical, Ragged.of([rows[:QUERY_TOKENS] for rows in some.multi]))
+
+
+def memory() -> dict[str, float]:
+    """Megabytes of this process: at most resident, and now without pages of mapped files."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"resident_peak_mb": round(peak), "anonymous_mb": round(int(status["RssAnon"].split()[0]) / 1024)}
+
+
+def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Adds all passages, and rearranges in the end."""
+    before = memory()
+    widths: dict[Head, int] = {"dense": WIDTH, "lexical": VOCABULARY, "multi": WIDTH}
+    store = create_store(place, job["engine"], Layout.of(widths, job["options"]), ("bench", "0"))
+    added = optimized = peak = 0.0
+    most = 0
+    for number, (ids, block) in enumerate(blocks(job)):
+        payloads = [Payload(id=name, text=TEXT, metadata={"number": i}) for i, name in enumerate(ids)]
+        began = time.perf_counter()
+        store.add(block, payloads)
+        added += time.perf_counter() - began
+        if number % 16 == 0:
+            peak = max(peak, folder_size(Path(place)))
+            most = max(most, int(memory()["anonymous_mb"]))
+    began = time.perf_counter()
+    with Sampler(place) as sampler, store.changing() as engine:
+        engine.optimize()
+    optimized = time.perf_counter() - began
+    began = time.perf_counter()
+    store.close()
+    end = folder_size(Path(place))
+    peak = max(peak, sampler.peak, end)
+    return {
+        "add_seconds": round(added, 1),
+        "optimize_seconds": round(optimized, 1),
+        "close_seconds": round(time.perf_counter() - began, 2),
+        "passages_per_second": round(job["passages"] / (added + optimized)),
+        "before": before,
+        **memory(),
+        "anonymous_peak_mb": max(most, int(memory()["anonymous_mb"])),
+        "disk_mb": round(end / 1e6, 1),
+        "disk_peak_mb": round(peak / 1e6, 1),
+        "disk_peak_of_end": round(peak / end, 2),
+        "bytes_per_passage": round(end / job["passages"]),
+    }
+
+
+class Sampler:
+    """Measures a folder meanwhile, in a process of its own: the engine holds Python's lock."""
+
+    def __init__(self, place: str) -> None:
+        self._place, self.peak = place, 0
+
+    def __enter__(self) -> Sampler:
+        code = (
+            "import sys, time\nfrom pathlib import Path\nfrom triptych.index.storage import folder_size\npeak = 0\n"
+            "while True:\n    try:\n        peak = max(peak, folder_size(Path(sys.argv[1])))\n"
+            "    except OSError:\n        pass\n    print(peak, flush=True)\n    time.sleep(0.2)\n"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, self._place], stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self.peak = max(map(int, self._process.communicate()[0].split()), default=0)
+
+
+def search(place: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Opens, searches by each route and by both with exact scores of the union."""
+    began = time.perf_counter()
+    store = open_store(place)
+    found: dict[str, Any] = {"open_seconds": round(time.perf_counter() - began, 3)}
+    queries = queries_of(job)
+    for name, routes, candidates in (
+        ("dense", ["dense"], 10),
+        ("lexical", ["lexical"], 10),
+        ("all, 200 candidates", ["dense", "lexical"], 200),
+    ):
+        if name == "all, 200 candidates":
+            found[name], hits = timed(store, queries, routes, candidates)
+            found["recall"] = recall(job, queries, store.manifest.layout, hits)
+        else:
+            found[name] = recalled(store, queries, routes[0], candidates)
+    found |= memory()
+    store.close()
+    return found
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    return {f"p{p}_ms": round(float(np.percentile(seconds, p)) * 1e3, 2) for p in (50, 95)}
+
+
+def recalled(store: Store, queries: Encoded, route: str, k: int) -> dict[str, float]:
+    seconds: list[float] = []
+    for i in [*range(5), *range(len(queries))]:
+        began = time.perf_counter()
+        store.engine.recall(queries[i : i + 1], route, k)  # type: ignore[arg-type]
+        seconds.append(time.perf_counter() - began)
+    return percentiles(seconds[5:])
+
+
+def timed(
+    store: Store, queries: Encoded, routes: list[str], candidates: int
+) -> tuple[dict[str, float], list[list[str]]]:
+    plan = make_plan(store.engine, 10, {"routes": routes, "candidates": candidates})  # type: ignore[typeddict-item]
+    seconds, found = list[float](), list[list[str]]()
+    for i in [*range(5), *range(len(queries))]:
+        began = time.perf_counter()
+        hits = hybrid_search(store.engine, queries[i : i + 1], plan)[0]
+        seconds.append(time.perf_counter() - began)
+        found.append([hit.id for hit in hits])
+    return percentiles(seconds[5:]), found[5:]
+
+
+def recall(job: dict[str, Any], queries: Encoded, layout: Layout, found: list[list[str]]) -> float:
+    """What of the ten best by all scores was found; token vectors as the index holds them."""
+    from triptych.scores.tokens import Tokens, pool
+
+    weights = HeadWeights()
+    names, sums = list[str](), list[np.ndarray]()
+    for ids, block in blocks(job):
+        parts = {
+            "dense": dense_scores(queries.dense, block.dense),  # type: ignore[arg-type]
+            "lexical": lexical_scores(queries.lexical, block.lexical),  # type: ignore[arg-type]
+        }
+        names += ids
+        sums.append(combine(parts, HeadWeights(weights.dense, weights.lexical, 0)))  # type: ignore[arg-type]
+    first = np.concatenate(sums, axis=1)
+    if "multi" not in layout.widths:
+        total = first
+    else:
+        total = np.full_like(first, -np.inf)
+        deep = [top_k(row, DEEP) for row in first]
+        start = 0
+        for ids, block in blocks(job):
+            for i, rows in enumerate(deep):
+                own = rows[(rows >= start) & (rows < start + len(ids))]
+                if len(own):
+                    multi = pool(block.multi.take(own - start), layout.pool_tokens)  # type: ignore[union-attr]
+                    scores = maxsim_scores(queries.multi.take([i]), Tokens.pack(multi, layout.tokens))  # type: ignore[union-attr]
+                    total[i, own] = first[i, own] + weights.multi * scores[0]
+            start += len(ids)
+    best = [{names[int(row)] for row in top_k(row_scores, 10)} for row_scores in total]
+    return round(float(np.mean([len(a & set(b)) / 10 for a, b in zip(best, found, strict=True)])), 4)
+
+
+def churn(place: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Removes some passages and replaces as many others, and rearranges."""
+    store = open_store(place)
+    rng = np.random.default_rng(3)
+    changed = 0
+    began = time.perf_counter()
+    for ids, block in blocks(job):
+        chosen = rng.permutation(len(ids))[: int(CHURN * len(ids))]
+        gone, again = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]
+        with store.changing() as engine:
+            engine.delete([engine.key(ids[int(i)]) for i in gone])
+        some = Encoded(block.dense[again], block.lexical[again], block.multi.take(again))  # type: ignore[index, union-attr]
+        payloads = [Payload(id=ids[int(i)], text=TEXT, metadata={"number": -1}) for i in again]
+        store.add(some, payloads)
+        changed += len(chosen)
+    seconds = time.perf_counter() - began
+    before = folder_size(Path(place))
+    began = time.perf_counter()
+    with store.changing() as engine:
+        engine.optimize()
+    optimized = time.perf_counter() - began
+    count = store.engine.count()
+    store.close()
+    return {
+        "changed": changed,
+        "left": count,
+        "seconds": round(seconds, 1),
+        "optimize_seconds": round(optimized, 1),
+        "disk_before_mb": round(before / 1e6, 1),
+        "disk_mb": round(folder_size(Path(place)) / 1e6, 1),
+    }
+
+
+STEPS = {"build": build, "search": search, "churn": churn}
+
+
+def run(step: str, place: str, job: dict[str, Any]) -> dict[str, Any]:
+    """One step in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, place, json.dumps(job)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--step"]:
+        print(json.dumps(STEPS[sys.argv[2]](sys.argv[3], json.loads(sys.argv[4]))))
+        return
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--passages", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--engine", default="edge")
+    parser.add_argument("--multi", choices=TokenPrecision.__args__)
+    parser.add_argument("--pool-tokens", type=int)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--stream", help="folder of encoded passages")
+    parser.add_argument("--no-churn", action="store_true")
+    arguments = parser.parse_args()
+    options: LayoutOptions = {}
+    if arguments.multi is not None:
+        options["multi"] = arguments.multi
+    if arguments.pool_tokens is not None:
+        options["pool_tokens"] = arguments.pool_tokens
+    report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    report["machine"] = f"{os.cpu_count()} processors"
+    for passages in arguments.passages:
+        job = {"passages": passages, "engine": arguments.engine, "options": options}
+        job |= {"tokens": arguments.tokens, "stream": arguments.stream}
+        name = " ".join([str(passages), arguments.engine, *(f"{k}={v}" for k, v in options.items())])
+        place = str(arguments.folder / name.replace(" ", "_"))
+        if name in report:
+            continue
+        shutil.rmtree(place, ignore_errors=True)
+        found = {"build": run("build", place, job), "search": run("search", place, job)}
+        print(name, json.dumps(found), flush=True)
+        if not arguments.no_churn:
+            found |= {"churn": run("churn", place, job)}
+            found |= {"after churn": run("search", place, job)}
+            del found["after churn"]["recall"]  # of other passages
+        report[name] = {**job, **found}
+        write_json(arguments.out, report)
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()

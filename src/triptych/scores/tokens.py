@@ -1,0 +1,337 @@
+"""Token vectors in few bytes: packing, pooling, and the inner products that MaxSim is made of.
+
+A vector v of D numbers is kept as codes that stand for another vector, which every score uses:
+
+- float32, float16: the numbers themselves
+- int8: every vector has one float32 scale d, and ``value = d · code`` with code in -127..127
+- binary: the sign of every number, which stands for ``±1 / √D``
+- 4bit, 2bit, 1bit: the difference from the collection's mean vector m; ``v ≈ m + d · (code - (2^b - 1) / 2)`` with b
+  bits a number and one float16 scale d a vector, so chosen that the difference's inner product with what stands for
+  it is right
+
+A *frame* holds the mean and, where vectors are kept in fewer numbers, a basis B ``[D, W]`` of the directions in which
+they differ most: the codes are then those of ``(v - m) B``, and stand for ``m + code B^T``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from triptych.types import Floats, Ragged
+
+TokenPrecision: TypeAlias = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit", "binary", "none"]
+
+BITS: Mapping[str, int] = {"4bit": 4, "2bit": 2, "1bit": 1, "binary": 1}
+"""Bits a number of the forms whose codes are packed into bytes."""
+
+_STEPS: Mapping[int, float] = {1: 1.0, 2: 0.996, 4: 0.335}
+"""Distance of two codes in standard deviations: what loses least of normally distributed numbers."""
+
+_UNPACKED = 2048
+"""Vectors that are unpacked at once, which stay in the cache."""
+
+_FEW = 100
+"""With so many vectors their mean counts half: that of fewer says little about a collection."""
+
+_POOLED = 512
+"""Vectors of a text that are clustered together; of a longer one consecutive runs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """From what token vectors are measured.
+
+    Attributes:
+        mean: float32 ``[D]``.
+        basis: float32 ``[D, W]`` with orthonormal columns, or None: all D numbers are kept.
+    """
+
+    mean: Floats
+    basis: Floats | None = None
+
+    @classmethod
+    def fit(cls, vectors: Ragged, width: int | None = None) -> Frame:
+        """The mean of some vectors (drawn towards 0 if they are few), and their first W principal directions.
+
+        These are turned in their own space, so that no direction has more to say than another: codes of few bits have
+        the same steps in all.
+        """
+        values = vectors.values.astype(np.float32, copy=False)
+        mean = values.sum(axis=0) / np.float32(len(values) + _FEW)
+        if width is None:
+            return cls(mean)
+        apart = values - mean
+        directions = np.linalg.eigh(apart.T @ apart)[1][:, ::-1][:, :width]
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0]
+        return cls(mean, np.ascontiguousarray(directions @ turn.astype(np.float32)))
+
+    @property
+    def shape(self) -> tuple[int, int | None]:
+        """D, and W where fewer are kept."""
+        return len(self.mean), None if self.basis is None else int(self.basis.shape[1])
+
+    def project(self, values: Floats) -> Floats:
+        """From vectors ``[T, D]`` to what is kept of them, ``[T, W]``."""
+        apart = values - self.mean
+        return apart if self.basis is None else apart @ self.basis
+
+    def restore(self, values: Floats) -> Floats:
+        """The inverse of `project`, as far as there is one."""
+        return self.mean + (values if self.basis is None else values @ self.basis.T)
+
+    def to_json(self) -> dict[str, str]:
+        """The little-endian bytes of both as base64."""
+        parts = {"mean": self.mean} | ({} if self.basis is None else {"basis": self.basis})
+        return {name: base64.b64encode(part.astype("<f4").tobytes()).decode() for name, part in parts.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, str]) -> Frame:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If it is not that; likewise KeyError and TypeError.
+        """
+        parts = {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in value.items()}
+        mean, basis = parts["mean"], parts.get("basis")
+        return cls(mean, None if basis is None else basis.reshape(len(mean), -1))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForm:
+    """In which form token vectors are kept.
+
+    Attributes:
+        width: D.
+        precision: See the module's text.
+        kept: W, the numbers that are kept of a vector; without a frame the first.
+        frame: Of the forms that need one, as soon as there are vectors.
+    """
+
+    width: int
+    precision: TokenPrecision
+    kept: int
+    frame: Frame | None = None
+
+    @property
+    def row(self) -> int:
+        """Bytes of a vector's codes, without its scale."""
+        bits = BITS.get(self.precision)
+        if bits is not None:
+            return (self.kept * bits + 7) // 8
+        return self.kept * {"float32": 4, "float16": 2, "int8": 1, "none": 0}[self.precision]
+
+    @property
+    def scale(self) -> type[np.float16] | type[np.float32] | None:
+        """The type of the scales, where vectors have some."""
+        if self.precision == "int8":
+            return np.float32
+        return np.float16 if self.precision in BITS and self.precision != "binary" else None
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a vector."""
+        return self.row + (0 if self.scale is None else np.dtype(self.scale).itemsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The token vectors of N documents, packed.
+
+    Attributes:
+        codes: ``[T, C]``: float32, float16 or int8 with C = W; for fewer bits uint8 with C = ⌈W · bits / 8⌉.
+        scales: float32 ``[T]`` for "int8", float16 for "1bit" to "4bit", else None.
+        offsets: int64 ``[N + 1]``; document i has the rows ``offsets[i]:offsets[i + 1]``.
+        form: Which form `codes` has.
+    """
+
+    codes: NDArray[Any]
+    scales: NDArray[Any] | None
+    offsets: NDArray[np.int64]
+    form: TokenForm
+
+    @classmethod
+    def pack(cls, ragged: Ragged, form: TokenForm) -> Tokens:
+        """Packs vectors ``[n_i, D]``."""
+        precision, scales = form.precision, None
+        values = ragged.values.astype(np.float32, copy=False)
+        values = values[:, : form.kept] if form.frame is None else form.frame.project(values)
+        if precision == "int8":
+            largest = np.abs(values).max(axis=1, initial=0).astype(np.float32)
+            scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+            codes: NDArray[Any] = np.rint(values / scales[:, None]).astype(np.int8)
+        elif precision == "binary":
+            codes = np.packbits(values >= 0, axis=1)
+        elif precision in BITS:
+            codes, scales = _pack_bits(values, BITS[precision])
+        else:
+            codes = values.astype(precision)
+        return cls(codes, scales, ragged.offsets, form)
+
+    @classmethod
+    def of(cls, ragged: Ragged) -> Tokens:
+        """Vectors as they are."""
+        return cls(ragged.values, None, ragged.offsets, TokenForm(ragged.width, "float32", ragged.width))
+
+    def unpack(self) -> Ragged:
+        """The vectors that the codes stand for, float32."""
+        values = self._values(0, len(self.codes))
+        if self.scales is not None:
+            values = values * self.scales.astype(np.float32)[:, None]
+        return Ragged(values if self.form.frame is None else self.form.frame.restore(values), self.offsets)
+
+    def products(self, queries: Floats, first: int, last: int) -> Floats:
+        """Inner products of query vectors ``[S, D]`` with the vectors from `first` to before `last`, ``[S, T]``."""
+        frame = self.form.frame
+        kept = queries if frame is None or frame.basis is None else queries @ frame.basis
+        step = _UNPACKED if self.form.precision in BITS else max(1, last - first)
+        found = [kept @ self._values(at, min(at + step, last)).T for at in range(first, last, step)]
+        total = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        if self.scales is not None:
+            total *= self.scales[first:last].astype(np.float32)
+        if frame is not None:
+            total += (queries @ frame.mean)[:, None]
+        return total
+
+    def _values(self, first: int, last: int) -> Floats:
+        """What codes stand for before scale and frame, float32 ``[T, W]``."""
+        codes, form = self.codes[first:last], self.form
+        if form.precision not in BITS:
+            return codes.astype(np.float32, copy=False)
+        levels = np.take(_levels(BITS[form.precision]), codes, axis=0)
+        values = levels.reshape(len(codes), form.row * levels.shape[2])[:, : form.kept]
+        return values * np.float32(2 / np.sqrt(form.width)) if form.precision == "binary" else values
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 ``[N]``, the number of vectors of each document."""
+        return np.diff(self.offsets)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.form.width
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, documents: NDArray[np.int64]) -> Tokens:
+        """The documents of these numbers, in that order."""
+        lengths = self.lengths[documents]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        rows = np.repeat(self.offsets[documents] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        scales = None if self.scales is None else self.scales[rows]
+        return Tokens(self.codes[rows], scales, offsets, self.form)
+
+    def run(self, start: int, stop: int) -> Tokens:
+        """The documents from `start` to before `stop`, without a copy."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        scales = None if self.scales is None else self.scales[first:last]
+        return Tokens(self.codes[first:last], scales, self.offsets[start : stop + 1] - first, self.form)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Joins parts of the same form."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        scales = [part.scales for part in parts if part.scales is not None]
+        codes = np.concatenate([part.codes for part in parts])
+        return cls(codes, np.concatenate(scales) if scales else None, offsets, parts[0].form)
+
+    def to_text(self, document: int) -> str:
+        """The codes of one document, and after them its scales, as base64."""
+        first, last = int(self.offsets[document]), int(self.offsets[document + 1])
+        blob = self.codes[first:last].tobytes()
+        if self.scales is not None:
+            blob += self.scales[first:last].tobytes()
+        return base64.b64encode(blob).decode("ascii")
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str], form: TokenForm) -> Tokens:
+        """The inverse of `to_text` for several documents, of packed forms; an empty text has no vectors.
+
+        Raises:
+            ValueError: If a text is not of this form.
+        """
+        codes, scales, counts = list[Any](), list[Any](), [0]
+        for text in texts:
+            blob = np.frombuffer(base64.b64decode(text), np.uint8)
+            count, rest = divmod(len(blob), form.bytes_per_token)
+            if rest:
+                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {form.bytes_per_token}")
+            codes.append(blob[: count * form.row].reshape(count, form.row))
+            if form.scale is not None:
+                scales.append(blob[count * form.row :].view(form.scale))
+            counts.append(count)
+        joined = np.concatenate(codes) if codes else np.zeros((0, form.row), np.uint8)
+        return cls(joined, np.concatenate(scales) if scales else None, np.cumsum(counts), form)
+
+
+def _pack_bits(values: Floats, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Codes of so many bits, and the scale that makes the inner product of a vector with what stands for it right."""
+    half, squares = 1 << (bits - 1), np.square(values, dtype=np.float32).sum(axis=1)
+    step = np.sqrt(squares / values.shape[1], dtype=np.float32) * np.float32(_STEPS[bits])
+    step[step == 0] = 1
+    codes = np.clip(np.floor(values / step[:, None]) + half, 0, 2 * half - 1).astype(np.uint8)
+    product = np.einsum("tw,tw->t", values, codes.astype(np.float32) - np.float32(half - 0.5))
+    scales = np.divide(squares, product, out=np.zeros_like(squares), where=product > 0).astype(np.float16)
+    per = 8 // bits
+    row = -(-codes.shape[1] // per)
+    codes = np.pad(codes, ((0, 0), (0, row * per - codes.shape[1]))).reshape(len(codes), row, per)
+    shifts = (bits * np.arange(per - 1, -1, -1)).astype(np.uint8)
+    return (codes << shifts).sum(axis=2, dtype=np.uint8), scales
+
+
+@cache
+def _levels(bits: int) -> Floats:
+    """What the numbers in each byte stand for, float32 ``[256, 8 / bits]``."""
+    shifts = bits * np.arange(8 // bits - 1, -1, -1)
+    codes = np.arange(256)[:, None] >> shifts & (1 << bits) - 1
+    return (codes - ((1 << bits) - 1) / 2).astype(np.float32)
+
+
+def pool(vectors: Ragged, factor: int) -> Ragged:
+    """Joins the token vectors of each text that resemble each other: about ``n / factor`` means remain of n.
+
+    Clusters are Ward's; a mean has the length 1, as the vectors have.
+
+    Args:
+        vectors: N matrices ``[n_i, D]``.
+        factor: ≥ 1.
+    """
+    if factor == 1:
+        return vectors
+    values = Ragged(vectors.values.astype(np.float32, copy=False), vectors.offsets)
+    return Ragged.of([_pool_text(rows, factor) for rows in values], vectors.width)
+
+
+def _pool_text(rows: Floats, factor: int) -> Floats:
+    runs = [rows[at : at + _POOLED] for at in range(0, len(rows), _POOLED)]
+    return np.concatenate([_pool_run(run, factor) for run in runs]) if runs else rows
+
+
+def _pool_run(rows: Floats, factor: int) -> Floats:
+    count = -(-len(rows) // factor)
+    if count == len(rows):
+        return rows
+    squares = np.square(rows).sum(axis=1)
+    apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * (rows @ rows.T), 0))
+    tree = linkage(cast(Any, squareform(apart, checks=False)), "ward")
+    label = fcluster(tree, count, "maxclust") - 1
+    sums = np.zeros((int(label.max()) + 1, rows.shape[1]), np.float32)
+    np.add.at(sums, label, rows)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, lengths, out=sums, where=lengths > 0)
