@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +16,7 @@ import typer
 
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
-from triptych.errors import IndexLocked, IndexMissing, InputError, MissingExtra
+from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from triptych.types import HeadWeights, Hit
 
 _PROBE_SECONDS = 5.0
+_WATCH_MILLISECONDS = 1_000
 
 
 @command(
@@ -96,6 +98,8 @@ def index(
 
     extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
+    if watch and not (inputs and all(Path(path).is_file() or Path(path).is_dir() for path in inputs)):
+        raise InputError(f"--watch: got {' '.join(inputs or ['no input'])}; expected files and folders")
     if not inputs and not removed and not optimize and weights is None:
         raise InputError(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
@@ -112,11 +116,16 @@ def index(
             opened.optimize()
         opened.flush()
         _report(into, opened, changes, deleted, time.perf_counter() - started, as_json=as_json)
-        for _ in _changes_of(inputs or []) if watch else ():
+        for _ in _changes_of(source.paths, into) if watch else ():
             started = time.perf_counter()
-            changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+            try:
+                changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+            except DataError as error:  # half a line, a file that went away: the next change may mend it
+                say(f"error: {error}; still watching")
+                continue
             opened.flush()
-            _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
+            if any(asdict(replace(changes, unchanged=0)).values()):
+                _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
 
 
 def _synchronize(
@@ -163,14 +172,39 @@ def _report(
     stdout().print(text, soft_wrap=True)
 
 
-def _changes_of(inputs: list[str]) -> Iterator[object]:
-    """Waits for changes of files and folders, again and again."""
+def _changes_of(inputs: Sequence[str], index: str) -> Iterator[None]:
+    """Waits for changes of files and folders, again and again; the first is what came while nobody was watching."""
     try:
         from watchfiles import watch
     except ImportError as error:
         raise MissingExtra("--watch", "files") from error
-    say("watching for changes; Ctrl-C ends it")
-    return watch(*inputs, raise_interrupt=True)
+    paths = [Path(os.path.realpath(path)) for path in inputs]
+    folders = {path for path in paths if path.is_dir()}
+    own = Path(os.path.realpath(index))
+
+    def counts(_: object, changed: str) -> bool:
+        path = Path(changed)
+        if path in paths:
+            return True
+        roots = [root for root in folders if path.is_relative_to(root)]
+        hidden = all(any(part.startswith(".") for part in path.relative_to(root).parts) for root in roots)
+        return not hidden and not path.is_relative_to(own)
+
+    # A file is watched by its folder: an editor puts another one in its place.
+    places = folders | {path.parent for path in paths if path not in folders}
+    watching = False
+    for changes in watch(
+        *places,
+        watch_filter=counts,
+        recursive=bool(folders),
+        rust_timeout=_WATCH_MILLISECONDS,
+        yield_on_timeout=True,
+    ):
+        if changes or not watching:
+            yield
+        if not watching:
+            say("watching for changes; Ctrl-C ends it")
+            watching = True
 
 
 @contextmanager

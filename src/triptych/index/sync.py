@@ -369,5 +369,8 @@ def _stamp(file: SourceFile, format: Format | None) -> str:
     kind = format or format_of(file.path)
     if kind not in WHOLE or not file.path.is_file():
         return ""
-    status = file.path.stat()
+    try:
+        status = file.path.stat()
+    except OSError:  # it went away just now; reading it says so
+        return ""
     return f"{status.st_size} {status.st_mtime_ns}"
