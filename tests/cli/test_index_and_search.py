@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from readers import kinds
 from triptych import Encoder, HeadWeights, Index
 from triptych.scores.on_numpy import combine, head_scores
 
@@ -359,6 +360,15 @@ def test_queries_keep_the_ids_of_the_field_that_is_named(
     done = run("search", made, "-q", tmp_path / name, "--id-field", "qid", "-k", 1, "--json")
     assert done.code == 0, done.err
     assert [line["query_id"] for line in done.lines] == ["7", "8"]
+
+
+def test_scanned_pages_are_counted_and_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.pdf").write_bytes(kinds.pdf([["hello world"], None, None]))
+    done = run("index", tmp_path / "notes", "--into", tmp_path / "x", "--engine", "exact")
+    assert done.code == 0
+    said = "skipped 2 pages: page without text (scanned?) (a.pdf page 2, a.pdf page 3)"
+    assert said in done.err
 
 
 def test_a_file_of_other_records_in_a_folder_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
