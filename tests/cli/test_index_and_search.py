@@ -11,6 +11,7 @@ import zstandard
 
 from readers import kinds
 from triptych import Encoder, HeadWeights, Index
+from triptych.index import store
 from triptych.scores.on_numpy import combine, head_scores
 
 from .conftest import DOCUMENTS, Run
@@ -71,6 +72,23 @@ def test_a_field_that_no_document_has_is_said(run: Run, made: Path) -> None:
     done = run("search", made, "model", "-f", "lnag!?", "-f", "lang=xx")
     assert done.code == 2
     assert "did you mean 'lang'" in done.err
+
+
+def test_an_index_is_opened_once_by_a_command(
+    run: Run, index: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = store.load_engine
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        opened.append("")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(store, "load_engine", count)
+    for command in (("search", index, "model"), ("index", corpus, "--into", index)):
+        opened.clear()
+        assert run(*command).code == 0
+        assert len(opened) == 1
 
 
 def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:

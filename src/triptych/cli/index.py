@@ -16,6 +16,7 @@ import typer
 
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
+from triptych.config import BLOCK_TOKENS
 from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
-    block_tokens: int = 16_384,
+    block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
     form: Form,
     model: str | None = None,
@@ -219,10 +220,10 @@ def _open_or_create(
     """Opens an index, or makes one, of which nothing stays if nothing was stored in it."""
     from triptych.cli.options import default_model
     from triptych.index.index import Index
+    from triptych.index.store import find_manifest
 
     try:
-        with Index.open(place) as opened:
-            source, layout = opened.info()["model"]["source"], opened.info()["layout"]
+        manifest = find_manifest(place)
     except IndexMissing:
         folder = Path(place)
         if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
@@ -242,11 +243,11 @@ def _open_or_create(
                 shutil.rmtree(folder)
             raise
         return
-    if multi is not None and multi != layout["multi"]:
+    if multi is not None and multi != manifest.layout.multi:
         raise InputError(
-            f"--multi: got {multi}; {place} stores token vectors as {layout['multi']}, which is chosen once"
-        ) from None
-    with Index.open(place, loading.encoder(model or source)) as opened:
+            f"--multi: got {multi}; {place} stores token vectors as {manifest.layout.multi}, which is chosen once"
+        )
+    with Index.open(place, loading.encoder(model or manifest.source)) as opened:
         yield opened
 
 
@@ -378,15 +379,13 @@ def _search_server(
 def _open(place: str, model: str | None, loading: Loading) -> Index:
     """Opens an index with its recorded model, or that model from another place."""
     from triptych.index.index import Index
+    from triptych.index.store import find_manifest
 
-    read_only = False
+    encoder = loading.encoder(model or find_manifest(place).source)
     try:
-        opened = Index.open(place)
+        return Index.open(place, encoder)
     except IndexLocked:
-        opened, read_only = Index.open(place, read_only=True), True
-    with opened:
-        source = opened.info()["model"]["source"]
-    return Index.open(place, loading.encoder(model or source), read_only=read_only)
+        return Index.open(place, encoder, read_only=True)
 
 
 def show_hits(
