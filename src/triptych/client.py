@@ -1,8 +1,8 @@
 """A client for `triptych serve`: `Client` waits, `AsyncClient` is awaited; both ask the same and try again alike.
 
 A request is tried again after a connection that failed, and after 429, 502, 503 and 504, if a second time does no harm.
-That is so for all but `add`, which would find its own documents there: it is tried again only where the server has
-certainly not taken it.
+That is so for all but `add`, `create_index` and `delete_index`, which would find their own work there: they are tried
+again only where the server has certainly not taken them.
 """
 
 from __future__ import annotations
@@ -136,6 +136,14 @@ class _Calls:
     @staticmethod
     def get(index: str, ids: Sequence[str]) -> _Call[list[Payload | None]]:
         return _Call("POST", f"{_index(index)}/documents/get", _field("documents"), {"ids": list(ids)})
+
+    @staticmethod
+    def create_index(index: str, options: Mapping[str, Any]) -> _Call[dict[str, Any]]:
+        return _Call("PUT", _index(index), lambda response: response.json(), dict(options), safe=False)
+
+    @staticmethod
+    def delete_index(index: str) -> _Call[str]:
+        return _Call("DELETE", _index(index), _field("deleted"), safe=False)
 
     @staticmethod
     def indexes() -> _Call[list[dict[str, Any]]]:
@@ -318,6 +326,22 @@ class Client:
         """Documents as they were added, None for one that is not there."""
         return self._ask(_Calls.get(index, ids))
 
+    def create_index(self, index: str, **options: Any) -> dict[str, Any]:
+        """Makes an empty index on a server that was started with a folder for them.
+
+        Args:
+            index: Its name: letters, digits, '.', '_' and '-'.
+            **options: `model`, `engine` ("edge", "exact"), `multi` (precision of token vectors; None: without).
+
+        Returns:
+            What the server says of it, as `info`.
+        """
+        return self._ask(_Calls.create_index(index, options))
+
+    def delete_index(self, index: str) -> str:
+        """Deletes an index that lies in that folder, with its documents; returns its name."""
+        return self._ask(_Calls.delete_index(index))
+
     def indexes(self) -> list[dict[str, Any]]:
         """What the server says of each of its indexes."""
         return self._ask(_Calls.indexes())
@@ -432,6 +456,14 @@ class AsyncClient:
     async def get(self, index: str, ids: Sequence[str]) -> list[Payload | None]:
         """See `Client.get`."""
         return await self._ask(_Calls.get(index, ids))
+
+    async def create_index(self, index: str, **options: Any) -> dict[str, Any]:
+        """See `Client.create_index`."""
+        return await self._ask(_Calls.create_index(index, options))
+
+    async def delete_index(self, index: str) -> str:
+        """See `Client.delete_index`."""
+        return await self._ask(_Calls.delete_index(index))
 
     async def indexes(self) -> list[dict[str, Any]]:
         """See `Client.indexes`."""

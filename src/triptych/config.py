@@ -13,6 +13,9 @@ from annotated_types import Ge
 
 from triptych.errors import InputError
 
+BLOCK_TOKENS = 16_384
+"""Tokens of documents that are encoded and stored at once, if nothing else is said."""
+
 Pooling = Literal["cls", "mean", "mcls"]
 LAYOUT = 1
 

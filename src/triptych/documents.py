@@ -66,6 +66,8 @@ Format: TypeAlias = Literal[
     "pdf",
     "docx",
     "pptx",
+    "odt",
+    "sheets",
     "epub",
     "mail",
     "code",
@@ -94,6 +96,11 @@ _ENDINGS: dict[str, Format] = {
     ".pdf": "pdf",
     ".docx": "docx",
     ".pptx": "pptx",
+    ".odt": "odt",
+    ".xlsx": "sheets",
+    ".xlsm": "sheets",
+    ".xls": "sheets",
+    ".ods": "sheets",
     ".epub": "epub",
     ".eml": "mail",
     ".mbox": "mail",
@@ -280,7 +287,7 @@ def _read_file(file: SourceFile, how: _Hooks) -> Found:
         about = _about(file.key, status.st_size, datetime.fromtimestamp(int(status.st_mtime), UTC))
     with open_source(file.path) as source:
         chosen = how.format or format_of(file.path) or _guess(file.path, source)
-        yield from _Reader(source, file.key, how.fields, about).read(chosen)
+        yield from _Reader(source, file.key, how, about).read(chosen)
 
 
 def _read_archive(file: SourceFile, how: _Hooks) -> Found:
@@ -299,12 +306,10 @@ def _read_archive(file: SourceFile, how: _Hooks) -> Found:
             if chosen is None:
                 how.skip(inner.path, "unknown kind")
                 continue
-            yield from _guard(inner, how, partial(_read_member, archive, member, inner, chosen, how.fields))
+            yield from _guard(inner, how, partial(_read_member, archive, member, inner, chosen, how))
 
 
-def _read_member(
-    archive: ZipFile, member: ZipInfo, file: SourceFile, format: Format, fields: Fields
-) -> Found:
+def _read_member(archive: ZipFile, member: ZipInfo, file: SourceFile, format: Format, how: _Hooks) -> Found:
     name = printable(file.path)
     try:
         modified = datetime(*member.date_time, tzinfo=UTC)
@@ -312,7 +317,7 @@ def _read_member(
         modified = None
     with open_member(archive, member, name) as raw:
         about = _about(file.key, member.file_size, modified)
-        yield from _Reader(unpack(raw, name), file.key, fields, about).read(format)
+        yield from _Reader(unpack(raw, name), file.key, how, about).read(format)
 
 
 def _about(key: str, size: int, modified: datetime | None) -> dict[str, Any]:
@@ -337,13 +342,13 @@ class _Reader:
     Attributes:
         source: The file.
         key: What ids are made of.
-        fields: Names of the fields of records.
+        how: How it is read.
         about: Metadata of a document that is the whole file.
     """
 
     source: Source
     key: str
-    fields: Fields
+    how: _Hooks
     about: Mapping[str, Any]
 
     def read(self, format: Format) -> Found:
@@ -367,14 +372,14 @@ class _Reader:
         for line in lines:
             if line.text.strip():
                 place = self._place(line.number)
-                yield place, to_document(parse_object(line.text, place), self.fields, place)
+                yield place, to_document(parse_object(line.text, place), self.how.fields, place)
 
     def _table(self, *, is_csv: bool) -> Found:
         lines = read_lines(self.source)
-        rows = csv_rows(lines, self.fields, self.source.name) if is_csv else tsv_rows(lines)
-        for number, record in table_records(rows, self.fields, self.source.name):
+        rows = csv_rows(lines, self.how.fields, self.source.name) if is_csv else tsv_rows(lines)
+        for number, record in table_records(rows, self.how.fields, self.source.name):
             place = self._place(number)
-            document = to_document(record, self.fields, place)
+            document = to_document(record, self.how.fields, place)
             metadata = {column: typed(cell) for column, cell in document.metadata.items()}
             yield place, replace(document, metadata=metadata)
 
@@ -395,12 +400,12 @@ class _Reader:
             return
         value = parse_json(text, self.source.name) if text.strip() else None
         if self._is_record(value):
-            yield self._place(), to_document(value, self.fields, self._place())
+            yield self._place(), to_document(value, self.how.fields, self._place())
         elif isinstance(value, list) and value and self._is_record(cast("list[Any]", value)[0]):
             for number, record in enumerate(cast("list[Any]", value), 1):
                 place = self._place(record=number)
                 # Written and parsed again, a record has the checks of a line.
-                yield place, to_document(parse_object(json.dumps(record), place), self.fields, place)
+                yield place, to_document(parse_object(json.dumps(record), place), self.how.fields, place)
         else:
             yield from self._document(plain_text(text))
 
@@ -408,7 +413,7 @@ class _Reader:
         if not isinstance(value, dict):
             return False
         record = cast("dict[str, Any]", value)
-        name = first_of(record, self.fields.text)
+        name = first_of(record, self.how.fields.text)
         return name is not None and isinstance(record[name], str)
 
     def _mailbox(self) -> Found:
@@ -433,6 +438,8 @@ class _Reader:
             yield from self._document(_binary_reader(format)(read_bytes(self.source), self.source.name))
 
     def _document(self, plain: Plain, record: int | None = None) -> Found:
+        for page in plain.metadata.get("scanned_pages", ()):
+            self.how.skip(Path(f"{self.source.name} page {page}"), "page without text (scanned?)")
         if plain.text:
             place = self._place(record=record)
             metadata = {**plain.metadata, **self.about}
@@ -454,6 +461,10 @@ def _binary_reader(format: Format) -> Callable[[bytes, str], Plain]:
         from triptych.files.office import read_docx as read
     elif format == "pptx":
         from triptych.files.office import read_pptx as read
+    elif format == "odt":
+        from triptych.files.office import read_odt as read
+    elif format == "sheets":
+        from triptych.files.office import read_sheets as read
     elif format == "epub":
         from triptych.files.book import read_epub as read
     else:

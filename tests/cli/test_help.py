@@ -26,7 +26,7 @@ def test_there_is_a_command_for_each_main_job() -> None:
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
 def test_help_names_and_explains_every_option(run: Run, path: tuple[str, ...]) -> None:
     command = COMMANDS[path].build(path[-1])
-    shown = run(*path, "--help", env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).out
+    shown = run(*path, "--help", env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"}).out
     assert command.help
     assert command.help.splitlines()[0][:40] in shown
     for parameter in command.params:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from readers import kinds
 from triptych import Encoder, HeadWeights, Index
+from triptych.index import store
 from triptych.scores.on_numpy import combine, head_scores
 
 from .conftest import DOCUMENTS, Run
@@ -70,6 +72,23 @@ def test_a_field_that_no_document_has_is_said(run: Run, made: Path) -> None:
     done = run("search", made, "model", "-f", "lnag!?", "-f", "lang=xx")
     assert done.code == 2
     assert "did you mean 'lang'" in done.err
+
+
+def test_an_index_is_opened_once_by_a_command(
+    run: Run, index: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = store.load_engine
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        opened.append("")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(store, "load_engine", count)
+    for command in (("search", index, "model"), ("index", corpus, "--into", index)):
+        opened.clear()
+        assert run(*command).code == 0
+        assert len(opened) == 1
 
 
 def test_routes_and_candidates_reach_the_index(run: Run, made: Path) -> None:
@@ -359,6 +378,15 @@ def test_queries_keep_the_ids_of_the_field_that_is_named(
     done = run("search", made, "-q", tmp_path / name, "--id-field", "qid", "-k", 1, "--json")
     assert done.code == 0, done.err
     assert [line["query_id"] for line in done.lines] == ["7", "8"]
+
+
+def test_scanned_pages_are_counted_and_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.pdf").write_bytes(kinds.pdf([["hello world"], None, None]))
+    done = run("index", tmp_path / "notes", "--into", tmp_path / "x", "--engine", "exact")
+    assert done.code == 0
+    said = "skipped 2 pages: page without text (scanned?) (a.pdf page 2, a.pdf page 3)"
+    assert said in done.err
 
 
 def test_a_file_of_other_records_in_a_folder_is_left_out_and_said(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,18 @@ def test_impossible_parts_are_refused(encoder: Encoder) -> None:
     ):
         with pytest.raises(InputError, match=message):
             encoder.encode_spans(texts, spans)
+
+
+def test_parts_keep_their_lengths_if_the_model_is_not_to_normalize(folder: Path, encoder: Encoder) -> None:
+    spans = [_spans(TEXT, [(0, 5), (3, 9)])]
+    unit = encoder.encode_spans([TEXT], spans)
+    plain = Encoder.from_pretrained(folder, normalize=False, dtype="float32").encode_spans([TEXT], spans)
+    for raw, normalized in ((plain.dense, unit.dense), (plain.multi.values, unit.multi.values)):
+        lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+        assert np.abs(lengths - 1).min() > 1e-3
+        np.testing.assert_allclose(raw / lengths, normalized, atol=2e-5)
+    model = encoder._model
+    ids = encoder.tokenizer.encode([TEXT], max_length=64).ids[0]
+    with torch.no_grad():
+        states = model._states(Packed.of([ids]), first_only=False)
+    np.testing.assert_allclose(plain.dense[0], states[1:6].mean(0), atol=2e-5)

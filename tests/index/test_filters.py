@@ -170,7 +170,9 @@ def test_what_is_no_filter_is_refused_with_what_came_and_what_is_expected(where:
 
 
 def test_a_field_that_no_document_has_is_said(index: Index) -> None:
-    with pytest.warns(FilterWarning, match="no document has the field 'colour'; fields are 'path', 'lang'"):
+    with pytest.warns(
+        FilterWarning, match="no document has the field 'colour'; fields are 'path', 'author', 'lang'"
+    ):
         assert index.search("w1", filter={"colour": "red"}) == []
     with pytest.warns(FilterWarning, match="'colour'"):
         assert index.count({"or": [{"colour": "red"}, {"lang": "xx"}]}) == 0
@@ -178,3 +180,29 @@ def test_a_field_that_no_document_has_is_said(index: Index) -> None:
         index.search("w1", filter={"not": {"not": {"langs": "fr"}}})
     assert index.search("w1", filter={"id": "unknown"}) == []
     assert index.search("w1", filter={"lang": "xx"}) == []
+
+
+def test_fields_as_frequent_as_others_are_named_in_the_order_of_the_alphabet(index: Index) -> None:
+    """Engines hand documents out in no particular order, which must not show."""
+    assert index.fields()[:4] == ["path", "author", "lang", "year"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"langs": {"not": "fr"}},
+        {"not": {"langs": "fr"}},
+        {"langs": {"exists": False}},
+        {"or": [{"langs": "fr"}, {"lang": "fr"}]},
+        {"lang": "fr", "and": [{"or": [{"not": {"langs": "x"}}]}]},
+    ],
+)
+def test_a_misspelt_field_that_documents_may_lack_is_said_once_beside_the_hits(
+    index: Index, where: dict[str, Any]
+) -> None:
+    with pytest.warns(FilterWarning, match="no document has the field 'langs'; did you mean 'lang'"):
+        assert index.search("w1", filter=where)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert index.search("w1", filter=where)
+        assert index.search("w1", filter={"lang": {"not": "fr"}})

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+PICTURE = "q 9 0 0 9 0 0 cm BI /W 1 /H 1 /CS /G /BPC 8 ID x EI Q"
 
-def pdf(pages: Sequence[Sequence[str]], bookmarks: Sequence[tuple[int, str, int]] = ()) -> bytes:
-    """A PDF with lines of text on its pages, and bookmarks (level from 0, title, page from 0)."""
+
+def pdf(pages: Sequence[Sequence[str] | None], bookmarks: Sequence[tuple[int, str, int]] = ()) -> bytes:
+    """A PDF with lines of text on its pages (None: a picture), and bookmarks (level from 0, title, page from 0)."""
     objects: list[str] = ["", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
     numbers: list[int] = []
     for lines in pages:
-        moves = " ".join(f"({line}) Tj 0 -20 Td" for line in lines)
-        content = f"BT /F1 12 Tf 50 700 Td {moves} ET"
+        moves = " ".join(f"({line}) Tj 0 -20 Td" for line in lines or ())
+        content = PICTURE if lines is None else f"BT /F1 12 Tf 50 700 Td {moves} ET"
         objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
         resources = "/Resources << /Font << /F1 3 0 R >> >> /MediaBox [0 0 612 792]"
         objects.append(f"<< /Type /Page /Parent 2 0 R {resources} /Contents {len(objects)} 0 R >>")
@@ -70,6 +72,98 @@ def docx() -> bytes:
     document.add_heading("Two", 1)
     document.add_paragraph("Last.")
     return _bytes(document)
+
+
+def paged_docx(pages: Sequence[Sequence[str]]) -> bytes:
+    """A docx with paragraphs on pages, as Word notes them when it saves."""
+    import docx as library
+    from docx.oxml import OxmlElement
+
+    document = library.Document()
+    for number, paragraphs in enumerate(pages):
+        for place, text in enumerate(paragraphs):
+            run = document.add_paragraph().add_run(text)
+            if number and not place:
+                run._r.insert(0, OxmlElement("w:lastRenderedPageBreak"))
+    return _bytes(document)
+
+
+def odt(body: str = "") -> bytes:
+    names = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "text", "table", "meta")
+    )
+    names += ' xmlns:dc="http://purl.org/dc/elements/1.1/"'
+    body = body or (
+        "<text:table-of-content><text:p>One 1</text:p></text:table-of-content>"
+        "<text:tracked-changes><text:p>deleted</text:p></text:tracked-changes>"
+        '<text:h text:outline-level="1">One</text:h><text:p>First<text:s text:c="2"/>of<text:line-break/>all.'
+        "<office:annotation><text:p>a remark</text:p></office:annotation></text:p>"
+        "<text:list><text:list-item><text:p>a</text:p></text:list-item>"
+        "<text:list-item><text:p>b</text:p></text:list-item></text:list>"
+        '<text:h text:outline-level="2"><text:soft-page-break/>Inner</text:h>'
+        "<table:table><table:table-row><table:table-cell><text:p>x</text:p></table:table-cell>"
+        "<table:table-cell><text:p>y</text:p></table:table-cell></table:table-row></table:table>"
+        "<text:p>end of <text:soft-page-break/>two</text:p><text:p>Last.</text:p>"
+    )
+    content = f"<office:document-content {names}><office:body><office:text>{body}</office:text></office:body>"
+    meta = (
+        "<dc:title>An odt</dc:title><meta:initial-creator>Ann</meta:initial-creator>"
+        "<meta:creation-date>2020-01-31T10:15:00</meta:creation-date><dc:language>fr</dc:language>"
+    )
+    return zipped(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.text",
+            "content.xml": f"{content}</office:document-content>",
+            "meta.xml": f"<office:document-meta {names}><office:meta>{meta}</office:meta></office:document-meta>",
+        }
+    )
+
+
+def xlsx(sheets: Mapping[str, Sequence[Sequence[str | float | None]]]) -> bytes:
+    """A workbook with strings and numbers in its cells."""
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    members: dict[str, str] = {}
+    entries, links, types = "", "", ""
+    for number, (name, rows) in enumerate(sheets.items(), 1):
+        lines = ""
+        for row, cells in enumerate(rows, 1):
+            lines += f'<row r="{row}">'
+            for column, value in enumerate(cells):
+                place = f'r="{chr(65 + column)}{row}"'
+                if isinstance(value, str):
+                    lines += f'<c {place} t="inlineStr"><is><t>{value}</t></is></c>'
+                elif value is not None:
+                    lines += f"<c {place}><v>{value}</v></c>"
+            lines += "</row>"
+        members[f"xl/worksheets/s{number}.xml"] = (
+            f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>"
+        )
+        entries += f'<sheet name="{name}" sheetId="{number}" r:id="r{number}"/>'
+        links += (
+            f'<Relationship Id="r{number}" Type="{relations}/worksheet" Target="worksheets/s{number}.xml"/>'
+        )
+        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"
+        types += f'<Override PartName="/xl/worksheets/s{number}.xml" ContentType="{kind}"/>'
+    book = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"
+    members["[Content_Types].xml"] = (
+        f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
+        f'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{book}"/>{types}</Types>'
+    )
+    members["_rels/.rels"] = (
+        f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+        f'Type="{relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+    )
+    members["xl/workbook.xml"] = (
+        f'<workbook {main} xmlns:r="{relations}"><sheets>{entries}</sheets></workbook>'
+    )
+    members["xl/_rels/workbook.xml.rels"] = (
+        f'<Relationships xmlns="{package}/relationships">{links}</Relationships>'
+    )
+    return zipped(members)
 
 
 def pptx() -> bytes:

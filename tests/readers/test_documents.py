@@ -312,7 +312,9 @@ def test_an_unknown_format_is_an_error_at_once() -> None:
     names = (
         "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub"
     )
-    assert {format_of(name) for name in (*names.split(), "a.eml", "a.py")} == (set(FORMATS) - {"lines"})
+    assert {format_of(name) for name in (*names.split(), "a.eml", "a.py", "a.odt", "a.xlsx")} == (
+        set(FORMATS) - {"lines"}
+    )
 
 
 def test_standard_input_is_json_lines_if_it_begins_with_a_brace(monkeypatch: pytest.MonkeyPatch) -> None:

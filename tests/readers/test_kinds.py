@@ -23,6 +23,8 @@ WHOLE = {
     "a.pdf": kinds.pdf([["Words"]]),
     "a.docx": kinds.docx(),
     "a.pptx": kinds.pptx(),
+    "a.odt": kinds.odt(),
+    "a.xlsx": kinds.xlsx({"S": [["word"]]}),
     "a.epub": kinds.epub(),
     "a.ipynb": kinds.notebook(),
     "a.rst": kinds.RST,
@@ -88,6 +90,58 @@ def test_a_docx_has_headings_lists_and_tables(tmp_path: Path) -> None:
         (("One",), None, "One\n\nFirst.\n\na\nb"),
         (("One", "Inner"), None, "Inner\n\nc00 c01\nc10 c11"),
         (("Two",), None, "Two\n\nLast."),
+    ]
+
+
+def test_a_docx_has_the_pages_that_its_program_noted(tmp_path: Path) -> None:
+    document = read(tmp_path / "a.docx", kinds.paged_docx([["One.", "More."], ["Two."], ["Three."]]))
+    assert parts(document) == [((), 1, "One.\n\nMore."), ((), 2, "Two."), ((), 3, "Three.")]
+    without = read(tmp_path / "b.docx", kinds.docx())
+    assert {section.page for section in without.sections} == {None}
+
+
+def test_an_odt_has_headings_lists_tables_and_pages(tmp_path: Path) -> None:
+    document = read(tmp_path / "a.odt", kinds.odt())
+    assert parts(document) == [
+        (("One",), 1, "One\n\nFirst of\nall.\n\na\nb"),
+        (("One", "Inner"), 2, "Inner\n\nx y\n\nend of two"),
+        (("One", "Inner"), 3, "Last."),
+    ]
+    assert document.title == "An odt"
+    said = {key: document.metadata[key] for key in ("author", "created", "lang")}
+    assert said == {"author": "Ann", "created": "2020-01-31T10:15:00", "lang": "fr"}
+
+
+def test_an_odt_nested_beyond_measure_is_an_error(tmp_path: Path) -> None:
+    deep = "<text:p>" + "<text:span>" * 50_000 + "x" + "</text:span>" * 50_000 + "</text:p>"
+    (tmp_path / "a.odt").write_bytes(kinds.odt(deep))
+    with pytest.raises(DataError, match=r"a\.odt: a broken document"):
+        list(read_documents(tmp_path / "a.odt"))
+
+
+def test_the_sheets_of_a_workbook_say_of_each_cell_whose_it_is(tmp_path: Path) -> None:
+    rows = [["name", "born"], ["Ann", 1970], [None, None], ["Bo", 1.5]]
+    data = kinds.xlsx({"People": rows, "Loose": [["only", 3]], "Empty": []})
+    document = read(tmp_path / "a.xlsx", data)
+    assert parts(document) == [
+        (("People",), None, "People\n\nname born\nname: Ann, born: 1970\nname: Bo, born: 1.5"),
+        (("Loose",), None, "Loose\n\nonly 3"),
+    ]
+
+
+def test_a_page_that_is_a_picture_is_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "half.pdf").write_bytes(kinds.pdf([["Words"], None, [], None]))
+    (tmp_path / "scan.pdf").write_bytes(kinds.pdf([None]))
+    skipped: list[tuple[str, str]] = []
+    [document] = read_documents(tmp_path, on_skip=lambda path, why: skipped.append((path.name, why)))
+    assert document.text == "Words"
+    assert document.metadata["scanned_pages"] == [2, 4], "an empty page is none"
+    why = "page without text (scanned?)"
+    assert skipped == [
+        ("half.pdf page 2", why),
+        ("half.pdf page 4", why),
+        ("scan.pdf page 1", why),
+        ("scan.pdf", "no text"),
     ]
 
 

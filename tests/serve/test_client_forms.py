@@ -163,7 +163,53 @@ def test_cohere_gets_vectors_of_queries_and_documents(as_cohere: cohere.ClientV2
     assert np.array_equal(np.array(found.embeddings.binary) + 128, found.embeddings.ubinary)
     assert found.meta.billed_units.input_tokens == sum(map(len, encoder.tokenize(TEXTS).ids))
     with pytest.raises(cohere.UnprocessableEntityError, match="embedding_types"):
-        as_cohere.embed(model="tiny", input_type="search_query", texts=TEXTS, embedding_types=["int8"])
+        as_cohere.embed(model="tiny", input_type="search_query", texts=TEXTS, embedding_types=["int4"])
+
+
+@pytest.mark.filterwarnings("ignore::triptych.encode.encoder.TruncationWarning")
+def test_what_is_cut_at_the_start_keeps_its_end(
+    shared_server: Running, as_cohere: cohere.ClientV2, encoder: Encoder
+) -> None:
+    room = encoder.config.max_length - 2
+    text = " ".join(["hello world"] * room + [TEXTS[0]])
+    whole = encoder.tokenizer.encode([text], max_length=10**6).ids[0]
+    end, start = (
+        encoder.encode_ids([ids], outputs=["dense"]).dense
+        for ids in (
+            np.concatenate([whole[:1], whole[-room - 1 :]]),
+            np.concatenate([whole[: room + 1], whole[-1:]]),
+        )
+    )
+    left = post(shared_server, "/embed", {"inputs": text, "truncation_direction": "left"})
+    np.testing.assert_allclose(left, end, atol=1e-6)
+    right = post(shared_server, "/embed", {"inputs": text, "truncation_direction": "Right"})
+    np.testing.assert_allclose(right, start, atol=1e-6)
+    assert np.abs(end - start).max() > 1e-3
+    found = as_cohere.embed(model="tiny", texts=[text], input_type="classification", truncate="START")
+    np.testing.assert_allclose(found.embeddings.float_, end, atol=1e-6)
+    asked = {"query": "hello", "texts": [text], "raw_scores": True}
+    scores_of = {
+        side: post(shared_server, "/rerank", asked | {"truncation_direction": side})[0]["score"]
+        for side in ("left", "right")
+    }
+    assert scores_of["left"] != scores_of["right"]
+
+
+def test_cohere_gets_vectors_as_bytes_that_keep_their_direction(
+    as_cohere: cohere.ClientV2, encoder: Encoder
+) -> None:
+    expected = dense(encoder, TEXTS)
+    kinds = ["int8", "uint8", "binary", "ubinary"]
+    found = as_cohere.embed(
+        model="tiny", texts=TEXTS, input_type="classification", embedding_types=kinds
+    ).embeddings
+    signed, unsigned = np.array(found.int8), np.array(found.uint8)
+    assert np.abs(signed).max(axis=1).tolist() == [127] * len(TEXTS)
+    np.testing.assert_array_equal(unsigned, signed + 128)
+    cosines = (signed * expected).sum(1) / np.linalg.norm(signed, axis=1)
+    assert cosines.min() > 0.9999
+    np.testing.assert_array_equal(np.unpackbits(np.array(found.ubinary, "u1"), axis=1), expected > 0)
+    np.testing.assert_array_equal(np.array(found.binary) + 128, found.ubinary)
 
 
 def test_cohere_ranks_documents(as_cohere: cohere.ClientV2, encoder: Encoder) -> None:

@@ -72,7 +72,7 @@ class Main(Group):
         Exit codes: 2 for wrong usage or data, 1 for other failures, 130 after Ctrl-C, 143 after SIGTERM, 141 if the
         reader of the output went away.
         """
-        with _usage_as_line(), no_questions(), _ended_by_sigterm():
+        with _usage_as_line(), no_questions(), _ended_by_sigterm() as terminated:
             debug = bool(ctx.params.get("debug"))
             try:
                 with nullcontext() if debug else warnings_as_lines():
@@ -82,12 +82,9 @@ class Main(Group):
             except BrokenPipeError:
                 forget_stdout()
                 raise typer.Exit(PIPE_CLOSED) from None
-            except KeyboardInterrupt:
-                say("interrupted")
-                raise typer.Exit(INTERRUPTED) from None
-            except _Terminated:
-                say("terminated")
-                raise typer.Exit(TERMINATED) from None
+            except (KeyboardInterrupt, _Terminated):
+                say("terminated" if terminated else "interrupted")
+                raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
             except Exception as error:
                 if hasattr(error, "exit_code"):  # typer's own: wrong usage, or an exit
                     raise
@@ -103,16 +100,20 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def _ended_by_sigterm() -> Generator[None]:
+def _ended_by_sigterm() -> Generator[list[int]]:
+    """Gives a list that has the signal once it came: a package may make a Ctrl-C of the exception."""
+    came: list[int] = []
+
     def end(number: int, frame: object) -> None:
+        came.append(number)
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +16,8 @@ import typer
 
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
-from triptych.errors import IndexLocked, IndexMissing, InputError, MissingExtra
+from triptych.config import BLOCK_TOKENS
+from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from triptych.types import HeadWeights, Hit
 
 _PROBE_SECONDS = 5.0
+_WATCH_MILLISECONDS = 1_000
 
 _WORTH_SAYING = 10**8
 """Bytes from which on the size of an index is announced."""
@@ -67,7 +70,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
-    block_tokens: int = 16_384,
+    block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
     form: Form,
     model: str | None = None,
@@ -101,6 +104,8 @@ def index(
 
     extra = parse_pairs(metadata or [], "--metadata")
     removed = [*(delete or []), *_ids_of(delete_from)]
+    if watch and not (inputs and all(Path(path).is_file() or Path(path).is_dir() for path in inputs)):
+        raise InputError(f"--watch: got {' '.join(inputs or ['no input'])}; expected files and folders")
     if not inputs and not removed and not optimize and weights is None:
         raise InputError(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
@@ -120,11 +125,16 @@ def index(
             opened.optimize()
         opened.flush()
         _report(into, opened, changes, deleted, time.perf_counter() - started, as_json=as_json)
-        for _ in _changes_of(inputs or []) if watch else ():
+        for _ in _changes_of(source.paths, into) if watch else ():
             started = time.perf_counter()
-            changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+            try:
+                changes = _synchronize(opened, source, passages, extra, keep=keep, block_tokens=block_tokens)
+            except DataError as error:  # half a line, a file that went away: the next change may mend it
+                say(f"error: {error}; still watching")
+                continue
             opened.flush()
-            _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
+            if any(asdict(replace(changes, unchanged=0)).values()):
+                _report(into, opened, changes, 0, time.perf_counter() - started, as_json=as_json)
 
 
 def _synchronize(
@@ -186,14 +196,39 @@ def _report(
     stdout().print(text, soft_wrap=True)
 
 
-def _changes_of(inputs: list[str]) -> Iterator[object]:
-    """Waits for changes of files and folders, again and again."""
+def _changes_of(inputs: Sequence[str], index: str) -> Iterator[None]:
+    """Waits for changes of files and folders, again and again; the first is what came while nobody was watching."""
     try:
         from watchfiles import watch
     except ImportError as error:
         raise MissingExtra("--watch", "files") from error
-    say("watching for changes; Ctrl-C ends it")
-    return watch(*inputs, raise_interrupt=True)
+    paths = [Path(os.path.realpath(path)) for path in inputs]
+    folders = {path for path in paths if path.is_dir()}
+    own = Path(os.path.realpath(index))
+
+    def counts(_: object, changed: str) -> bool:
+        path = Path(changed)
+        if path in paths:
+            return True
+        roots = [root for root in folders if path.is_relative_to(root)]
+        hidden = all(any(part.startswith(".") for part in path.relative_to(root).parts) for root in roots)
+        return not hidden and not path.is_relative_to(own)
+
+    # A file is watched by its folder: an editor puts another one in its place.
+    places = folders | {path.parent for path in paths if path not in folders}
+    watching = False
+    for changes in watch(
+        *places,
+        watch_filter=counts,
+        recursive=bool(folders),
+        rust_timeout=_WATCH_MILLISECONDS,
+        yield_on_timeout=True,
+    ):
+        if changes or not watching:
+            yield
+        if not watching:
+            say("watching for changes; Ctrl-C ends it")
+            watching = True
 
 
 @contextmanager
@@ -208,10 +243,10 @@ def _open_or_create(
     """Opens an index, or makes one, of which nothing stays if nothing was stored in it."""
     from triptych.cli.options import default_model
     from triptych.index.index import Index
+    from triptych.index.store import find_manifest
 
     try:
-        with Index.open(place) as opened:
-            source, layout = opened.info()["model"]["source"], opened.info()["layout"]
+        manifest = find_manifest(place)
     except IndexMissing:
         folder = Path(place)
         if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
@@ -230,12 +265,13 @@ def _open_or_create(
                 shutil.rmtree(folder)
             raise
         return
+    chosen = manifest.layout.options
     for name, value in storage.items():
-        if layout.get(name, value) != value:
+        if chosen.get(name, value) != value:
             raise InputError(
-                f"--{name.replace('_', '-')}: got {value}; {place} has {layout[name]}, which is chosen once"
+                f"--{name.replace('_', '-')}: got {value}; {place} has {chosen[name]}, which is chosen once"
             )
-    with Index.open(place, loading.encoder(model or source)) as opened:
+    with Index.open(place, loading.encoder(model or manifest.source)) as opened:
         yield opened
 
 
@@ -367,15 +403,13 @@ def _search_server(
 def _open(place: str, model: str | None, loading: Loading) -> Index:
     """Opens an index with its recorded model, or that model from another place."""
     from triptych.index.index import Index
+    from triptych.index.store import find_manifest
 
-    read_only = False
+    encoder = loading.encoder(model or find_manifest(place).source)
     try:
-        opened = Index.open(place)
+        return Index.open(place, encoder)
     except IndexLocked:
-        opened, read_only = Index.open(place, read_only=True), True
-    with opened:
-        source = opened.info()["model"]["source"]
-    return Index.open(place, loading.encoder(model or source), read_only=read_only)
+        return Index.open(place, encoder, read_only=True)
 
 
 def show_hits(

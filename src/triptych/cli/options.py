@@ -295,7 +295,8 @@ def note_skipped(paths: Sequence[tuple[Path, str]]) -> None:
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         advice = "; pip install 'triptych[files]' to read them" if reason == "extra missing" else ""
         if reason not in _NOTED:
-            say(f"skipped {len(names)} files: {reason} ({shown}){advice}")
+            what = "pages" if reason.startswith("page ") else "files"
+            say(f"skipped {len(names)} {what}: {reason} ({shown}){advice}")
 
 
 def metadata_of(document: Document, extra: dict[str, Any] | None = None) -> dict[str, Any]:

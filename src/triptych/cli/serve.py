@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triptych.cli.command import command
@@ -57,9 +58,13 @@ def serve(
         name for name in ("fastapi", "uvicorn", "orjson", "prometheus_client", "mcp") if not find_spec(name)
     ]:
         raise MissingExtra(f"triptych serve (without {missing[0]})", "serve")
+    from triptych.cli.options import default_model
     from triptych.serve.app import run
     from triptych.serve.service import Service
 
+    if settings.new_indexes is not None:
+        places = [*(places or []), *_indexes_in(settings.new_indexes)]
+        model = model or ([] if places else [default_model()])  # new indexes need one
     if not places and not model:
         raise InputError("serve: got nothing to serve; expected indexes, or --model")
     indexes = _open(places or [])
@@ -110,6 +115,12 @@ def mcp(
             await service.close()
 
     asyncio.run(run())
+
+
+def _indexes_in(folder: Path) -> list[str]:
+    from triptych.index.storage import MANIFEST
+
+    return [str(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
 
 
 def _open(places: list[str]) -> dict[str, Index]:

@@ -416,7 +416,12 @@ class Encoder:
         return assembly.result
 
     def tokenize(
-        self, texts: str | Iterable[str], *, prefix: str = "", max_length: int | None = None
+        self,
+        texts: str | Iterable[str],
+        *,
+        prefix: str = "",
+        max_length: int | None = None,
+        keep_end: bool = False,
     ) -> Tokenized:
         """The token ids that `encode` reads, special tokens included, and how many texts were cut.
 
@@ -424,10 +429,16 @@ class Encoder:
             texts: See `encode`.
             prefix: See `encode`.
             max_length: See `encode`.
+            keep_end: Whether texts that are too long lose their beginning, prefix included, instead of their end.
         """
         _, prefix, length, _, _ = self._check_options(prefix=prefix, max_length=max_length)
-        every = self._mcls_every
-        return self.tokenizer.encode(check_texts(texts), prefix=prefix, max_length=length, mcls_every=every)
+        return self.tokenizer.encode(
+            check_texts(texts),
+            prefix=prefix,
+            max_length=length,
+            mcls_every=self._mcls_every,
+            keep_end=keep_end,
+        )
 
     def passes(
         self, ids: Sequence[Ids], token_budget: int | None = None, batch_size: int | None = None

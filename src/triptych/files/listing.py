@@ -16,13 +16,16 @@ from triptych.text import is_utf8
 SkipReason: TypeAlias = Literal[
     "unknown kind",
     "no text",
+    "page without text (scanned?)",
     "unreadable",
     "extra missing",
     "too large",
     "hidden",
+    "an index",
     "no regular file",
     "no UTF-8 name",
 ]
+_INDEX = {"manifest.json", "lock"}  # what lies in the folder of every index
 OnSkip: TypeAlias = Callable[[Path, SkipReason], None]
 
 
@@ -104,7 +107,7 @@ def _longer_keys(group: list[tuple[SourceFile, Path]]) -> dict[Path, str]:
 def walk(folder: Path, on_skip: OnSkip | None = None) -> Iterator[Path]:
     """All files of a folder and its folders, in the order of their names, but for those that begin with a dot.
 
-    Links to folders are not followed.
+    Links to folders are not followed, and the folder of an index is left out with all that is in it.
 
     Args:
         folder: Where to begin.
@@ -119,6 +122,11 @@ def walk(folder: Path, on_skip: OnSkip | None = None) -> Iterator[Path]:
         raise DataError(f"cannot be read: {error.strerror or error}", printable(error.filename)) from error
 
     for place, folders, files in os.walk(folder, onerror=fail):
+        if set(files) >= _INDEX:
+            folders.clear()
+            if on_skip:
+                on_skip(Path(place), "an index")
+            continue
         if on_skip:
             for name in sorted(name for name in folders if name.startswith(".")):
                 on_skip(Path(place, name), "hidden")

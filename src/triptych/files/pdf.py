@@ -30,7 +30,8 @@ class _Bookmark(NamedTuple):
 def read_pdf(data: bytes, name: str) -> Plain:
     """The text of a PDF file: pages apart by an empty line, without the lines that head and foot all of them.
 
-    A section begins with each page and with each bookmark that is found on its page.
+    A section begins with each page and with each bookmark that is found on its page. The metadata's ``scanned_pages``
+    are the numbers of those that have pictures and no text.
 
     Raises:
         DataError: For a file that is broken or needs a password.
@@ -49,25 +50,31 @@ def read_pdf(data: bytes, name: str) -> Plain:
     try:
         if len(file) > MAX_PAGES:
             raise TooLarge(f"{len(file)} pages; expected at most {MAX_PAGES}", name)
-        pages = _without_running_lines(list(_pages(file, name)))
+        scanned: list[int] = []
+        pages = _without_running_lines(list(_pages(file, name, scanned)))
         bookmarks = list(_bookmarks(file))
         metadata: dict[str, str] = file.get_metadata_dict()
     except pdfium.PdfiumError as error:
         raise DataError(f"a broken PDF ({error})", name) from error
     finally:
         file.close()
-    said = {"author": _clean(metadata["Author"]), "created": _date(metadata["CreationDate"])}
+    author, created = _clean(metadata["Author"]), _date(metadata["CreationDate"])
+    said = {"author": author, "created": created, "scanned_pages": scanned}
     text, sections = _join(pages, bookmarks)
     entries = {"pages": len(pages), **{key: value for key, value in said.items() if value}}
     return Plain(text, _clean(metadata["Title"]) or None, sections, entries)
 
 
-def _pages(file: Any, name: str) -> Iterator[str]:
+def _pages(file: Any, name: str, scanned: list[int]) -> Iterator[str]:
+    from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
+
     size = 0
-    for page in file:
+    for number, page in enumerate(file, 1):
         words = page.get_textpage()
         text: str = words.get_text_bounded()
         words.close()
+        if not text.strip() and any(page.get_objects([FPDF_PAGEOBJ_IMAGE])):
+            scanned.append(number)
         page.close()
         text = _HYPHEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
         lines = (squeeze(line) for line in _CONTROL.sub("", text).split("\n"))

@@ -153,6 +153,17 @@ class Filter:
         """The fields that it asks for, each once, but for the id."""
         return [path for path in dict.fromkeys(_paths(self)) if path != ID]
 
+    @property
+    def optional_paths(self) -> list[tuple[str, ...]]:
+        """Those of them that a document may lack and still fulfil the filter, in a negation or an alternative."""
+        inner = [part for part in self.conditions if isinstance(part, Not | Or | Filter)]
+        found = [
+            path
+            for part in inner
+            for path in (part.optional_paths if isinstance(part, Filter) else _paths(part))
+        ]
+        return [path for path in dict.fromkeys(found) if path != ID]
+
 
 Part: TypeAlias = Condition | Not | Or | Filter
 """What a filter consists of."""

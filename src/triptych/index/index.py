@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
+from triptych.config import BLOCK_TOKENS
 from triptych.errors import DataError, IndexFault, IndexForeign, IndexMissing, InputError, show
 from triptych.files.listing import OnSkip
 from triptych.index.documents import (
@@ -27,7 +28,7 @@ from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
 from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, known_fields, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.index.sync import BLOCK_TOKENS, Changes, Synchronizer
+from triptych.index.sync import Changes, Synchronizer
 from triptych.passages import PassageOptions
 from triptych.records import Document
 from triptych.scores.on_numpy import cuts
@@ -70,6 +71,7 @@ class Index:
     def __init__(self, store: Store, encoder: TextEncoder | None) -> None:
         self._store = store
         self._encoder = encoder
+        self._checked_fields: set[tuple[str, ...]] = set()
 
     @classmethod
     def create(
@@ -520,9 +522,16 @@ class Index:
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
         found = hybrid_search(self._store.engine, queries, plan)
-        if plan.where is not None and not any(found):
-            check_fields(self._store.engine, plan.where)
+        self._check_fields(plan.where, empty=not any(found))
         return found
+
+    def _check_fields(self, where: Filter | None, *, empty: bool) -> None:
+        """Says that a filter has a misspelt field: where nothing was found, and once for what may be missing."""
+        if where is None:
+            return
+        paths = where.paths if empty else [p for p in where.optional_paths if p not in self._checked_fields]
+        check_fields(self._store.engine, paths, refuse=empty)
+        self._checked_fields.update(where.optional_paths)
 
     def get(self, ids: Iterable[str]) -> list[Payload | None]:
         """Documents as they were added (id, text, metadata), in the order of `ids`; None for one not there."""
@@ -585,8 +594,7 @@ class Index:
         self._store.check_open()
         where = Filter.of(filter)
         found = self._store.engine.count(where)
-        if where is not None and not found:
-            check_fields(self._store.engine, where)
+        self._check_fields(where, empty=not found)
         return found
 
     def __len__(self) -> int:

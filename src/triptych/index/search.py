@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -293,36 +293,43 @@ class FilterWarning(UserWarning):
     """A filter asks for a field that no document has."""
 
 
-def check_fields(engine: Engine, where: Filter) -> None:
-    """Looks for a misspelt field; for a filter that no document fulfils.
+def check_fields(engine: Engine, paths: Iterable[tuple[str, ...]], *, refuse: bool) -> None:
+    """Looks for a misspelt field.
+
+    Args:
+        engine: Where.
+        paths: Fields of a filter.
+        refuse: Whether one that no document has is an error, if one that is written much like it is there; for a
+            filter that no document fulfils.
 
     Raises:
-        InputError: If no document has a field of the filter, and one that is written much like it is there.
-        FilterWarning: As a warning, if none is written like it.
+        InputError: See `refuse`.
+        FilterWarning: As a warning, for another field that no document has.
     """
     known: list[str] | None = None
-    for path in where.paths:
+    for path in paths:
         if engine.count(Filter((Present(path),))):
             continue
         if known is None:
             known = known_fields(engine)
         name = field_name(path)
-        if name not in known and (near := get_close_matches(name, known, n=1)):
-            raise InputError(f"filter: no document has the field {name!r}; did you mean {near[0]!r}?")
-        if name not in known and engine.count():
-            shown = ", ".join(map(repr, known[:_SHOWN])) or "none"
-            more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-            warnings.warn(
-                f"filter: no document has the field {name!r}; fields are {shown}{more}",
-                FilterWarning,
-                stacklevel=2,
-            )
+        if name in known:
+            continue
+        near = get_close_matches(name, known, n=1)
+        shown = ", ".join(map(repr, known[:_SHOWN])) or "none"
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        advice = f"did you mean {near[0]!r}?" if near else f"fields are {shown}{more}"
+        message = f"filter: no document has the field {name!r}; {advice}"
+        if near and refuse:
+            raise InputError(message)
+        if engine.count():
+            warnings.warn(message, FilterWarning, stacklevel=2)
 
 
 def known_fields(engine: Engine) -> list[str]:
-    """The fields of the metadata of some documents, as filters name them, the most frequent first."""
+    """The fields of the metadata of some documents, as filters name them: the most frequent first, then by name."""
     keys = [engine.key(name) for name in islice(engine.ids(), _SAMPLE)]
     found = Counter(
         path for payload in engine.fetch(keys) if payload for path in field_paths(payload["metadata"])
     )
-    return [path for path, _ in found.most_common()]
+    return sorted(found, key=lambda path: (-found[path], path))

@@ -207,6 +207,23 @@ def create_store(
     return open_store(str(folder))
 
 
+def find_manifest(place: str, api_key: str | None = None) -> Manifest:
+    """What the index at a place says about itself; it is not opened.
+
+    Raises:
+        IndexMissing: If there is none.
+        IndexCorrupt: If that cannot be read.
+        IndexForeign: If it is of another layout version.
+    """
+    if not server.is_address(place):
+        return read_manifest(Path(place).absolute())
+    client, collection = server.connect(place, api_key)
+    try:
+        return server.read_manifest(client, collection)
+    finally:
+        client.close()
+
+
 def open_store(place: str, api_key: str | None = None, *, read_only: bool = False) -> Store:
     """Opens an index.
 

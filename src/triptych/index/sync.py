@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from triptych.config import BLOCK_TOKENS
 from triptych.documents import WHOLE, Format, format_of, list_documents, read_documents
 from triptych.errors import DataError, InputError, show
 from triptych.files.listing import OnSkip, SkipReason, SourceFile
@@ -27,8 +28,6 @@ from triptych.io import printable
 from triptych.passages import Passage, PassageOptions, content_of, metadata_of, split
 from triptych.records import Document, Fields, Section
 from triptych.types import Encoded, Progress, TextEncoder
-
-BLOCK_TOKENS = 16_384
 
 
 @dataclass(slots=True)
@@ -376,5 +375,8 @@ def _stamp(file: SourceFile, format: Format | None) -> str:
     kind = format or format_of(file.path)
     if kind not in WHOLE or not file.path.is_file():
         return ""
-    status = file.path.stat()
+    try:
+        status = file.path.stat()
+    except OSError:  # it went away just now; reading it says so
+        return ""
     return f"{status.st_size} {status.st_mtime_ns}"

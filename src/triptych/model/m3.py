@@ -133,13 +133,14 @@ class M3Model(nn.Module):
         dense = lexical = multi = None
         if "dense" in outputs:
             total = picked.new_zeros(len(spans), picked.shape[1], dtype=torch.float32)
-            dense = normalize(total.index_add(0, own.rows, picked.float()), dim=-1)
+            total = total.index_add(0, own.rows, picked.float())
+            dense = self._unit(total / to_device(lengths, states.device).unsqueeze(1))
         if "lexical" in outputs:
             no = torch.zeros_like(ids, dtype=torch.bool)
             counted = counts("lexical", self.config, self.special, ids, no, no, None)
             lexical = self._weights(picked) * counted
         if "multi" in outputs:
-            multi = self._token_vectors(picked, unit=True)
+            multi = self._token_vectors(picked, unit=self.config.normalize)
         return Reps(ids, own.offsets, dense, lexical, multi, own.offsets)
 
     def _states(self, batch: Packed, *, first_only: bool) -> Tensor:

@@ -158,7 +158,13 @@ class TextTokenizer:
         return hashlib.blake2b(self.backend.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(
-        self, texts: Sequence[str], *, prefix: str = "", max_length: int, mcls_every: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prefix: str = "",
+        max_length: int,
+        mcls_every: int | None = None,
+        keep_end: bool = False,
     ) -> Tokenized:
         """Tokenises texts.
 
@@ -167,6 +173,7 @@ class TextTokenizer:
             prefix: Put before every text.
             max_length: Maximum tokens per text, special ones counted; the rest is cut off.
             mcls_every: Put a [CLS] before every so many tokens of the text (the first one is there anyway).
+            keep_end: Whether what is too long loses its beginning, prefix included, instead of its end.
 
         Raises:
             InputError: For a string that is no text (it holds half of a surrogate pair), or no room.
@@ -179,8 +186,9 @@ class TextTokenizer:
         except TypeError as error:
             raise _no_text(texts) from error
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        kept = [text[-room:] if keep_end else text[:room] for text in ids]
         return Tokenized(
-            [self._frame_text(text[:room], mcls_every) for text in ids], sum(len(text) > room for text in ids)
+            [self._frame_text(text, mcls_every) for text in kept], sum(len(text) > room for text in ids)
         )
 
     def spans(self, texts: Sequence[str], prefix: str = "") -> list[tuple[Ids, Ids]]:

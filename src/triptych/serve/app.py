@@ -12,12 +12,13 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Scope
 
 from triptych import __version__
 from triptych.serve import errors
 from triptych.serve.connection import connection_type
+from triptych.serve.docs import docs_page
 from triptych.serve.forms import cohere, openai, own, rerank, tei, vllm
 from triptych.serve.guard import Guard
 from triptych.serve.mcp import mcp_server, writes_over_http
@@ -57,7 +58,14 @@ def create_app(service: Service) -> FastAPI:
             yield
         await service.close()
 
-    app = FastAPI(title="Triptych", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Triptych",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.service = service
     errors.install(app)
     app.add_middleware(Guard, service=service)
@@ -69,6 +77,11 @@ def create_app(service: Service) -> FastAPI:
     for form in (own, rerank, openai, tei, cohere, vllm):
         app.include_router(form.router)
     app.router.routes.extend(agent_routes)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return HTMLResponse(docs_page(app.openapi()), headers=_PAGE_HEADERS)
+
     app.mount("/", PageFiles(directory=PAGE, html=True), "page")
     return app
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from triptych.serve.settings import ServeSettings
 from triptych.types import HEADS, Encoded, Head, Spans
 
 _T = TypeVar("_T")
+Cut: TypeAlias = Literal["end", "start", "none"]
+"""What a text that is too long loses; "none": it is refused."""
 _LOOK_AHEAD = 256  # jobs that are looked at for one pass
 
 
@@ -135,15 +137,14 @@ class Batcher:
             pool.shutdown()
 
     async def tokenize(
-        self, texts: Sequence[str], *, prefix: str = "", max_length: int | None = None
+        self, texts: Sequence[str], *, prefix: str = "", max_length: int | None = None, keep_end: bool = False
     ) -> Tokenized:
         """`Encoder.tokenize` beside whatever computes."""
         self._check_count(len(texts), "texts")
         self._tokenizing += 1
         try:
-            return await self._in(
-                self._threads, partial(self.encoder.tokenize, texts, prefix=prefix, max_length=max_length)
-            )
+            options = {"prefix": prefix, "max_length": max_length, "keep_end": keep_end}
+            return await self._in(self._threads, partial(self.encoder.tokenize, texts, **options))
         finally:
             self._tokenizing -= 1
 
@@ -166,7 +167,7 @@ class Batcher:
         outputs: Sequence[Head] | None = None,
         prefix: str = "",
         max_length: int | None = None,
-        truncate: bool = True,
+        cut: Cut = "end",
         admitted: bool = False,
     ) -> Counted:
         """`Encoder.encode`, joined with what other requests bring.
@@ -176,7 +177,7 @@ class Batcher:
             outputs: See `Encoder.encode`.
             prefix: See `Encoder.encode`.
             max_length: See `Encoder.encode`.
-            truncate: Whether texts that are too long are cut, instead of refused.
+            cut: What texts that are too long lose.
             admitted: Whether this is a part of what has its place in the queue.
 
         Raises:
@@ -184,8 +185,8 @@ class Batcher:
             InputError: For texts or options that cannot be encoded.
         """
         with nullcontext() if admitted else self._admit():
-            tokens = await self.tokenize(texts, prefix=prefix, max_length=max_length)
-            if tokens.truncated and not truncate:
+            tokens = await self.tokenize(texts, prefix=prefix, max_length=max_length, keep_end=cut == "start")
+            if tokens.truncated and cut == "none":
                 limit = max_length or self.encoder.config.max_length
                 raise RequestTooLarge(
                     f"{tokens.truncated} of {len(texts)} texts have more than {limit} tokens"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -17,9 +21,11 @@ from triptych.errors import IndexExists, InputError, TriptychError
 from triptych.explain import Explanation, explain
 from triptych.index.documents import Payload
 from triptych.index.index import Index
+from triptych.index.layout import LayoutOptions
 from triptych.index.search import SearchOptions
+from triptych.index.store import EngineName
 from triptych.scores import on_numpy as scores
-from triptych.serve.batching import Batcher, Counted, SharedEncoder
+from triptych.serve.batching import Batcher, Counted, Cut, SharedEncoder
 from triptych.serve.metrics import Metrics
 from triptych.serve.settings import Keys, ServeSettings
 from triptych.types import Floats, Head, HeadWeights, Hit
@@ -95,6 +101,7 @@ class Service:
         settings: ServeSettings | None = None,
     ) -> None:
         self.settings = settings or ServeSettings()
+        self._creating = threading.Lock()
         self.keys, self.metrics, self.ready = Keys.load(self.settings.keys), Metrics(), False
         self._models, self._indexes = models, dict(indexes)
         for name in indexes:
@@ -121,8 +128,9 @@ class Service:
         for batcher in self._batchers.values():
             batcher.start()
         loop = asyncio.get_running_loop()
+        self._shared = {name: SharedEncoder(model, loop) for name, model in self._batchers.items()}
         for name, index in self._indexes.items():
-            index.encoder = SharedEncoder(self.model_of(name), loop)
+            index.encoder = self._shared_of(self.model_of(name))
         self.ready = True
 
     async def close(self) -> None:
@@ -217,7 +225,7 @@ class Service:
         texts: Sequence[str],
         weights: HeadWeights | None,
         *,
-        truncate: bool = True,
+        cut: Cut = "end",
     ) -> RerankScores:
         """Scores texts for a query by all heads of the model."""
         encoder = model.encoder
@@ -228,13 +236,72 @@ class Service:
                 f"weights: got one for {', '.join(lacking)}, which the model lacks; expected 0 there"
             )
         config = encoder.config
-        left = await model.encode([query], prefix=config.query_prefix, truncate=truncate)
-        right = await model.encode(texts, prefix=config.document_prefix, truncate=truncate)
+        left = await model.encode([query], prefix=config.query_prefix, cut=cut)
+        right = await model.encode(texts, prefix=config.document_prefix, cut=cut)
         single = await self.in_thread(partial(_scores, left, right, encoder.heads)) if texts else {}
         total = (
             scores.combine({head: single[head] for head in weights.heads}, weights) if texts else np.zeros(0)
         )
         return RerankScores(cast(Floats, total), single, weights, left.tokens + right.tokens)
+
+    def _shared_of(self, model: Batcher) -> SharedEncoder:
+        return next(self._shared[name] for name, each in self._batchers.items() if each is model)
+
+    # Indexes.
+
+    async def create(self, name: str, model: str | None, engine: EngineName, options: LayoutOptions) -> None:
+        """Makes an empty index in the folder for them, and serves it.
+
+        Raises:
+            Refused: If the server makes no indexes.
+            InputError: For a name that cannot stand in an address, or options that do not go together.
+            IndexExists: If there is one of the name.
+        """
+        if not _NAME.fullmatch(name):  # it could lead out of the folder
+            raise InputError(
+                "index: expected a name of letters, digits, '.', '_' and '-', a letter or digit first"
+            )
+        folder = self._folder_for_indexes()
+        encoder = self._shared_of(self.model(model))
+
+        def work() -> Index:
+            with self._creating:
+                if name in self._indexes or os.path.lexists(folder / name):
+                    raise IndexExists(f"index: there is something of the name {name!r} already")
+                return Index.create(folder / name, encoder, engine=engine, **options)
+
+        index = await self.in_thread(work)
+        self._fingerprints[name], self._locks[name] = encoder.fingerprint, threading.Lock()
+        self._indexes[name] = index
+
+    async def drop(self, name: str) -> None:
+        """Deletes an index of the folder for them, with its documents.
+
+        Raises:
+            Refused: If the server makes no indexes, or the index lies elsewhere.
+            NotFound: If there is none.
+        """
+        index, folder = self.index(name), self._folder_for_indexes()
+        place = folder / name
+        if Path(index.info()["place"]).resolve() != place.resolve():
+            raise Refused("index: this one was not made in the server's folder for indexes")
+
+        def work() -> None:
+            with self._locks[name]:
+                index.close()
+                gone = place.with_name(f".{name}.{uuid.uuid4().hex}.deleted")
+                place.rename(gone)
+                shutil.rmtree(gone)
+
+        del self._indexes[name]
+        await self.in_thread(work)
+
+    def _folder_for_indexes(self) -> Path:
+        if self.settings.read_only:
+            raise Refused("this server is for reading alone")
+        if self.settings.new_indexes is None:
+            raise Refused("this server makes and deletes no indexes; it would with --new-indexes FOLDER")
+        return self.settings.new_indexes
 
     # Documents.
 

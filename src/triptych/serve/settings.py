@@ -32,6 +32,7 @@ class ServeSettings:
             TRIPTYCH_WRITE_KEYS (separated by commas) add to it. With no key everyone who reaches the server may read
             and write.
         read_only: Refuse all writes.
+        new_indexes: Folder in which clients that may write can make indexes, and delete those; those in it are served.
         cors: Origins of pages of other sites that may use the server, such as https://example.org; default none.
         certificate: PEM file with the certificate for TLS.
         private_key: PEM file with its private key.
@@ -54,6 +55,7 @@ class ServeSettings:
     port: Annotated[int, Ge(0)] = 8080
     keys: Path | None = None
     read_only: bool = False
+    new_indexes: Path | None = None
     cors: tuple[str, ...] = ()
     certificate: Path | None = None
     private_key: Path | None = None
@@ -74,6 +76,8 @@ class ServeSettings:
         check_types(self)
         if (self.certificate is None) != (self.private_key is None):
             raise InputError("serve: got one of certificate and private_key; expected both or none")
+        if self.new_indexes is not None and not self.new_indexes.is_dir():
+            raise InputError(f"serve: got {self.new_indexes} for new indexes; expected a folder")
 
     @property
     def is_local(self) -> bool:

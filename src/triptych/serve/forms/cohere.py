@@ -10,10 +10,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from triptych.errors import InputError
+from triptych.serve.batching import Cut
 from triptych.serve.forms.common import (
-    Encoding,
     ForeignBody,
     Prompt,
+    SmallEncoding,
     StrictRoute,
     answer,
     dense_of,
@@ -24,6 +25,7 @@ from triptych.serve.forms.common import (
 )
 
 router = APIRouter(route_class=StrictRoute, tags=["Cohere"])
+_CUTS: dict[str, Cut] = {"START": "start", "END": "end", "NONE": "none"}
 _PROMPTS: dict[str, Prompt] = {"search_query": "query", "search_document": "document"}
 
 
@@ -47,15 +49,15 @@ class EmbedBody(ForeignBody):
     input_type: Literal["search_query", "search_document", "classification", "clustering"]
     texts: list[str] | None = Field(None, examples=[["Ein Satz."]])
     inputs: list[ContentBody] | None = None
-    embedding_types: list[Encoding] = Field(default=["float"])
-    truncate: Literal["END", "NONE"] = "END"
+    embedding_types: list[SmallEncoding] = Field(default=["float"])
+    truncate: Literal["START", "END", "NONE"] = "END"
     output_dimension: int | None = None
     max_tokens: int | None = None
 
 
 @router.post("/v2/embed", summary="Dense vectors (Cohere)")
 async def embed(body: EmbedBody, request: Request) -> Response:
-    """Dense vectors as lists of numbers, base64 of float32, or bits of their signs."""
+    """Dense vectors as lists of numbers, base64 of float32, bytes, or bits of their signs."""
     if (body.texts is None) == (body.inputs is None):
         raise InputError("texts: expected either texts or inputs")
     texts = body.texts if body.texts is not None else _joined(body.inputs or [])
@@ -65,7 +67,7 @@ async def embed(body: EmbedBody, request: Request) -> Response:
         texts,
         outputs=("dense",),
         prompt=_PROMPTS.get(body.input_type),
-        truncate=body.truncate == "END",
+        cut=_CUTS[body.truncate],
         max_length=body.max_tokens,
     )
     dense = shorten(dense_of(counted.encoded), body.output_dimension)

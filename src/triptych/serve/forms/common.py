@@ -17,11 +17,12 @@ from starlette.responses import Response
 
 from triptych.errors import InputError
 from triptych.model.packed import Ids
-from triptych.serve.batching import Batcher, Counted, RequestTooLarge
+from triptych.serve.batching import Batcher, Counted, Cut, RequestTooLarge
 from triptych.serve.service import Service
 from triptych.types import Encoded, Floats, Head, Ragged
 
 Encoding: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
+SmallEncoding: TypeAlias = Literal[Encoding, "int8", "uint8"]
 MOST_NUMBERS = 8_000_000
 """Most numbers of token vectors in one JSON answer."""
 Prompt: TypeAlias = Literal["query", "document"]
@@ -81,9 +82,10 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def answer(content: Any) -> Response:
+def answer(content: Any, status: int = 200) -> Response:
     """JSON. float32 is written with the digits that give the same float32 back."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(data, status, media_type="application/json")
 
 
 def listed(value: str | list[str]) -> list[str]:
@@ -109,7 +111,7 @@ async def encode_input(
     *,
     outputs: Sequence[Head],
     prompt: Prompt | None = None,
-    truncate: bool = True,
+    cut: Cut = "end",
     max_length: int | None = None,
 ) -> Counted:
     """Encodes what the forms of OpenAI take: texts or token ids, one or several."""
@@ -118,7 +120,7 @@ async def encode_input(
     if isinstance(given, str) or not given or isinstance(given[0], str):
         texts = listed(cast("str | list[str]", given))
         return await model.encode(
-            texts, outputs=outputs, prefix=prefix_of(model, prompt), truncate=truncate, max_length=max_length
+            texts, outputs=outputs, prefix=prefix_of(model, prompt), cut=cut, max_length=max_length
         )
     several = cast("Sequence[Sequence[int]]", [given] if isinstance(given[0], int) else given)
     ids = [_framed(model, row, f"input[{i}]") for i, row in enumerate(several)]
@@ -150,12 +152,18 @@ def shorten(dense: Floats, dimensions: int | None) -> Floats:
     return cast(Floats, part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12))
 
 
-def rows_as(rows: Floats, encoding: Encoding) -> Iterable[Any]:
-    """Vectors as lists of numbers, as base64 of float32 (little endian), or as packed bits of their signs."""
+def rows_as(rows: Floats, encoding: SmallEncoding) -> Iterable[Any]:
+    """Vectors as lists of numbers, as base64 of float32 (little endian), as bytes, or as packed bits of their signs.
+
+    As bytes, each vector is stretched to fill them: its direction, and so cosines, stay; its length does not.
+    """
     if encoding == "base64":
         return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
     if encoding == "float":
         return list(np.ascontiguousarray(rows))
+    if encoding in ("int8", "uint8"):
+        whole = np.rint(rows * (127 / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12)))
+        return list(whole.astype(np.int8) if encoding == "int8" else (whole + 128).astype(np.uint8))
     bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
     return list(bits if encoding == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8))
 

@@ -77,7 +77,7 @@ async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
     encoding = body.embedding_type or body.encoding_format
     head = "multi" if body.return_multivector else "dense"
     counted = await encode_input(
-        model, texts_of(body.input), outputs=(head,), prompt=prompt, truncate=body.truncate
+        model, texts_of(body.input), outputs=(head,), prompt=prompt, cut="end" if body.truncate else "none"
     )
     if head == "multi":
         items = [{"embeddings": list(rows_as(rows, encoding))} for rows in multi_of(counted.encoded)]

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from starlette.responses import Response
 
 from triptych.errors import InputError
+from triptych.index.layout import TokenPrecision
 from triptych.index.search import SearchOptions
 from triptych.scores.packing import pack
 from triptych.serve.batching import Counted
@@ -114,6 +115,18 @@ class DeleteBody(OwnBody):
     filter: dict[str, Any] | None = Field(None, examples=[{"lang": "de", "year": {"lt": 2000}}])
 
 
+class IndexBody(OwnBody):
+    """How a new index is made."""
+
+    model: str | None = Field(None, description="Name of a model; default: the first.")
+    engine: Literal["auto", "edge", "exact"] = Field(
+        "auto", description="edge, or exact for small collections."
+    )
+    multi: TokenPrecision | None = Field(
+        "float16", description="How token vectors are stored; null: they are left out."
+    )
+
+
 @router.get("/v1/indexes", summary="All indexes")
 async def indexes(request: Request) -> Response:
     """Name, size, model, heads, default weights and fields of the metadata of each index."""
@@ -125,6 +138,21 @@ async def indexes(request: Request) -> Response:
 async def index(name: str, request: Request) -> Response:
     """The same of one."""
     return answer(await service_of(request).describe(name))
+
+
+@router.put("/v1/indexes/{name}", summary="Make an index", status_code=201)
+async def create(name: str, body: IndexBody, request: Request) -> Response:
+    """Makes an empty index in the folder of --new-indexes; 409 if there is one of the name, 403 without folder."""
+    service = service_of(request)
+    await service.create(name, body.model, body.engine, {"multi": body.multi})
+    return answer(await service.describe(name), 201)
+
+
+@router.delete("/v1/indexes/{name}", summary="Delete an index")
+async def drop(name: str, request: Request) -> Response:
+    """Deletes an index of the folder of --new-indexes with all its documents; 403 for one that lies elsewhere."""
+    await service_of(request).drop(name)
+    return answer({"deleted": name})
 
 
 @router.post("/v1/indexes/{name}/search", summary="Search")

@@ -23,6 +23,7 @@ from triptych.serve.forms.common import (
     service_of,
     texts_of,
 )
+from triptych.serve.forms.tei import Direction, cut_of
 from triptych.serve.service import RerankScores
 from triptych.types import HeadWeights
 
@@ -44,6 +45,7 @@ class RerankBody(ForeignBody):
     raw_scores: bool = Field(False, description="TEI: the weighted sum instead of the mean.")
     return_text: bool = Field(False, description="TEI: whether texts come back.")
     truncate: bool = True
+    truncation_direction: Direction = "Right"
 
 
 class ScoreBody(ForeignBody):
@@ -67,7 +69,8 @@ async def rerank(body: RerankBody, request: Request) -> Response:
     model = service.model(body.model)
     texts = body.texts if body.texts is not None else texts_of(body.documents or [])
     weights = None if body.weights is None else HeadWeights.of(body.weights)
-    ranked = await service.rank(model, body.query, texts, weights, truncate=body.truncate)
+    cut = cut_of(body.truncate, body.truncation_direction)
+    ranked = await service.rank(model, body.query, texts, weights, cut=cut)
     order = np.argsort(-ranked.total, kind="stable").tolist()
     if body.texts is not None:
         numbers = ranked.total if body.raw_scores else ranked.relevance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from triptych import __version__
 from triptych.errors import InputError
-from triptych.serve.batching import Counted
+from triptych.serve.batching import Counted, Cut
 from triptych.serve.forms.common import (
     ForeignBody,
     Prompt,
@@ -29,11 +29,21 @@ from triptych.types import Head
 router = APIRouter(route_class=StrictRoute, tags=["text-embeddings-inference"])
 
 
+Direction: TypeAlias = Literal["Left", "left", "Right", "right"]
+"""Of cutting: at the left a text loses its beginning."""
+
+
+def cut_of(truncate: bool, direction: Direction) -> Cut:
+    """What a text that is too long loses."""
+    return "none" if not truncate else "start" if direction.lower() == "left" else "end"
+
+
 class InputsBody(ForeignBody):
     """TEI's fields."""
 
     inputs: str | list[str] | list[int] | list[list[int]] = Field(examples=["Ein Satz."])
     truncate: bool = True
+    truncation_direction: Direction = "Right"
     normalize: bool = True
     prompt_name: Prompt | None = None
     dimensions: int | None = None
@@ -74,9 +84,8 @@ async def _encode(body: InputsBody, request: Request, head: Head) -> Counted:
     if not body.normalize:
         raise InputError("normalize: got false; expected true, since these vectors have length 1")
     model = service_of(request).model()
-    return await encode_input(
-        model, body.inputs, outputs=(head,), prompt=body.prompt_name, truncate=body.truncate
-    )
+    cut = cut_of(body.truncate, body.truncation_direction)
+    return await encode_input(model, body.inputs, outputs=(head,), prompt=body.prompt_name, cut=cut)
 
 
 @router.post("/tokenize", summary="Tokens")
