@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
+# The processor build of PyTorch, from its own index: PyPI's brings gigabytes for a GPU. Set TORCH= to keep your own; an
+# index that cannot be reached is left out.
 TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
 
@@ -42,7 +44,7 @@ check: lint types test
 RUN ?= build/smoke-train
 smoke-train: $(VENV)/.ready
 	rm -rf $(RUN)
-	$(BIN)/triptych train recipes/smoke.yaml --output $(RUN)
+	$(BIN)/triptych train smoke --output $(RUN)
 
 # Encoding beside FlagEmbedding and sentence-transformers, in turns; SHAPE=m3 is BGE-M3's (4 GB of memory, an hour).
 SHAPE ?= small
@@ -71,9 +73,9 @@ lock:
 $(VENV)/.ready: pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(if $(TORCH),$(BIN)/python -m pip install --quiet $(TORCH))
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet --retries 0 --no-compile --extra-index-url $(TORCH_INDEX) $(TORCH))
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-emit-project --prune torch --output-file $(VENV)/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --requirement $(VENV)/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
