@@ -50,7 +50,9 @@ def main() -> None:
         "m3serve_ids": found,
         "triptych_ids": [ours[[n]].indices.tolist() for n in range(len(TEXTS))],
     }
-    (ROOT / "benchmarks" / "results" / "m3serve_lexical.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    (ROOT / "benchmarks" / "results" / "m3serve_lexical.json").write_text(
+        json.dumps(result, indent=1) + "\n", "utf-8"
+    )
     print(json.dumps(result))
 
 

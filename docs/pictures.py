@@ -1,4 +1,4 @@
-"""Draws the pictures of the pages: python docs/pictures.py [NAME ...]
+"""Draws the pictures of the pages: python docs/pictures.py [NAME ...].
 
 `panels` needs the bundled model; the others are made of committed results (benchmarks/results).
 """
@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,7 +48,9 @@ def panels() -> Figure:
     labels = [f"{each.query_token.piece} → {each.document_token.piece}" for each in why.tokens]
     tokens.barh(labels, [each.similarity for each in why.tokens], color=MULTI)
     tokens.invert_yaxis()
-    tokens.set(title=f"multi-vector: {multi:.3f}", xlabel="similarity of the token that each one met", xlim=(0, 1))
+    tokens.set(
+        title=f"multi-vector: {multi:.3f}", xlabel="similarity of the token that each one met", xlim=(0, 1)
+    )
     figure.suptitle(f"“{QUERY}”  ↔  “{DOCUMENT}”")
     return figure
 
@@ -68,7 +70,10 @@ def training() -> Figure:
         bars = quality.bar(places, values, 0.38, alpha=shade, color=list(HEADS.values()))
         quality.bar_label(bars, fmt="%.3f", fontsize=7)
     questions = sets[last]["all"]["queries"]
-    quality.set(title=f"stage 3: nDCG@10 on {questions:,} held-out questions, steps {first} and {last}", ylim=(0, 0.95))
+    quality.set(
+        title=f"stage 3: nDCG@10 on {questions:,} held-out questions, steps {first} and {last}",
+        ylim=(0, 0.95),
+    )
     quality.set_xticks([n + 0.2 for n in range(len(HEADS))], list(HEADS))
     return figure
 
@@ -95,7 +100,11 @@ def speed() -> Figure:
         "onnxruntime": "onnxruntime on our graph, float32",
     }
     return _bars(
-        {names[name]: ratio for name, ratio in sorted(ratios.items(), key=lambda pair: pair[1]) if name in names},
+        {
+            names[name]: ratio
+            for name, ratio in sorted(ratios.items(), key=lambda pair: pair[1])
+            if name in names
+        },
         "processor time, BGE-M3's shape, one core (1: ours in bfloat16)",
         "%.2f",
     )
@@ -104,7 +113,8 @@ def speed() -> Figure:
 def quality() -> Figure:
     """The bundled model by mode beside BM25: the mean of the monolingual sets' nDCG@10."""
     now, before = (
-        json.loads((RESULTS / f"eval-pooled{end}.json").read_text("utf-8"))["averages"] for end in ("", "-first")
+        json.loads((RESULTS / f"eval-pooled{end}.json").read_text("utf-8"))["averages"]
+        for end in ("", "-first")
     )
     sets = [name for name in now if name not in ("afriqa", "xquad-cross")]
 
@@ -112,7 +122,10 @@ def quality() -> Figure:
         return sum(table[name][system]["nDCG@10"] for name in sets) / len(sets)
 
     bm25 = next(name for name in before[sets[0]] if name.startswith("bm25"))
-    values = {"BM25 on words": mean(before, bm25), "multilingual-e5-small, 4 bits": mean(before, "small/dense")}
+    values = {
+        "BM25 on words": mean(before, bm25),
+        "multilingual-e5-small, 4 bits": mean(before, "small/dense"),
+    }
     values |= {f"small, {mode}": mean(now, f"small/{mode}") for mode in ("dense", "lexical", "multi", "all")}
     return _bars(values, f"nDCG@10, mean of {len(sets)} monolingual data sets", "%.3f")
 
