@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
@@ -37,7 +37,7 @@ test-lowest:
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" scripts/check_install.sh lowest
 
 # Everything that has to hold before a change goes in: what CI runs.
-check: lint types test
+check: lint types site test
 
 # A minute of training on two cores, and nDCG@10 of each head before and after (about three minutes in all); RUN= is
 # where it goes.
@@ -63,8 +63,16 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The site in build/site; warnings are errors. REPOSITORY_URL is where links to files outside docs/ lead.
+site: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 docs: $(VENV)/.ready
 	$(BIN)/python scripts/make_cli_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/.ready
+	$(BIN)/python docs/pictures.py
 
 lock:
 	$(BIN)/uv lock

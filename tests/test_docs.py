@@ -117,10 +117,9 @@ def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
     """The commands of a block: what comes before a pipe, and the words."""
     text = re.sub(r"\\\n\s*", "", block.code).replace("$ ", "")
     for line in text.splitlines():
-        if not line.startswith("#"):
-            before, _, command = line.rpartition(" | ")
-            words = shlex.split(command, comments=True)
-            if words:
+        for part in line.split(" && ") if not line.startswith("#") else ():
+            before, _, command = part.rpartition(" | ")
+            if words := shlex.split(command, comments=True):
                 yield before, words
 
 
