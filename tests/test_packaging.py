@@ -1,7 +1,11 @@
 """What pyproject.toml, the code and the release papers say of the package agrees."""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +13,8 @@ import pytest
 import yaml
 
 import triptych
+from triptych.collections.training import read_examples
+from triptych.errors import MissingExtra
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -59,3 +65,40 @@ def test_all_papers_have_one_version() -> None:
 def test_the_license_field_has_every_license_of_bundled_texts_and_weights(license: str) -> None:
     assert license in (ROOT / "NOTICE").read_text("utf-8")
     assert license.replace(" ", "-") in PROJECT["license"].split(" AND ")
+
+
+@pytest.mark.slow
+def test_without_pyarrow_texts_are_encoded_and_what_needs_it_says_which_extra(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The base installation does not have it."""
+    (tmp_path / "texts.jsonl").write_text('{"id": "a", "text": "hello world"}\n', encoding="utf-8")
+    program = """
+import sys
+sys.modules["pyarrow"] = None
+from triptych.cli.app import main
+sys.argv = ["triptych", *sys.argv[1:]]
+main()
+"""
+
+    def triptych(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, *words]
+        variables = os.environ | {"TRIPTYCH_MODEL": str(folder)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+        )
+
+    encoded = triptych("encode", "texts.jsonl", "--jsonl")
+    assert (encoded.returncode, json.loads(encoded.stdout)["id"]) == (0, "a"), encoded.stderr
+    trained = triptych("train", "--data", "texts.jsonl")
+    assert trained.returncode != 0
+    assert "pip install 'triptych[train]'" in trained.stderr, trained.stderr
+
+
+def test_reading_parquet_without_pyarrow_says_which_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"rows.parquet.*triptych\[train\]"):
+        list(read_examples([tmp_path / "rows.parquet"]))

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from triptych.cli.app import app
 from triptych.errors import DataError, InputError
 from triptych.train.objective import OBJECTIVES, Objective
 from triptych.train.optim import Average, factor
@@ -164,3 +166,13 @@ def test_a_moving_average_is_the_recursion_written_out():
             expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
     for name, tensor in expected.items():
         torch.testing.assert_close(average.weights[name], tensor)
+
+
+def test_a_recipe_is_given_as_an_argument_or_an_option_and_not_as_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (("smok",), ("--recipe", "smok")):
+        assert "'smok', which is no file" in CliRunner().invoke(app, ["train", *words]).output.replace(
+            "\n", " "
+        )
+    both = CliRunner().invoke(app, ["train", "smoke", "--recipe", "smoke"])
+    assert (both.exit_code, "expected one recipe" in both.output) == (2, True)
