@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The processor build of PyTorch; a plain `torch` would bring gigabytes for a GPU. Set TORCH= to keep your own.
+# The processor build of PyTorch, from its own index: PyPI's brings gigabytes for a GPU. Set TORCH= to keep your own; an
+# index that cannot be reached is left out.
 TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
@@ -35,14 +37,14 @@ test-lowest:
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" scripts/check_install.sh lowest
 
 # Everything that has to hold before a change goes in: what CI runs.
-check: lint types test
+check: lint types site test
 
 # A minute of training on two cores, and nDCG@10 of each head before and after (about three minutes in all); RUN= is
 # where it goes.
 RUN ?= build/smoke-train
 smoke-train: $(VENV)/.ready
 	rm -rf $(RUN)
-	$(BIN)/triptych train recipes/smoke.yaml --output $(RUN)
+	$(BIN)/triptych train smoke --output $(RUN)
 
 # Encoding beside FlagEmbedding and sentence-transformers, in turns; SHAPE=m3 is BGE-M3's (4 GB of memory, an hour).
 SHAPE ?= small
@@ -61,8 +63,16 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The site in build/site; warnings are errors. REPOSITORY_URL is where links to files outside docs/ lead.
+site: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 docs: $(VENV)/.ready
 	$(BIN)/python scripts/make_cli_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/.ready
+	$(BIN)/python docs/pictures.py
 
 lock:
 	$(BIN)/uv lock
@@ -71,9 +81,9 @@ lock:
 $(VENV)/.ready: pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(if $(TORCH),$(BIN)/python -m pip install --quiet $(TORCH))
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet --retries 0 --no-compile --extra-index-url $(TORCH_INDEX) $(TORCH))
 	$(BIN)/uv export --quiet --frozen --no-hashes --no-emit-project --prune torch --output-file $(VENV)/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --requirement $(VENV)/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

@@ -11,7 +11,7 @@ string or [language, question, the same in the passage's language]. The output, 
 
 The same input gives the same files, byte for byte.
 
-    python scripts/make_smoke_data.py --qa qa-train.jsonl.zst --out tests/assets/qa-small
+    python scripts/make_smoke_data.py --qa qa-train.jsonl.zst --out src/triptych/demo/qa-small
 """
 
 from __future__ import annotations

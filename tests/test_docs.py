@@ -1,48 +1,230 @@
-"""The README's code and the examples run; links lead somewhere; the table of tests names tests that exist."""
+"""The code of the pages and the examples run; links lead somewhere; the tables name what exists."""
 
+import ast
+import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
+import zstandard
+from typer.testing import CliRunner
+
+from triptych import Encoder, Index, errors
+from triptych.cli.app import Data, Main, app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
-)
+# A page's blocks of code run in order, as a reader would run them; the reason why one does not stands before it.
+BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WRITTEN = ("adr", "history")  # decisions and history say what was, not what is
+READ = [page for page in PAGES if page.parent.name not in WRITTEN and page.name != "cli.md"]
+SHELLS = ("bash", "sh", "console")
+ENDLESS = ("serve", "mcp")
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_python_block_of_the_readme_runs_on_its_own(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Block(NamedTuple):
+    """A block of code: why it is not run, its language, itself."""
+
+    reason: str
+    language: str
+    code: str
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    found = [Block(*each) for each in BLOCK.findall(page.read_text("utf-8"))]
+    return [each for each in found if each.language in languages]
+
+
+def pages_with(*languages: str, run: bool = False) -> list[Any]:
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT)))
+        for page in READ
+        if any(not (run and block.reason) for block in blocks(page, *languages))
+    ]
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    """Every block gets the same bundled model: loading it is most of what a block would take."""
+    load = cache(Encoder.from_pretrained)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "from_pretrained", lambda name, **options: load(str(name), **options))
+        yield
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages take to be there: notes, records, queries, a data set."""
+    notes = {
+        "notes/volcanoes.md": "# Volcanoes\n\n## Etna\n\nEtna is an active volcano. It erupts nearly every year.\n",
+        "notes/coffee.html": "<h1>Coffee</h1><p>A moka pot brews coffee by steam pressure.</p>",
+        "queries.txt": "which volcano is active?\nmoka pot\n",
+        "corpus.jsonl": '{"id": "tea", "text": "Tea is steeped."}\n{"id": "rain", "text": "Rain fell."}\n',
+        "my-set/corpus.jsonl": '{"_id": "tea", "text": "Tea is steeped."}\n{"_id": "rain", "text": "Rain fell."}\n',
+        "my-set/queries.jsonl": '{"_id": "q", "text": "how is tea made?"}\n',
+        "my-set/qrels/test.tsv": "query-id\tcorpus-id\tscore\nq\ttea\t1\n",
+    }
+    for name, text in notes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    records = b'{"id": "a1", "text": "How to boil an egg.", "lang": "fr", "year": 2020}\n'
+    (tmp_path / "articles.jsonl.zst").write_bytes(zstandard.compress(records))
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "finetune.jsonl", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md block {number + 1}", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out
+    return tmp_path
 
 
-def test_the_readme_has_blocks_to_run() -> None:
-    assert len(BLOCKS) >= 2
+@pytest.mark.parametrize("page", pages_with("python", run=True))
+def test_the_python_of_a_page_runs(
+    page: Path, place: Path, small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = page.name == "README.md"  # its blocks stand alone
+    names: dict[str, Any] = {"__name__": "page"}
+    if "my.index" in page.read_text("utf-8") and not own:
+        with Index.create("my.index", Encoder.from_pretrained("small")) as index:
+            index.add(["coffee"], ["A moka pot brews coffee."], [{"lang": "en"}])
+    for number, block in enumerate(blocks(page, "python"), start=1):
+        if not block.reason:
+            code = compile(block.code, f"{page.name}, block {number}", "exec")
+            exec(code, {"__name__": "page"} if own else names)
+            if own:
+                assert capsys.readouterr().out
 
 
-def test_the_commands_of_the_readme_exist_with_their_options() -> None:
-    from triptych.cli.app import Data, Main
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_what_python_imports_on_a_page_is_there_though_it_is_not_run(page: Path) -> None:
+    for block in blocks(page, "python"):
+        if block.reason:
+            imports = [
+                node for node in ast.parse(block.code).body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
-    text = (ROOT / "README.md").read_text("utf-8")
-    lines = re.findall(
-        r"\btriptych ([\w-]+) (.*)", "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S))
-    )
-    assert {name for name, _ in lines} >= {"index", "search", "encode", "score", "info"}
-    for name, rest in lines:
-        inner = rest.split()[0]
-        command: Any = Data.table[inner].build(inner) if name == "data" else Main.table[name].build(name)
-        known = {option for parameter in command.params for option in parameter.opts}
-        used = set(re.findall(r"(?<!\S)(--?[a-z][\w-]*)", rest.split(" # ")[0].split("      ")[0]))
-        assert used <= known, f"triptych {name}: {used - known}"
+
+def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """The commands of a block: what comes before a pipe, and the words."""
+    text = re.sub(r"\\\n\s*", "", block.code).replace("$ ", "")
+    for line in text.splitlines():
+        for part in line.split(" && ") if not line.startswith("#") else ():
+            before, _, command = part.rpartition(" | ")
+            if words := shlex.split(command, comments=True):
+                yield before, words
+
+
+def parsed(words: list[str]) -> None:
+    """The command line takes the words; nothing is run."""
+    name, *rest = words
+    if name == "data":
+        name, *rest = rest
+        command: Any = Data.table[name].build(name)
+    else:
+        command = Main.table[name].build(name)
+    command.make_context(name, rest)
+
+
+@pytest.mark.parametrize("page", pages_with(*SHELLS))
+def test_the_commands_of_a_page_run_or_are_taken_by_the_command_line(
+    page: Path, place: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_MODEL", str(folder))
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for block in blocks(page, *SHELLS):
+        for before, words in commands(block):
+            if words[0] == "make":
+                assert set(words[1:]) <= set(targets)
+            if words[0] not in ("triptych", "torchrun", "srun"):
+                continue  # programs of others
+            program = words[words.index("triptych") + 1 :]
+            parsed(program)
+            if not (block.reason or program[0] in ENDLESS or "--watch" in program):
+                stdin = (place / before.removeprefix("cat ")).read_text("utf-8") if before else ""
+                done = CliRunner().invoke(app, program, input=stdin)
+                assert done.exit_code == 0, (words, done.output)
+                assert done.output
+
+
+def test_the_site_runs_most_of_its_code_and_says_why_it_does_not_run_the_rest() -> None:
+    found = [block for page in READ for block in blocks(page, "python", *SHELLS)]
+    assert sum(not block.reason for block in found) >= 25
+    assert all(len(block.reason) >= 10 for block in found if block.reason)
+    kinds = {block[1] for page in READ for block in map(Block._make, BLOCK.findall(page.read_text("utf-8")))}
+    assert kinds <= {"python", *SHELLS, "json", "yaml", "text", ""}
+
+
+@pytest.mark.parametrize("page", pages_with("json"))
+def test_the_json_of_a_page_can_be_read(page: Path) -> None:
+    for block in blocks(page, "json"):
+        rest = block.code.strip()
+        while rest:  # one value, or several after each other
+            _, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:].strip()
+
+
+def test_the_job_for_kubernetes_fits_its_schema(tmp_path: Path) -> None:
+    [block] = blocks(ROOT / "docs" / "reproduce.md", "yaml")
+    (tmp_path / "job.yaml").write_text(block.code, encoding="utf-8")
+    program = Path(sys.executable).parent / "kubernetes-validate"
+    if not program.is_file():
+        pytest.skip("kubernetes-validate is not installed")
+    command = [program, "--strict", "--no-warn", tmp_path / "job.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = yaml.safe_load_all(block.code)
+    [job] = [each for each in words if each["kind"] == "Job"]
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    parsed(command[command.index("triptych") + 1 :])
+
+
+def test_every_class_of_errors_has_a_line_under_troubleshooting() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    lines = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE))
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert set(lines) == classes
+
+
+def test_the_api_pages_name_what_is_there() -> None:
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE):
+            module, _, last = name.rpartition(".")
+            if find_spec(name) if not last[0].isupper() else hasattr(import_module(module), last):
+                continue
+            raise AssertionError(f"{page.name}: {name}")
+
+
+def test_every_page_is_on_the_site() -> None:
+    listed = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    written = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    outside = {"architecture.md", "contributing.md", "changelog.md"}
+    assert {*listed} - outside - {"adr/0*.md", "0*.md"} == {
+        name for name in written if not re.match(r"adr/\d", name)
+    }
+
+
+def test_pictures_are_drawn_of_committed_results(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import sys; sys.path[0] = sys.argv[1]; import pictures, pathlib; "]
+    program[-1] += "pictures.main(['training', 'speed', 'quality'], pathlib.Path(sys.argv[2]))"
+    subprocess.run([*program, str(ROOT / "docs"), str(tmp_path)], check=True)
+    for name in ("training", "speed", "quality"):
+        drawn, kept = (
+            (place / f"{name}.svg").read_text("utf-8") for place in (tmp_path, ROOT / "docs" / "pictures")
+        )
+        assert re.findall(r"<text[^>]*>([^<]+)", drawn) == re.findall(r"<text[^>]*>([^<]+)", kept), name
 
 
 @pytest.mark.parametrize("name", ["search", "rerank"])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from triptych.index.index import Index
     from triptych.types import Encoded, HeadWeights, Hit, Ragged
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Encoded", "Encoder", "HeadWeights", "Hit", "Index", "Ragged", "__version__", "evaluate"]
 
 _HOME = {

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from triptych.errors import DataError, NoDocument
+from triptych.errors import DataError, MissingExtra, NoDocument
 from triptych.io import MAX_LINE, STDIN, Line, open_source, read_lines
 
 _IDS = ("id", "_id")
@@ -550,9 +550,11 @@ def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra(f"{path}: reading Parquet", "train") from error
     number = 0
     try:
         with pq.ParquetFile(path, memory_map=True) as file:

@@ -257,7 +257,7 @@ def ranker(*, normalize: bool = True) -> Rank:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
-        raise MissingExtra("identifying languages", "data") from error
+        raise MissingExtra("identifying languages", "tools") from error
     # An object of our own: the library's shared one may have been restricted to some languages.
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=normalize).rank
 

@@ -22,6 +22,7 @@ from triptych.eval.ablate_tables import Study
 from triptych.eval.evaluate import evaluate_systems
 from triptych.eval.running import EvalOptions
 from triptych.eval.systems import EncoderSystem
+from triptych.train.settings import RECIPES
 
 from .made import make, plan, write
 
@@ -230,7 +231,7 @@ def test_without_stages_models_are_compared_as_they_are(place, tmp_path):
 
 
 def test_the_recipes_of_the_project_are_plans():
-    for path in sorted((Path(__file__).parents[2] / "recipes").glob("ablate-*.yaml")):
+    for path in sorted(RECIPES.glob("ablate-*.yaml")):
         from triptych.eval.ablate_plan import trials_of
 
         read = read_plan(path)

@@ -117,7 +117,7 @@ def test_demo_shows_every_query_with_scores_and_what_to_do_next(run: Run, tmp_pa
         assert part in done.out, part
     assert max(map(len, done.out.splitlines())) <= 160
     with Index.open(tmp_path / "demo.index") as opened:
-        assert len(opened) > 300
+        assert len(opened) > 200
     assert run("demo", "--dir", tmp_path / "demo.index").code == 1
 
 
@@ -127,7 +127,7 @@ def test_demo_leaves_nothing_behind_without_a_folder(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     lines = run("demo", "--json", "--queries", 1, "-k", 2).lines
     assert len(lines) == 3
-    assert lines[-1]["times"]["documents"] > 300
+    assert lines[-1]["times"]["documents"] > 200
     assert list(tmp_path.iterdir()) == []
 
 

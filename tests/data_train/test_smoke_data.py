@@ -3,11 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+import triptych
 from triptych.collections.beir import load_beir
 from triptych.collections.training import read_examples
 from triptych.tools.check import check
 
-FOLDER = Path(__file__).parents[1] / "assets" / "qa-small"
+FOLDER = Path(triptych.__file__).parent / "demo" / "qa-small"
 
 
 def test_the_training_part_has_hundreds_of_clean_examples_in_balanced_languages() -> None:

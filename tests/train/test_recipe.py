@@ -1,14 +1,17 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from triptych.cli.app import app
 from triptych.errors import DataError, InputError
 from triptych.train.objective import OBJECTIVES, Objective
 from triptych.train.optim import Average, factor
-from triptych.train.settings import DataSettings, OptimizerSettings, Recipe, dump, read
+from triptych.train.settings import RECIPES, DataSettings, OptimizerSettings, Recipe, dump, read
 
 
 def written(tmp_path, text: str):
@@ -91,17 +94,26 @@ def test_batches_come_from_a_number_a_budget_or_a_table():
         DataSettings(batch_size=1, table="finetune").batches(8)
 
 
-def test_every_recipe_of_the_repository_can_be_read():
-    from pathlib import Path
-
-    folder = Path(__file__).parents[2] / "recipes"
-    found = [*folder.glob("*.yaml"), *folder.glob("bundled/[0-9]*.yaml")]
-    recipes = sorted(
-        path for path in found if not path.name.startswith("ablate-")
-    )  # tests/ablate reads those
-    assert len(recipes) >= 6
-    for path in recipes:
+def test_every_recipe_of_the_package_and_the_repository_can_be_read_and_its_data_are_there():
+    bundled = [
+        path for path in RECIPES.glob("*.yaml") if not path.name.startswith("ablate-")
+    ]  # see tests/ablate
+    small = [*(Path(__file__).parents[2] / "recipes" / "small").glob("[0-9]*.yaml")]
+    assert len(bundled) >= 8
+    assert len(small) >= 3
+    for path in [*bundled, *small]:
         assert isinstance(read(path), Recipe)
+    assert Path(read(Path("smoke")).data.train[0].path).is_file()
+
+
+def test_a_recipe_of_the_package_is_found_by_its_name_and_a_wrong_name_is_answered_with_the_right_ones(
+    tmp_path,
+):
+    assert read(Path("laptop-unified")) == read(RECIPES / "laptop-unified.yaml")
+    with pytest.raises(InputError, match=r"laptop-unifed.*laptop-unified.*paper-unified"):
+        read(Path("laptop-unifed"))
+    with pytest.raises(DataError, match="no/recipe"):
+        read(tmp_path / "no" / "recipe")
 
 
 def test_the_objectives_are_what_their_names_say():
@@ -154,3 +166,13 @@ def test_a_moving_average_is_the_recursion_written_out():
             expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
     for name, tensor in expected.items():
         torch.testing.assert_close(average.weights[name], tensor)
+
+
+def test_a_recipe_is_given_as_an_argument_or_an_option_and_not_as_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (("smok",), ("--recipe", "smok")):
+        assert "'smok', which is no file" in CliRunner().invoke(app, ["train", *words]).output.replace(
+            "\n", " "
+        )
+    both = CliRunner().invoke(app, ["train", "smoke", "--recipe", "smoke"])
+    assert (both.exit_code, "expected one recipe" in both.output) == (2, True)

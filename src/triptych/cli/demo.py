@@ -22,11 +22,18 @@ if TYPE_CHECKING:
     from triptych.types import Hit
 
 _BLOCK = 128
+_QUESTIONS = 6
 
 
-@command({"dir": "FOLDER", "k": "-k --top"})
+@command({"dir": "FOLDER", "k": "-k --top", "whole": "--all"})
 def demo(
-    *, dir: Path | None = None, k: int = 3, queries: int | None = None, choice: Model, as_json: bool = False
+    *,
+    dir: Path | None = None,
+    k: int = 3,
+    queries: int | None = None,
+    whole: bool = False,
+    choice: Model,
+    as_json: bool = False,
 ) -> None:
     """Index a small corpus in two dozen languages, search it in several, and show what each head found.
 
@@ -35,14 +42,18 @@ def demo(
     Args:
         dir: Keep the index here, to go on with; else it is removed.
         k: Hits a query.
-        queries: Show this many queries; by default all.
+        queries: Ask this many questions; by default 6 of 16.
+        whole: Index the whole corpus and ask all questions; without it a third of the passages is enough.
     """
     from triptych.demo import load_corpus, load_queries
     from triptych.index.index import Index
 
     if dir is not None and dir.exists() and (not dir.is_dir() or any(dir.iterdir())):
         raise IndexExists(f"--dir: {dir} is there already; expected the name of a new folder")
-    corpus, asked = load_corpus(), load_queries()[:queries]
+    corpus, asked = load_corpus(), load_queries()[: queries if queries is not None or whole else _QUESTIONS]
+    if not whole:
+        answers = {id for query in asked for id in query.metadata["relevant"]}
+        corpus = [each for n, each in enumerate(corpus) if n % 3 == 0 or each.id in answers]
     with TemporaryDirectory(prefix="triptych-demo-", ignore_cleanup_errors=True) as temporary:
         started = time.perf_counter()
         encoder = choice.load()
@@ -138,7 +149,7 @@ def _next_steps(dir: Path | None) -> Any:
 
     place = dir or "demo.index"
     steps = {
-        "keep the demo's index": f"triptych demo --dir {place}",
+        "index all of its passages, and keep the index": f"triptych demo --all --dir {place}",
         "see why a passage matched": f'triptych search {place} "black holes" -k 1 --explain',
         "search in one language": f'triptych search {place} "black holes" --filter lang=fr',
         "index your own files": "triptych index notes/ articles.jsonl --into my.index",

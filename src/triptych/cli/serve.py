@@ -55,7 +55,9 @@ def serve(
     from importlib.util import find_spec
 
     if missing := [
-        name for name in ("fastapi", "uvicorn", "orjson", "prometheus_client", "mcp") if not find_spec(name)
+        name
+        for name in ("fastapi", "uvicorn", "orjson", "prometheus_client", "mcp", "pyarrow")
+        if not find_spec(name)
     ]:
         raise MissingExtra(f"triptych serve (without {missing[0]})", "serve")
     from triptych.cli.options import default_model

@@ -38,7 +38,8 @@ class Run:
     """A run of training.
 
     Attributes:
-        recipe: A YAML file of settings; see the folder recipes.
+        recipe: A YAML file of settings, or a recipe of the package by its name, such as laptop-unified.
+        named: The same as RECIPE.
         data: Training data: file or folder; may be given several times.
         model: Where to start: 'small' (bundled, the default), a folder, or a Hub name.
         output: Folder of the run: log, checkpoints, models.
@@ -49,6 +50,7 @@ class Run:
     """
 
     recipe: Path | None = None
+    named: Path | None = None
     data: list[str] = field(default_factory=list[str])
     model: str | None = None
     output: Path = Path("run")
@@ -66,6 +68,7 @@ class Run:
 
 RUN = {
     "recipe": "=[RECIPE]",
+    "named": "--recipe RECIPE",
     "data": "-d PATH",
     "model": "-m",
     "output": "-o",
@@ -101,7 +104,9 @@ def _train(stage: Stage, options: Run, as_json: bool) -> None:
     from triptych.train.run import RunCallbacks, run
     from triptych.train.settings import read
 
-    path, output = options.recipe, options.output
+    if options.recipe and options.named:
+        raise InputError(f"--recipe: got {options.named} beside {options.recipe}; expected one recipe")
+    path, output = options.named or options.recipe, options.output
     if path is None and options.resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
     values = read(path, options.changes(), QUICK if path is None and stage == "train" else None)
@@ -271,10 +276,10 @@ def ablate(
     Stages that variants share are trained once. The same command again completes an interrupted study. The folder
     gets ablation.json, ablation.md and ablation.svg.
 
-    Example: triptych ablate recipes/ablate-laptop.yaml -o runs/ablation
+    Example: triptych ablate ablate-laptop -o runs/ablation
 
     Args:
-        recipe: A YAML file; see recipes/ablate-laptop.yaml.
+        recipe: A YAML file, or the name of a plan of the package: ablate-laptop.
         output: Trained stages, evaluations, and the result.
         settings: A setting, such as seeds=[0,1,2]; repeatable.
         plan_only: Show what would be trained, what is shared, what is done, and end.

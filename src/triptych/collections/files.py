@@ -109,7 +109,7 @@ def _json(path: Path, limit: int | None = None) -> Generator[tuple[Any, Any]]:
     try:
         import ijson
     except ImportError as error:
-        raise MissingExtra(f"{path}: reading a JSON array or object", "data") from error
+        raise MissingExtra(f"{path}: reading a JSON array or object", "tools") from error
     with open_source(path) as source:
         try:
             yield ijson, _Bytes(source, limit)

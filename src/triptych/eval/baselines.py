@@ -248,7 +248,7 @@ class SentenceModel:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise MissingExtra("a sentence-transformers model", "parity") from error
+            raise MissingExtra("a sentence-transformers model", "eval") from error
         model: Any = SentenceTransformer(
             str(model_folder(folder)),
             device=device,

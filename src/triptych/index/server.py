@@ -283,7 +283,7 @@ def _qdrant() -> Any:
     try:
         return importlib.import_module("qdrant_client")
     except ImportError as error:
-        raise MissingExtra("an index on a server", "server") from error
+        raise MissingExtra("an index on a Qdrant server", "qdrant") from error
 
 
 def _models() -> Any:

@@ -21,13 +21,18 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+
+from triptych.errors import DataError, InputError, MissingExtra
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtra("training data", "train") from error
 
 from triptych.collections.beir import is_beir
 from triptych.collections.examples import Example, Scores
 from triptych.collections.training import Reading, read_examples, read_records, read_texts, source_files
-from triptych.errors import DataError, InputError
 from triptych.io import file_digest
 from triptych.model.tokenizer import TextTokenizer
 from triptych.records import JSONL, PARQUET, Place, ending, files_of

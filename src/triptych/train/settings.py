@@ -34,6 +34,9 @@ from triptych.types import Head
 
 TABLES: Mapping[str, BatchTable] = {"pretrain": PRETRAIN_TABLE, "finetune": FINETUNE_TABLE}
 """The paper's batch sizes by length, of its second and third stage."""
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""The recipes of the package; each is known by its name without the ending."""
+
 _BOUNDS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -390,7 +393,7 @@ def read(path: Path | None, changes: Sequence[str] = (), base: Mapping[str, Any]
     """Reads a recipe.
 
     Args:
-        path: YAML file; None: none.
+        path: YAML file, or the name of a recipe of the package; None: none.
         changes: ``key=value`` with dots between the parts of the key; the value is YAML.
         base: Values that count less than the file's.
 
@@ -429,14 +432,38 @@ def validate(kind: type[_Value], values: Mapping[str, Any], where: str) -> _Valu
         raise InputError(f"{where}: {'; '.join(problems)}") from None
 
 
+def find_recipe(path: Path) -> Path:
+    """A recipe's file: itself, or the one of this name that comes with the package.
+
+    Raises:
+        InputError: If a bare word names neither; the names of the package's recipes are listed.
+    """
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    bundled = RECIPES / f"{path}.yaml"
+    if not bundled.is_file():
+        names = sorted(each.stem for each in RECIPES.glob("*.yaml"))
+        raise InputError(
+            f"recipe: got {str(path)!r}, which is no file; {hint(str(path), names)}; the package has {', '.join(names)}"
+        )
+    return bundled
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+    """The keys and values of a YAML file, or of a recipe of the package by its name.
+
+    ``$TRIPTYCH`` in a recipe of the package is the package's folder.
 
     Raises:
         DataError: If it cannot be read as that (with the line).
+        InputError: If it is a word that names no recipe.
     """
+    path = find_recipe(path)
     try:
-        read_values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.parent == RECIPES:
+            text = text.replace("$TRIPTYCH", RECIPES.parent.as_posix())
+        read_values: Any = yaml.safe_load(text)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path) from error
     except UnicodeDecodeError as error:

@@ -136,7 +136,7 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     try:
         import rensa
     except ImportError as error:
-        raise MissingExtra("finding near duplicates", "data") from error
+        raise MissingExtra("finding near duplicates", "tools") from error
     known: dict[str, int] = {}
     for text in texts:
         known.setdefault(text, len(known))

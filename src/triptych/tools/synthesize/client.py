@@ -243,7 +243,7 @@ async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[ChatCl
     try:
         import httpx
     except ImportError as error:
-        raise MissingExtra("asking a model's server", "data") from error
+        raise MissingExtra("asking a model's server", "tools") from error
     try:
         httpx.URL(endpoint.base_url)
     except httpx.InvalidURL as error:
