@@ -64,7 +64,6 @@ def muvera(
     tokens: Sequence[Sequence[float]],
     signs: np.ndarray,
     projection: np.ndarray,
-    mean: Sequence[float],
     *,
     document: bool,
 ) -> list[float]:
@@ -73,18 +72,16 @@ def muvera(
     signs: [repetitions, bits, width], projection: [repetitions, columns, width].
     """
     found: list[float] = []
-    centred = [[float(x) - float(m) for x, m in zip(token, mean, strict=True)] for token in tokens]
-    values = centred if document else tokens
     for directions, rows in zip(signs, projection, strict=True):
-        parts = [[dense_score(line, token) > 0 for line in directions] for token in centred]
+        parts = [[dense_score(line, token) > 0 for line in directions] for token in tokens]
         for number in range(2 ** len(directions)):
             part = [bool(number >> i & 1) for i in range(len(directions))]
-            inside = [value for value, own in zip(values, parts, strict=True) if own == part]
+            inside = [token for token, own in zip(tokens, parts, strict=True) if own == part]
             if document and not inside:
                 away = [sum(a != b for a, b in zip(own, part, strict=True)) for own in parts]
-                inside = [values[away.index(min(away))]]
+                inside = [tokens[away.index(min(away))]]
             count = len(inside) if document else 1
-            found += [sum(dense_score(row, value) for value in inside) / count for row in rows]
+            found += [sum(dense_score(row, token) for token in inside) / count for row in rows]
     return found
 
 

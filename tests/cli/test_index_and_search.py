@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from checkpoints import WIDTH
 from triptych import Encoder, HeadWeights, Index
 from triptych.scores.on_numpy import combine, head_scores
 
@@ -296,6 +297,17 @@ def test_token_vectors_are_stored_as_chosen(run: Run, corpus: Path, tmp_path: Pa
     if multi == "none":
         assert "multi" not in run("search", place, "hello world").out.splitlines()[1]
         assert run("search", place, "hello", "-w", "1,1,1").code == 2
+
+
+def test_token_vectors_recall_through_one_vector_a_document(run: Run, corpus: Path, tmp_path: Path) -> None:
+    place, width = tmp_path / "my.index", str(WIDTH)
+    assert run("index", corpus, "--into", place, "--fde", f"0:{width}:1").code == 0
+    found = run("search", place, "a model of text", "--routes", "multi", "--json")
+    plain = run("search", place, "a model of text", "--json")
+    assert sorted(ids_of(found.lines)) == sorted(ids_of(plain.lines))
+    refused = run("index", corpus, "--into", place, "--fde", f"1:{width}:1")
+    assert refused.code == 2
+    assert "which is chosen once" in refused.err
 
 
 def test_the_model_of_an_index_is_found_from_another_folder(
