@@ -58,3 +58,34 @@ def few_bits(vector: Sequence[float], mean: Sequence[float], bits: int) -> list[
     product = sum(x * code for x, code in zip(apart, codes, strict=True))
     scale = float(np.float16(squares / product)) if product > 0 else 0.0
     return [float(m) + scale * code for m, code in zip(mean, codes, strict=True)]
+
+
+def muvera(
+    tokens: Sequence[Sequence[float]],
+    signs: np.ndarray,
+    projection: np.ndarray,
+    *,
+    document: bool,
+) -> list[float]:
+    """One vector for token vectors (arXiv 2405.19504, section 2).
+
+    signs: [repetitions, bits, width], projection: [repetitions, columns, width].
+    """
+    found: list[float] = []
+    for directions, rows in zip(signs, projection, strict=True):
+        parts = [[dense_score(line, token) > 0 for line in directions] for token in tokens]
+        for number in range(2 ** len(directions)):
+            part = [bool(number >> i & 1) for i in range(len(directions))]
+            inside = [token for token, own in zip(tokens, parts, strict=True) if own == part]
+            if document and not inside:
+                away = [sum(a != b for a, b in zip(own, part, strict=True)) for own in parts]
+                inside = [tokens[away.index(min(away))]]
+            count = len(inside) if document else 1
+            found += [sum(dense_score(row, token) for token in inside) / count for row in rows]
+    return found
+
+
+def idf(documents: Sequence[set[int]], token: int) -> float:
+    """ln(1 + (N − n + ½) / (n + ½)), n of N documents having the token."""
+    having = sum(token in document for document in documents)
+    return math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))

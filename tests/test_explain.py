@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from triptych import Encoder
 from triptych.errors import InputError
-from triptych.explain import Explanation, explain, tokens_of
+from triptych.explain import Explanation, explain, explain_by_idf, tokens_of
+from triptych.index.index import Index
 from triptych.scores.on_numpy import head_scores
 from triptych.types import Head
 
@@ -167,3 +169,26 @@ def test_the_span_of_a_token_is_where_its_piece_stands_in_the_text() -> None:
         assert covered == "".join(text.split()), text
         for token in tokens:
             assert token.span is None or text[slice(*token.span)] == token.piece
+
+
+def test_hits_of_a_search_by_rarity_are_explained_without_the_model(encoder: Encoder, tmp_path: Path) -> None:
+    texts = ["a retrieval model of text", "bge m3 is a model? of the world", "hello 日本 world", "the world"]
+    with Index.create(tmp_path / "an.index", encoder, engine="exact") as index:
+        index.add(["a", "b", "c", "d"], texts)
+    with Index.open(tmp_path / "an.index") as index:
+        hits = index.search("the world of the model", lexical_queries="idf")
+        found = explain_by_idf(index, "the world of the model", hits)
+        having = [set(row.indices.tolist()) for row in index.vectors([*"abcd"], heads=["lexical"]).lexical]  # type: ignore[union-attr]
+    assert {hit.id for hit in hits} == {*"abcd"}
+    for hit, one in zip(hits, found, strict=True):
+        assert one.scores == {"lexical": pytest.approx(hit.score, rel=1e-5)}
+        assert one.counted == 4
+        for match in one.lexical:
+            known = sum(match.query_token.id in each for each in having)
+            assert match.documents == known
+            assert match.query_weight == pytest.approx(reference.idf(having, match.query_token.id), rel=1e-5)
+            assert hit.text[slice(*match.document_token.span)] == match.document_token.piece  # type: ignore[misc]
+        again = Explanation.from_json(one.to_json(), one.scores)
+        assert again.counted == 4
+        assert [each.documents for each in again.lexical] == [each.documents for each in one.lexical]
+        assert one.to_json()["query_weights"] == {"by": "idf", "documents": 4}

@@ -7,21 +7,24 @@ query's tokens average to the multi-vector score (arXiv 2402.03216v4, section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from scipy import sparse
 
 from triptych.errors import InputError, show
-from triptych.types import Encoded, Head, Ragged, check_str, check_texts
+from triptych.types import Encoded, Head, Hit, Ragged, check_str, check_texts
 
 if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
+    from triptych.index.index import Index
     from triptych.model.packed import Ids
     from triptych.model.tokenizer import TextTokenizer
 
 Kind = Literal["text", "prefix", "special"]
+
+_ENDLESS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ class LexicalMatch:
         document_token: Where the document has it (first place).
         query_weight: w_q.
         document_weight: w_d.
+        documents: Of a query weight by rarity: how many documents have the token; None: the model gave the weight.
     """
 
     query_token: Token
     document_token: Token
     query_weight: float
     document_weight: float
+    documents: int | None = None
 
     @property
     def contribution(self) -> float:
@@ -93,11 +98,13 @@ class Explanation:
         lexical: Shared token ids, the largest contribution first.
         tokens: For each query token with a vector its partner, in the query's order; empty if the document has
             no token vectors.
+        counted: Of query weights by rarity: how many documents were counted; None: the model gave the weights.
     """
 
     scores: dict[Head, float]
     lexical: tuple[LexicalMatch, ...] = ()
     tokens: tuple[TokenMatch, ...] = ()
+    counted: int | None = None
 
     @property
     def text_tokens(self) -> tuple[TokenMatch, ...]:
@@ -115,7 +122,9 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The words and tokens that matched, as the command line and the server write them; see `text_tokens`."""
+        by_idf = {} if self.counted is None else {"query_weights": {"by": "idf", "documents": self.counted}}
         return {
+            **by_idf,
             "words": [
                 {
                     "token": match.document_token.piece,
@@ -125,6 +134,7 @@ class Explanation:
                     "query_weight": match.query_weight,
                     "document_weight": match.document_weight,
                     "score": match.contribution,
+                    **({} if match.documents is None else {"documents": match.documents}),
                 }
                 for match in self.lexical
             ],
@@ -158,7 +168,7 @@ class Explanation:
         for each in value["words"]:
             weights = each["query_weight"], each["document_weight"]
             sides = token(each["token"]), token(each["token"], each["word"], each["id"])
-            lexical.append(LexicalMatch(*sides, *weights))
+            lexical.append(LexicalMatch(*sides, *weights, each.get("documents")))
         partners: list[TokenMatch] = []
         for each in value["tokens"]:
             partner = token(each["document_token"], position=each["document_position"])
@@ -167,7 +177,8 @@ class Explanation:
             token("", kind="special"), token("", kind="special"), value["left_out"]["score"]
         )
         partners += [left_out] * value["left_out"]["tokens"]
-        return cls(dict(scores), tuple(lexical), tuple(partners))
+        counted = value.get("query_weights", {}).get("documents")
+        return cls(dict(scores), tuple(lexical), tuple(partners), counted)
 
 
 def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Explanation]:
@@ -206,6 +217,39 @@ def explain(encoder: Encoder, query: str, documents: Sequence[str]) -> list[Expl
     for row, text in enumerate(documents):
         tokens = tokens_of(encoder, text, config.document_prefix)
         explained.append(_explain_one(encoder, (query_tokens, left), (tokens, right[row])))
+    return explained
+
+
+def explain_by_idf(index: Index, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+    """Explains hits of a search with ``lexical_queries="idf"``, without a model.
+
+    Args:
+        index: Where they were found.
+        query: The query.
+        hits: N hits.
+
+    Returns:
+        N explanations, with the lexical score alone. A token that is not in a hit's text, but was in what was encoded
+        with it, has the position -1.
+    """
+    tokenizer, table = index.tokenizer, index.query_weights
+    vectors = cast("sparse.csr_array", index.vectors([hit.id for hit in hits], heads=["lexical"]).lexical)
+    texts = [query, *(hit.text for hit in hits)]
+    ids = tokenizer.encode(texts, max_length=_ENDLESS).ids
+    named = [_named(tokenizer, own, "", text) for own, text in zip(ids, texts, strict=True)]
+    left = named[0], table.encode([query], tokenizer)
+    explained: list[Explanation] = []
+    for i, tokens in enumerate(named[1:]):
+        row = cast("sparse.csr_array", vectors[[i]])
+        others = np.setdiff1d(row.indices, [token.id for token in tokens]).tolist()
+        pieces = tokenizer.pieces(others)
+        elsewhere = [Token(piece, piece, id, -1) for id, piece in zip(others, pieces, strict=True)]
+        matches = [
+            replace(match, documents=int(table.counts[match.query_token.id]))
+            for match in _lexical_matches(left, (tokens + elsewhere, row))
+        ]
+        score = float(sum(match.contribution for match in matches))
+        explained.append(Explanation({"lexical": score}, tuple(matches), counted=table.documents))
     return explained
 
 

@@ -3,12 +3,15 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+from checkpoints import WIDTH
 from readers import kinds
 from triptych import Encoder, HeadWeights, Index
 from triptych.index import store
@@ -171,6 +174,34 @@ def test_explanation_in_json_adds_up_to_the_scores(run: Run, index: Path) -> Non
         assert mean == pytest.approx(line["scores"]["multi"], abs=2e-3)
 
 
+def test_a_search_by_rarity_says_how_many_documents_have_a_word(run: Run, index: Path) -> None:
+    lines = run("search", index, "a model of text", "--query-weights", "idf", "--explain", "--json").lines
+    assert lines
+    for line in lines:
+        parts = line["explanation"]
+        assert parts["query_weights"] == {"by": "idf", "documents": 4}
+        assert sum(match["score"] for match in parts["words"]) == pytest.approx(line["score"], abs=1e-4)
+        assert {*line["scores"]} == {"lexical"}
+        assert all(1 <= match["documents"] <= 4 for match in parts["words"])
+    shown = run("search", index, "a model of text", "--query-weights", "idf", "--explain").out
+    assert "query (rarity)" in shown
+    assert f"{lines[0]['explanation']['words'][0]['documents']} of 4" in shown
+
+
+def test_a_search_by_rarity_loads_no_model(made: Path) -> None:
+    words = ["search", str(made), "a model", "--query-weights", "idf", "--explain", "--json"]
+    script = (
+        "import sys; from triptych.cli.app import main\n"
+        f"sys.argv = ['triptych', *{words}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'transformers', 'huggingface_hub'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert json.loads(done.stdout.splitlines()[0])["scores"]
+
+
 def test_a_person_sees_scores_languages_words_and_partners_in_80_columns(run: Run, made: Path) -> None:
     out = run("search", made, "a model of text", "-k", 2, "--explain").out
     assert max(map(len, out.splitlines())) <= 80
@@ -285,6 +316,17 @@ def test_token_vectors_are_stored_as_chosen(run: Run, corpus: Path, tmp_path: Pa
     if multi == "none":
         assert "multi" not in run("search", place, "hello world").out.splitlines()[1]
         assert run("search", place, "hello", "-w", "1,1,1").code == 2
+
+
+def test_token_vectors_recall_through_one_vector_a_document(run: Run, corpus: Path, tmp_path: Path) -> None:
+    place, width = tmp_path / "my.index", str(WIDTH)
+    assert run("index", corpus, "--into", place, "--fde", f"0:{width}:1").code == 0
+    found = run("search", place, "a model of text", "--routes", "multi", "--json")
+    plain = run("search", place, "a model of text", "--json")
+    assert sorted(ids_of(found.lines)) == sorted(ids_of(plain.lines))
+    refused = run("index", corpus, "--into", place, "--fde", f"1:{width}:1")
+    assert refused.code == 2
+    assert "which is chosen once" in refused.err
 
 
 def test_the_model_of_an_index_is_found_from_another_folder(

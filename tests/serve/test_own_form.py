@@ -137,6 +137,22 @@ def test_a_search_explains_its_hits(shared_server: Running, encoder: Encoder) ->
     assert total == pytest.approx(hit["scores"]["lexical"], abs=1e-5)
 
 
+def test_a_search_by_rarity_encodes_no_query(shared_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a query was encoded")
+
+    monkeypatch.setattr(Encoder, "encode", fail)
+    body = {"query": "hello model", "lexical_queries": "idf", "explain": True}
+    hits = post(shared_server, "/v1/indexes/my.index/search", body).json()["hits"]
+    assert hits
+    for hit in hits:
+        assert {*hit["scores"]} == {"lexical"}
+        assert sum(each["score"] for each in hit["explanation"]["words"]) == pytest.approx(
+            hit["score"], abs=1e-4
+        )
+        assert hit["explanation"]["query_weights"]["by"] == "idf"
+
+
 def test_a_long_text_comes_short_if_it_is_not_wanted_whole(start: Callable[..., Running]) -> None:
     server, long = start(), "many words " * 500
     put = httpx.put(

@@ -295,6 +295,7 @@ def _ids_of(path: Path | None) -> list[str]:
         "candidates": "-c",
         "conditions": "-f --filter CONDITION",
         "filter_json": "JSON",
+        "lexical_queries": "--query-weights",
         "options.filter": None,
         "explain": "-x --explain",
         "model": "-m",
@@ -338,6 +339,7 @@ def search(
     """
     from triptych.cli.options import parse_filter, queries_of
     from triptych.records import Fields
+    from triptych.types import HeadWeights
 
     fields = Fields()
     named = id_field and replace(fields, id=(id_field,), text=(*fields.text, "query", "question"))
@@ -350,18 +352,24 @@ def search(
             raise InputError("--model: the server has the index's model; expected none")
         _search_server(*remote, asked, k, chosen, explain, show_some)
         return
-    with _open(index, model, loading) as opened:
+    by_idf = chosen.get("lexical_queries") == "idf"
+    with _open(index, model, None if by_idf else loading) as opened:
         if "group_by" not in chosen and opened.has_passages:
             chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []
-        weights = cast("HeadWeights | None", chosen.get("weights")) or opened.weights
-        encoder = cast("Encoder", opened.encoder)
+        weights = cast("HeadWeights | None", chosen.get("weights")) or (
+            HeadWeights(0, 1, 0) if by_idf else opened.weights
+        )
         for query, hits in zip(asked, found, strict=True):
             explained: list[Explanation] = []
             if explain:
-                from triptych.explain import explain as explanations
+                from triptych import explain as why
 
-                explained = explanations(encoder, query.text, [hit.text for hit in hits])
+                explained = (
+                    why.explain_by_idf(opened, query.text, hits)
+                    if by_idf
+                    else why.explain(cast("Encoder", opened.encoder), query.text, [hit.text for hit in hits])
+                )
             show_some(query.id, query.text, hits, explained, weights)
 
 
@@ -400,12 +408,12 @@ def _search_server(
         show_some(query.id, query.text, [each.hit for each in hits], explained, weights)
 
 
-def _open(place: str, model: str | None, loading: Loading) -> Index:
-    """Opens an index with its recorded model, or that model from another place."""
+def _open(place: str, model: str | None, loading: Loading | None) -> Index:
+    """Opens an index with its recorded model, or that model from another place; without `loading`, with none."""
     from triptych.index.index import Index
     from triptych.index.store import find_manifest
 
-    encoder = loading.encoder(model or find_manifest(place).source)
+    encoder = None if loading is None else loading.encoder(model or find_manifest(place).source)
     try:
         return Index.open(place, encoder)
     except IndexLocked:

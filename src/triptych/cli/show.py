@@ -131,11 +131,15 @@ def _lexical_table(explanation: Explanation) -> RenderableType:
         return Text("lexical 0: no word in common", style=COLOURS["lexical"])
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
     table.add_column("words in common", style=COLOURS["lexical"], overflow="fold")
-    for name in ("query", "document", "product"):
+    counted = explanation.counted
+    for name in ("query" if counted is None else "query (rarity)", "document", "product"):
         table.add_column(name, justify="right")
+    if counted is not None:
+        table.add_column("documents with it", justify="right")
     for match in explanation.lexical[:_WORDS]:
         numbers = (match.query_weight, match.document_weight, match.contribution)
-        table.add_row(_named(match.document_token), *(f"{number:.3f}" for number in numbers))
+        rarity = () if counted is None else (f"{match.documents:,} of {counted:,}",)
+        table.add_row(_named(match.document_token), *(f"{number:.3f}" for number in numbers), *rarity)
     rest = explanation.lexical[_WORDS:]
     if rest:
         table.add_row(f"and {len(rest)} more", "", "", f"{sum(match.contribution for match in rest):.3f}")

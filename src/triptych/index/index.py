@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from triptych.index.documents import (
 )
 from triptych.index.filters import Filter
 from triptych.index.layout import Layout, LayoutOptions
+from triptych.index.query_weights import QueryWeights, current_weights, keep_weights, lexical_width
 from triptych.index.search import Plan, SearchOptions, check_fields, hybrid_search, known_fields, make_plan
 from triptych.index.store import EngineName, Store, create_store, open_store
 from triptych.index.sync import Changes, Synchronizer
@@ -44,6 +45,9 @@ from triptych.types import (
     check_iterable,
     check_path,
 )
+
+if TYPE_CHECKING:
+    from triptych.model.tokenizer import TextTokenizer
 
 BLOCK = 128
 """Most documents that `Index.add` encodes and stores at once."""
@@ -72,6 +76,8 @@ class Index:
         self._store = store
         self._encoder = encoder
         self._checked_fields: set[tuple[str, ...]] = set()
+        self._query_weights: QueryWeights | None = None
+        self._tokenizer: TextTokenizer | None = None
 
     @classmethod
     def create(
@@ -453,7 +459,7 @@ class Index:
             query: One question, or several.
             k: Hits per question.
             **options: `weights`, `candidates`, `routes`, `filter`, `protocol`, `offset`, `min_score`, `group_by`,
-                `group_size`; see `SearchOptions`.
+                `group_size`, `lexical_queries`; see `SearchOptions`.
 
         Returns:
             For one question its hits, the best first, equal scores by id; for several a list of such lists.
@@ -465,7 +471,11 @@ class Index:
         texts = _queries(query)
         if not texts:
             return []
-        found = self._search(self.encoder.encode_query(texts, outputs=self.heads), plan)
+        if options.get("lexical_queries") == "idf":
+            queries = Encoded(lexical=self.query_weights.encode(texts, self.tokenizer))
+        else:
+            queries = self.encoder.encode_query(texts, outputs=self.heads)
+        found = self._search(queries, plan)
         return found[0] if isinstance(query, str) else found
 
     def search_encoded(
@@ -514,9 +524,59 @@ class Index:
         chosen = None if weights is None else make_plan(self._store.engine, 1, {"weights": weights}).weights
         self._store.set_weights(chosen)
 
+    @property
+    def query_weights(self) -> QueryWeights:
+        """How many documents have each token, by which ``lexical_queries="idf"`` weighs those of a query.
+
+        The index's own documents are counted when that is first needed, and again when there are a tenth more or
+        fewer of them; in a folder that can be written the counts are kept.
+
+        Raises:
+            InputError: If the index has no lexical vectors.
+            IndexCorrupt: If counts that were kept are damaged.
+            StorageError: If they cannot be written.
+        """
+        self._store.check_open()
+        self._query_weights = current_weights(self._store, self._query_weights)
+        return self._query_weights
+
+    def set_query_weights(self, texts: Iterable[str] | None) -> None:
+        """Counts other texts instead, such as those of a larger collection.
+
+        Args:
+            texts: Each of them is a document; read as a stream. None: the index's own documents again.
+
+        Raises:
+            InputError: If the index has no lexical vectors, or for something that is no text.
+            StorageError: If the counts cannot be written to the index's folder.
+        """
+        with self._store.changing() as engine:
+            width = lexical_width(engine)
+            if texts is None:
+                found = QueryWeights.of_engine(engine)
+            else:
+                given = check_iterable(texts, "set_query_weights: texts")
+                found = QueryWeights.of_texts(given, self.tokenizer, width)
+            self._query_weights = keep_weights(self._store, found)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The model's tokenizer; of a model that is not loaded, it alone is read.
+
+        Raises:
+            ModelError: If it cannot be read.
+        """
+        if self._tokenizer is None:
+            from triptych.model.hub import resolve
+            from triptych.model.tokenizer import TextTokenizer
+
+            known = getattr(self._encoder, "tokenizer", None)
+            self._tokenizer = known or TextTokenizer.load(resolve(self._store.manifest.source))
+        return self._tokenizer
+
     def _plan(self, k: int, options: SearchOptions) -> Plan:
         self._store.check_open()
-        if options.get("weights") is None:
+        if options.get("weights") is None and options.get("lexical_queries") != "idf":
             options = {**options, "weights": self._store.manifest.weights}
         return make_plan(self._store.engine, k, options)
 

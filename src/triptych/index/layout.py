@@ -13,12 +13,14 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from triptych.errors import IndexForeign, InputError
+from triptych.errors import IndexForeign, InputError, show
 from triptych.index.documents import Payload, check_choice, check_integer, check_options
+from triptych.scores.muvera import Muvera
 from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision
 from triptych.types import HEADS, Encoded, Head, Ragged
 
@@ -31,7 +33,7 @@ the third none were pooled, measured from a mean, or in fewer numbers than the m
 
 _LARGEST_HALF = 65504
 
-_SINCE_3: Mapping[str, Any] = {"pool_tokens": 1, "multi_width": None, "frame": None}
+_SINCE_3: Mapping[str, Any] = {"pool_tokens": 1, "multi_width": None, "frame": None, "fde": None}
 """Fields that older manifests lack, and what they are there."""
 
 _FORMS_SINCE_3 = ("4bit", "2bit", "1bit")
@@ -58,6 +60,8 @@ class LayoutOptions(TypedDict, total=False):
         coarse: A second, smaller form of the dense vectors for recall; scores never use it.
         exact_below: Recall by dense vectors compares with all documents while there are fewer than this.
         ef: Breadth of the graph search above that: more finds more, and takes longer.
+        fde: Recall by token vectors through one more vector a document instead of a look at all: bits, columns and
+            repetitions of `triptych.scores.muvera`. 0:384:1 is the mean of token vectors of 384 columns.
     """
 
     multi: TokenPrecision | None
@@ -67,6 +71,7 @@ class LayoutOptions(TypedDict, total=False):
     coarse: Coarse | None
     exact_below: int
     ef: int
+    fde: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Layout:
         pool_tokens: So many token vectors of a document that resemble each other become one.
         multi_width: Numbers that are kept of a token vector; None: all.
         frame: From what token vectors are measured, once the first were seen; None for forms that need none.
+        fde: Bits, columns and repetitions of the vectors by which token vectors recall; None: all are compared.
     """
 
     widths: Mapping[Head, int]
@@ -95,6 +101,7 @@ class Layout:
     pool_tokens: int = 1
     multi_width: int | None = None
     frame: Frame | None = None
+    fde: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("multi", TokenPrecision), ("dense", DensePrecision), ("coarse", Coarse)):
@@ -106,7 +113,16 @@ class Layout:
             raise InputError(
                 "index: the model has no head that would be stored; expected one or more of dense, lexical and multi"
             )
-        if self.is_packed and set(self.widths) == {"multi"}:
+        if self.fde is not None:
+            numbers = () if isinstance(self.fde, str | int) else tuple(self.fde)
+            if "multi" not in self.widths or len(numbers) != 3:
+                raise InputError(
+                    f"index: got fde={show(self.fde)}; expected bits, columns and repetitions, and token vectors"
+                )
+            numbers = tuple(check_integer(number, "index: got in the option fde", 0) for number in numbers)
+            object.__setattr__(self, "fde", numbers)
+            _muvera(self.widths["multi"], *numbers)
+        if self.is_packed and set(self.widths) == {"multi"} and self.fde is None:
             raise InputError(
                 f"index: got multi={self.multi!r} for a model without other heads; expected another form: token "
                 "vectors of so few bits only re-rank what dense or lexical vectors recall"
@@ -146,6 +162,11 @@ class Layout:
         return self.multi in BITS
 
     @property
+    def muvera(self) -> Muvera | None:
+        """What makes the vectors of `fde`."""
+        return None if self.fde is None else _muvera(self.widths["multi"], *self.fde)
+
+    @property
     def tokens(self) -> TokenForm:
         """The form of the token vectors."""
         width = self.widths["multi"]
@@ -165,6 +186,8 @@ class Layout:
             size += int(vectors.dense.size * (coarse + (4 if self.dense == "float32" else 2)))
         if vectors.lexical is not None and "lexical" in self.widths:
             size += _BYTES_A_WEIGHT * vectors.lexical.nnz
+        if self.muvera is not None:
+            size += 2 * len(payloads) * self.muvera.size
         if vectors.multi is not None and "multi" in self.widths:
             pooled = int((-(-vectors.multi.lengths // self.pool_tokens)).sum())
             size += pooled * self.tokens.bytes_per_token * 4 // (3 if self.is_packed else 4)  # as base64
@@ -213,6 +236,11 @@ class Layout:
             return cls(**found | {"frame": frame})
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
+
+
+@cache
+def _muvera(width: int, *numbers: int) -> Muvera:
+    return Muvera(width, *numbers)
 
 
 def point_id(document: str) -> str:

@@ -41,6 +41,8 @@ Datatype: TypeAlias = Literal["float32", "float16", "turbo8"]
 DENSE: Head = "dense"
 LEXICAL: Head = "lexical"
 MULTI: Head = "multi"
+FDE = "fde"
+"""One vector for all token vectors of a document, see `triptych.scores.muvera`."""
 
 BITS = "bits"
 """Field of the payload for token vectors of a few bits a number, which the engines have no vectors for."""
@@ -106,7 +108,10 @@ def collection_spec(layout: Layout) -> CollectionSpec:
         vectors[DENSE] = VectorSpec(widths["dense"], _DATATYPES[layout.dense], False, True, layout.coarse)
     if "multi" in widths and not layout.is_packed:
         vectors[MULTI] = VectorSpec(layout.tokens.kept, _DATATYPES[layout.multi], True, False, "none")
-    bytes_each = widths.get("dense", 1) * (4 if layout.dense == "float32" else 2)
+    if layout.muvera is not None:
+        vectors[FDE] = VectorSpec(layout.muvera.size, "float16", False, True, "none")
+    fde_bytes = 1 if layout.muvera is None else 2 * layout.muvera.size
+    bytes_each = widths["dense"] * (4 if layout.dense == "float32" else 2) if "dense" in widths else fde_bytes
     threshold = max(1, layout.exact_below * bytes_each // 1024)
     return CollectionSpec(vectors, (LEXICAL,) if "lexical" in widths else (), threshold)
 
@@ -155,7 +160,9 @@ def points(
 ) -> list[NeutralPoint]:
     """The points of some pieces. Numbers as lists: the engine takes them twice as fast as arrays."""
     found: list[NeutralPoint] = []
-    packed = None
+    packed = fde = None
+    if layout.muvera is not None:
+        fde = layout.muvera.documents(cast(Ragged, vectors.multi).take([piece.document for piece in chosen]))
     if layout.is_packed:
         some = cast(Ragged, vectors.multi).take([piece.document for piece in chosen])
         packed = Tokens.pack(some, layout.tokens)
@@ -177,6 +184,8 @@ def points(
             extra[PARTS] = piece.parts
         if "dense" in layout.widths:
             plain[DENSE] = cast(Floats, vectors.dense)[i].tolist()
+        if fde is not None and len(cast(Ragged, vectors.multi)[i]):
+            plain[FDE] = fde[number].tolist()
         if "lexical" in layout.widths:
             indices, values = sparse_row(cast(sparse.csr_array, vectors.lexical), i)
             if indices:
@@ -308,7 +317,7 @@ class Request:
     """One search by one named vector.
 
     Attributes:
-        head: The vector's name; it tells the form of `vector` too.
+        head: The vector's name, that of a head or "fde"; it tells the form of `vector` too.
         vector: Numbers, rows of numbers, or (for "lexical") token ids and weights.
         limit: How many points are wanted.
         exact: Compare with all points, by the stored vectors themselves and not by a coarse form of them. A
@@ -317,7 +326,7 @@ class Request:
         only: Only these points.
     """
 
-    head: Head
+    head: str
     vector: Vector
     limit: int
     exact: bool
@@ -384,8 +393,9 @@ class QdrantEngine:
         self.layout = layout
         self.backend = backend
         # Token vectors of a few bits lie in the payload, where Qdrant can keep but not search them.
-        unsearchable = {"multi"} if layout.is_packed else set[str]()
-        self.routes: tuple[Head, ...] = tuple(head for head in layout.heads if head not in unsearchable)
+        packed = {"multi"} if layout.is_packed else set[str]()
+        self._held: tuple[Head, ...] = tuple(head for head in layout.heads if head not in packed)
+        self.routes = self._held if layout.muvera is None else layout.heads
         self._points = backend.count(None)
         self._has_parts = bool(backend.payloads([_MARK], [PART_OF]))
 
@@ -426,19 +436,23 @@ class QdrantEngine:
         if route not in self.routes:
             raise InputError(f"recall: got the route {route!r}; expected one of {', '.join(self.routes)}")
         check_vectors(self.layout, queries, [route], "recall")
-        exact = route != "dense" or self._points < self.layout.exact_below
-        in_parts = route == "multi" and self._has_parts
+        muvera = self.layout.muvera if route == "multi" else None
+        exact = (route != "dense" and muvera is None) or self._points < self.layout.exact_below
+        in_parts = route == "multi" and muvera is None and self._has_parts
         limit = 2 * k if in_parts else k  # several parts of a document may be among the best
         if limit > _MANY:  # the engine makes room for as many as are asked for
             limit = min(limit, max(_MANY, self.backend.count(None)))
-        asked: dict[int, Request] = {}
+        name, asked = route if muvera is None else FDE, dict[int, Request]()
+        fde = None if muvera is None else muvera.queries(cast(Ragged, queries.multi))
         for i in range(len(queries)):
             if vector := self._query_vector(queries, route, i):
-                asked[i] = Request(route, vector, limit, exact, where)
+                vector = vector if fde is None else cast("list[float]", fde[i].tolist())
+                asked[i] = Request(name, vector, limit, exact, where)
         found = dict(zip(asked, self.backend.query(list(asked.values())), strict=True))
-        lists = [
-            _candidates(found.get(i, []), *self._scale(queries, route, i), route) for i in range(len(queries))
-        ]
+        scales = [self._scale(queries, route, i) for i in range(len(queries))]
+        if fde is not None:  # which know of no frame
+            scales = [(factor, np.float32(0)) for factor, _ in scales]
+        lists = [_candidates(found.get(i, []), *scales[i], route) for i in range(len(queries))]
         return self._join_parts(queries, lists, k) if in_parts else lists
 
     def score(
@@ -453,11 +467,11 @@ class QdrantEngine:
         for i, names in enumerate(keys):
             for head in heads:
                 vector = self._query_vector(queries, head, i)
-                if vector and names and head in self.routes:
+                if vector and names and head in self._held:
                     asked[i, head] = Request(head, vector, len(names), exact=True, only=names)
         for (i, head), found in zip(asked, self.backend.query(list(asked.values())), strict=True):
             scores[i][head] = _spread(found, keys[i], *self._scale(queries, head, i))
-        if "multi" in heads and "multi" not in self.routes:
+        if "multi" in heads and "multi" not in self._held:
             for i, names in enumerate(keys):
                 scores[i]["multi"] = self._bit_scores(cast(Ragged, queries.multi).take([i]), names)
         elif "multi" in heads and self._has_parts:
@@ -487,7 +501,7 @@ class QdrantEngine:
 
     def _read(self, names: Sequence[str], heads: Sequence[Head]) -> Encoded:
         """What points hold; one that lacks a representation, or is not there, has zeros, or no token vectors."""
-        stored = self.backend.vectors(names, [head for head in heads if head in self.routes]) if names else {}
+        stored = self.backend.vectors(names, [head for head in heads if head in self._held]) if names else {}
         points = [stored.get(name, {}) for name in names]
         widths, dense, lexical, multi = self.layout.widths, None, None, None
         if "dense" in heads:
@@ -500,7 +514,7 @@ class QdrantEngine:
             indices = np.asarray([i for row, _ in rows for i in row], np.int64)
             values = np.asarray([v for _, row in rows for v in row], np.float32)
             lexical = sparse.csr_array((values, indices, offsets), shape=(len(rows), widths["lexical"]))
-        if "multi" in heads and "multi" not in self.routes:
+        if "multi" in heads and "multi" not in self._held:
             multi = self._bits(names).unpack()
         elif "multi" in heads:
             vectors = [np.asarray(point.get(MULTI, []), np.float32) for point in points]
@@ -648,6 +662,8 @@ def _cuts(
     each = np.asarray([len(payload["text"]) // 16 for payload in payloads], dtype=np.int64)[rows]
     if "dense" in layout.widths:
         each += layout.widths["dense"]
+    if layout.muvera is not None:
+        each += layout.muvera.size
     if "lexical" in layout.widths:
         each += 2 * np.diff(cast(sparse.csr_array, vectors.lexical).indptr)[rows]
     if "multi" in layout.widths:

@@ -32,6 +32,8 @@ from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check
 
 Protocol: TypeAlias = Literal["exact", "paper"]
 
+LexicalQueries: TypeAlias = Literal["model", "idf"]
+
 CANDIDATES = 200
 """Documents that each route recalls, if nothing else is said."""
 
@@ -59,6 +61,8 @@ class SearchOptions(TypedDict, total=False):
         group_by: Name of a field of the metadata, such as parent: of the documents with the same value there the best
             is a hit, and has the next ones beside it. A document without the field stands alone.
         group_size: Hits of a group at most, with the first; default 3.
+        lexical_queries: model (default), or idf: a search by lexical vectors alone, with a query's tokens weighted by
+            their rarity among the documents, which needs no encoder; see `triptych.index.query_weights`.
     """
 
     weights: HeadWeights | Sequence[float] | Mapping[str, float] | None
@@ -70,6 +74,7 @@ class SearchOptions(TypedDict, total=False):
     min_score: float | None
     group_by: str | None
     group_size: int
+    lexical_queries: LexicalQueries
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Plan:
         weights: Of the three scores.
         candidates: How many documents each route recalls, at least k.
         routes: By which heads documents are recalled.
+        heads: Whose scores a hit has.
         where: Only documents that fulfil this.
         protocol: See the module's text.
         offset: Hits, or groups, that are left out before them.
@@ -93,6 +99,7 @@ class Plan:
     weights: HeadWeights
     candidates: int
     routes: tuple[Head, ...]
+    heads: tuple[Head, ...]
     where: Filter | None = None
     protocol: Protocol = "exact"
     offset: int = 0
@@ -130,22 +137,33 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     protocol = options.get("protocol", "exact")
     check_choice(protocol, Protocol, "search", "protocol")
     weights, given = options.get("weights"), options.get("routes")
+    check_choice(options.get("lexical_queries", "model"), LexicalQueries, "search", "lexical_queries")
+    what = "the index"
+    if options.get("lexical_queries") == "idf":
+        if "lexical" not in heads:
+            raise InputError(
+                f"search: got lexical_queries='idf', but the index has no lexical vectors, only {', '.join(heads)}; "
+                "expected 'model'"
+            )
+        heads, what = ("lexical",), "a search with lexical_queries='idf'"
+        weights = HeadWeights(0, 1, 0) if weights is None else weights
     if weights is None:
         weights = HeadWeights.default(heads)
     chosen = HeadWeights.of(weights)
     if lacking := [head for head in chosen.heads if head not in heads]:
         raise InputError(
-            f"search: got weights {tuple(chosen)}, but the index has no {' and no '.join(lacking)} vectors; "
-            f"expected weight 0 there (the index has {', '.join(heads)})"
+            f"search: got weights {tuple(chosen)}, but {what} has no {' and no '.join(lacking)} vectors; "
+            f"expected weight 0 there ({what} has {', '.join(heads)})"
         )
     if given is None:
         given = tuple(head for head in ("dense", "lexical") if head in heads) or heads
     routes: tuple[Head, ...] = check_heads(given, "search: routes")
     for route in routes:
-        if route not in engine.routes:
-            why = "the index has no such vectors" if route not in heads else "binary ones only re-rank here"
+        if route not in engine.routes or route not in heads:
+            why = f"{what} has no such vectors" if route not in heads else "binary ones only re-rank here"
+            possible = [head for head in engine.routes if head in heads]
             raise InputError(
-                f"search: got the route {route!r}, but {why}; expected some of {', '.join(engine.routes)}"
+                f"search: got the route {route!r}, but {why}; expected some of {', '.join(possible)}"
             )
     if protocol == "paper":
         wanted: tuple[Head, ...] = ("dense",) if chosen.multi else chosen.heads
@@ -163,6 +181,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         chosen,
         candidates,
         routes,
+        heads,
         Filter.of(options.get("filter")),
         protocol,
         offset,
@@ -188,7 +207,7 @@ def hybrid_search(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit
 
     Args:
         engine: Where.
-        queries: Q queries with all heads of the index.
+        queries: Q queries with all heads of the plan.
         plan: How; made by `make_plan`.
 
     Returns:
@@ -227,7 +246,7 @@ def _group(engine: Engine, query: Encoded, plan: Plan, found: Sequence[Hit]) -> 
 def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]]:
     lists = {route: engine.recall(queries, route, plan.candidates, plan.where) for route in plan.routes}
     unions = [_union([lists[route][i] for route in plan.routes]) for i in range(len(queries))]
-    scores = engine.score(queries, unions, engine.layout.heads)
+    scores = engine.score(queries, unions, plan.heads)
     if plan.protocol == "paper" and not plan.weights.multi:
         scores = [
             _only_listed(scores[i], unions[i], {r: lists[r][i] for r in plan.routes})

@@ -106,6 +106,17 @@ class Store:
         """Whether it can be used in this process."""
         return self._close.alive and os.getpid() == self._opened.process
 
+    @property
+    def folder(self) -> Path | None:
+        """The index's folder; None of a server's."""
+        return None if self.manifest.engine == "server" else Path(self.place)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it was opened to be changed."""
+        lock = self._opened.lock
+        return not (self._opened.read_only or (lock is not None and lock.read_only))
+
     def check_open(self) -> None:
         """Raises IndexFault after `close`, and in a process that was forked from the owner."""
         if not self._close.alive:
@@ -127,7 +138,7 @@ class Store:
             IndexFault: If the index is closed, or was opened in a folder that cannot be written.
         """
         self.check_open()
-        if self._opened.read_only or (self._opened.lock is not None and self._opened.lock.read_only):
+        if not self.is_writable:
             raise IndexFault(
                 f"{self.place}: the index is open for reading alone, since the folder cannot be written or read_only "
                 "was asked for"
@@ -160,10 +171,10 @@ class Store:
 
     def _write(self, manifest: Manifest) -> None:
         with self.changing() as engine:
-            if self.manifest.engine == "server":
+            if self.folder is None:
                 cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
             else:
-                write_manifest(Path(self.place), manifest)
+                write_manifest(self.folder, manifest)
             engine.layout = manifest.layout
         self.manifest = manifest
 

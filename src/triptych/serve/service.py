@@ -18,7 +18,7 @@ import numpy as np
 
 from triptych.encode.encoder import Encoder
 from triptych.errors import IndexExists, InputError, TriptychError
-from triptych.explain import Explanation, explain
+from triptych.explain import Explanation, explain, explain_by_idf
 from triptych.index.documents import Payload
 from triptych.index.index import Index
 from triptych.index.layout import LayoutOptions
@@ -200,6 +200,10 @@ class Service:
         for i, query in enumerate(queries):
             if not query.strip():
                 raise InputError(f"query[{i}]: got an empty query; expected a text")
+        if options.get("lexical_queries") == "idf":
+            return await self.in_thread(
+                partial(_search_by_idf, index, queries, k, options, with_explanations)
+            )
         prefix = model.encoder.config.query_prefix
         encoded = (await model.encode(queries, outputs=index.heads, prefix=prefix)).encoded
         found = await self.in_thread(partial(index.search_encoded, encoded, k, **options)) if queries else []
@@ -363,6 +367,16 @@ class Service:
     async def in_thread(self, function: Callable[[], _T]) -> _T:
         """Calls a function beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _search_by_idf(
+    index: Index, queries: Sequence[str], k: int, options: SearchOptions, with_explanations: bool
+) -> list[SearchAnswer]:
+    found = index.search(queries, k, **options)
+    return [
+        SearchAnswer(hits, explain_by_idf(index, query, hits) if with_explanations else [])
+        for query, hits in zip(queries, found, strict=True)
+    ]
 
 
 def _scores(left: Counted, right: Counted, heads: Sequence[Head]) -> dict[Head, Floats]:
