@@ -413,7 +413,7 @@ def test_without_the_client_a_server_needs_the_extra(
     encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
-    with pytest.raises(ImportError, match=r"triptych\[server\]"):
+    with pytest.raises(ImportError, match=r"triptych\[qdrant\]"):
         Index.open("http://localhost:1/name", encoder)
 
 

@@ -100,7 +100,7 @@ def test_identifying_languages_without_the_package_says_what_to_install(
 ) -> None:
     ranker.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(MissingExtra, match=r"triptych\[data\]"):
+    with pytest.raises(MissingExtra, match=r"triptych\[tools\]"):
         language_identifier()
 
 

@@ -311,7 +311,7 @@ def lacks(_item: int) -> None:
 
 
 def test_an_error_of_a_worker_arrives_as_it_was_raised() -> None:
-    with pytest.raises(MissingExtra, match=r"triptych\[data\]"), parallel(2) as run:
+    with pytest.raises(MissingExtra, match=r"triptych\[tools\]"), parallel(2) as run:
         list(run(lacks, [1, 2]))
 
 
