@@ -307,7 +307,7 @@ def dies(_item: int) -> None:
 
 
 def lacks(_item: int) -> None:
-    raise MissingExtra("this", "data")
+    raise MissingExtra("this", "tools")
 
 
 def test_an_error_of_a_worker_arrives_as_it_was_raised() -> None:
