@@ -353,7 +353,7 @@ def search(
         _search_server(*remote, asked, k, chosen, explain, show_some)
         return
     by_idf = chosen.get("lexical_queries") == "idf"
-    with _open(index, model, None if by_idf else loading) as opened:
+    with _open(index, model, loading if model or not by_idf else None) as opened:
         if "group_by" not in chosen and opened.has_passages:
             chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []

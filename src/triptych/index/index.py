@@ -570,7 +570,7 @@ class Index:
             from triptych.model.hub import resolve
             from triptych.model.tokenizer import TextTokenizer
 
-            known = getattr(self._encoder, "tokenizer", None)
+            known: TextTokenizer | None = getattr(self._encoder, "tokenizer", None)
             self._tokenizer = known or TextTokenizer.load(resolve(self._store.manifest.source))
         return self._tokenizer
 

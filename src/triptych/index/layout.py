@@ -232,7 +232,7 @@ class Layout:
             )
         found = cast(dict[str, Any], value)
         try:
-            frame = Frame.from_json(found["frame"]) if "frame" in found else None
+            frame: Any = Frame.from_json(found["frame"]) if "frame" in found else None
             return cls(**found | {"frame": frame})
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error

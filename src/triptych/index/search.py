@@ -128,7 +128,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     """
     options = options or {}
     check_options(options, SearchOptions, "search")
-    heads = engine.layout.heads
+    heads: tuple[Head, ...] = engine.layout.heads
     k = check_integer(k, "search: got k")
     offset = check_integer(options.get("offset", 0), "search: got offset", 0)
     candidates = max(
