@@ -534,7 +534,6 @@ class Index:
         Raises:
             InputError: If the index has no lexical vectors.
             IndexCorrupt: If counts that were kept are damaged.
-            StorageError: If they cannot be written.
         """
         self._store.check_open()
         self._query_weights = current_weights(self._store, self._query_weights)
