@@ -145,7 +145,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
                 f"search: got lexical_queries='idf', but the index has no lexical vectors, only {', '.join(heads)}; "
                 "expected 'model'"
             )
-        heads, what = ("lexical",), "a search with lexical_queries='idf'"
+        heads = ("lexical",)
+        what = "a search with lexical_queries='idf'"
         weights = HeadWeights(0, 1, 0) if weights is None else weights
     if weights is None:
         weights = HeadWeights.default(heads)
