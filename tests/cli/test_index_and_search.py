@@ -188,6 +188,13 @@ def test_a_search_by_rarity_says_how_many_documents_have_a_word(run: Run, index:
     assert f"{lines[0]['explanation']['words'][0]['documents']} of 4" in shown
 
 
+def test_rarity_is_counted_in_other_texts_when_asked_for(run: Run, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "others.jsonl").write_text('{"text": "a model"}\n{"text": "a text"}\n{"text": "of"}\n')
+    assert run("index", "--into", index, "--query-weights-from", tmp_path / "others.jsonl").code == 0
+    (line, *_) = run("search", index, "a model", "--query-weights", "idf", "--explain", "--json").lines
+    assert line["explanation"]["query_weights"] == {"by": "idf", "documents": 3}
+
+
 def test_a_search_by_rarity_loads_no_model(made: Path) -> None:
     words = ["search", str(made), "a model", "--query-weights", "idf", "--explain", "--json"]
     script = (

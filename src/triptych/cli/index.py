@@ -52,6 +52,7 @@ _WHILE_BUILDING = 1.3
         "metadata": "KEY=VALUE",
         "delete": "ID",
         "delete_from": "FILE",
+        "query_weights_from": "FILE",
         "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
     },
@@ -72,6 +73,7 @@ def index(
     watch: bool = False,
     block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
+    query_weights_from: Path | None = None,
     form: Form,
     model: str | None = None,
     loading: Loading,
@@ -97,6 +99,8 @@ def index(
         watch: Go on and follow changes of the inputs, until Ctrl-C.
         block_tokens: Tokens that are encoded and made durable at once.
         weights: Keep these weights of the scores in the index, for searches that name none.
+        query_weights_from: Count in the documents of this file or folder how rare a word is, instead of in the index's
+            own, for triptych search --query-weights idf.
         model: New index: 'small' (bundled, the default), a checkpoint folder, or a Hub name such as BAAI/bge-m3. Old
             index: load its model from here instead of from where it was.
     """
@@ -106,15 +110,21 @@ def index(
     removed = [*(delete or []), *_ids_of(delete_from)]
     if watch and not (inputs and all(Path(path).is_file() or Path(path).is_dir() for path in inputs)):
         raise InputError(f"--watch: got {' '.join(inputs or ['no input'])}; expected files and folders")
-    if not inputs and not removed and not optimize and weights is None:
+    if not (inputs or removed or optimize or weights or query_weights_from):
         raise InputError(
-            "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
+            "index: got nothing to do; expected files to read, --delete, --delete-from, --weights, "
+            "--query-weights-from or --optimize"
         )
     source = Inputs(inputs or [], form)
     expected = source.check()
     with _open_or_create(into, model, loading, storage, engine, bool(inputs)) as opened:
         if weights is not None:
             opened.set_weights(weights)
+        if query_weights_from is not None:
+            from triptych.documents import read_documents
+
+            counted = read_documents(query_weights_from, format=form.format, fields=form.fields)
+            opened.set_query_weights(document.text for document in counted)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
         announce = None if "://" in into else partial(_announce, into, len(opened), expected)
@@ -353,7 +363,7 @@ def search(
         _search_server(*remote, asked, k, chosen, explain, show_some)
         return
     by_idf = chosen.get("lexical_queries") == "idf"
-    with _open(index, model, None if by_idf else loading) as opened:
+    with _open(index, model, loading if model or not by_idf else None) as opened:
         if "group_by" not in chosen and opened.has_passages:
             chosen["group_by"] = "parent"  # the passages of one document side by side
         found = opened.search([query.text for query in asked], k, **chosen) if asked else []

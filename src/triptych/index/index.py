@@ -534,7 +534,6 @@ class Index:
         Raises:
             InputError: If the index has no lexical vectors.
             IndexCorrupt: If counts that were kept are damaged.
-            StorageError: If they cannot be written.
         """
         self._store.check_open()
         self._query_weights = current_weights(self._store, self._query_weights)
@@ -570,7 +569,7 @@ class Index:
             from triptych.model.hub import resolve
             from triptych.model.tokenizer import TextTokenizer
 
-            known = getattr(self._encoder, "tokenizer", None)
+            known: TextTokenizer | None = getattr(self._encoder, "tokenizer", None)
             self._tokenizer = known or TextTokenizer.load(resolve(self._store.manifest.source))
         return self._tokenizer
 

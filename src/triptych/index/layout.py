@@ -14,15 +14,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
 from triptych.errors import IndexForeign, InputError, show
 from triptych.index.documents import Payload, check_choice, check_integer, check_options
-from triptych.scores.muvera import Muvera
 from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision
 from triptych.types import HEADS, Encoded, Head, Ragged
+
+if TYPE_CHECKING:
+    from triptych.scores.muvera import Muvera
 
 LAYOUT = 3
 """Version of all that this module describes."""
@@ -232,7 +234,7 @@ class Layout:
             )
         found = cast(dict[str, Any], value)
         try:
-            frame = Frame.from_json(found["frame"]) if "frame" in found else None
+            frame: Any = Frame.from_json(found["frame"]) if "frame" in found else None
             return cls(**found | {"frame": frame})
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
@@ -240,6 +242,8 @@ class Layout:
 
 @cache
 def _muvera(width: int, *numbers: int) -> Muvera:
+    from triptych.scores.muvera import Muvera
+
     return Muvera(width, *numbers)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy import sparse
 
-from triptych.errors import IndexCorrupt, IndexFault, InputError
+from triptych.errors import IndexCorrupt, IndexFault, InputError, StorageError
 from triptych.index.engine import Engine
 from triptych.io import write_atomically
 from triptych.scores.packing import digest
@@ -168,7 +169,10 @@ def current_weights(store: Store, known: QueryWeights | None) -> QueryWeights:
         known.source == "texts" or 10 * abs(store.engine.count() - known.documents) <= known.documents
     ):
         return known
-    return keep_weights(store, QueryWeights.of_engine(store.engine))
+    table = QueryWeights.of_engine(store.engine)
+    with suppress(StorageError):  # a search needs no room on the disk
+        keep_weights(store, table)
+    return table
 
 
 def keep_weights(store: Store, table: QueryWeights) -> QueryWeights:

@@ -128,7 +128,7 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     """
     options = options or {}
     check_options(options, SearchOptions, "search")
-    heads = engine.layout.heads
+    heads: tuple[Head, ...] = engine.layout.heads
     k = check_integer(k, "search: got k")
     offset = check_integer(options.get("offset", 0), "search: got offset", 0)
     candidates = max(
@@ -145,7 +145,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
                 f"search: got lexical_queries='idf', but the index has no lexical vectors, only {', '.join(heads)}; "
                 "expected 'model'"
             )
-        heads, what = ("lexical",), "a search with lexical_queries='idf'"
+        heads = ("lexical",)
+        what = "a search with lexical_queries='idf'"
         weights = HeadWeights(0, 1, 0) if weights is None else weights
     if weights is None:
         weights = HeadWeights.default(heads)
