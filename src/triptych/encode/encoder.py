@@ -400,6 +400,15 @@ class Encoder:
                 progress("encoding", 1, 1)
             _warn_of_cut(pieces, max_length)
             return lambda: encoded
+        if total == 1 and self.device.type == "cpu":  # nothing to put in order, and no device to wait for
+            batch = Packed.of(pieces.found, self.device, prefix)
+            with torch.inference_mode():
+                reps = model(batch, heads)
+            encoded = reps.to_encoded(self.widths.get("lexical", 0))
+            if progress is not None:
+                progress("encoding", 1, 1)
+            _warn_of_cut(pieces, max_length)
+            return lambda: encoded
         assembly = Assembly(model, heads, total, pieces.all, ahead=self._overlaps)
         budget = budget or self.token_budget
         with pieces:

@@ -10,9 +10,9 @@ import torch
 
 from triptych.errors import InputError
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Ids, Packed, batches, lexical_rows
+from triptych.model.packed import Ids, Packed, batches
 from triptych.model.tokenizer import TextTokenizer
-from triptych.types import Encoded, Head, Ragged, Spans
+from triptych.types import Encoded, Head, Spans
 
 _CONTEXT = 8
 """A window that does not begin with the document repeats this part of its length, so that its first part has what
@@ -111,18 +111,7 @@ def encode_windows(
         spans = np.concatenate([window.spans + start for window, start in zip(chosen, starts, strict=True)])
         with torch.inference_mode():
             reps = model.forward_spans(batch, torch.from_numpy(spans), heads)
-        offsets = reps.offsets.cpu().numpy()
-        lexical = None
-        if reps.lexical is not None:
-            weights = reps.lexical.float().cpu().numpy()
-            lexical = lexical_rows(reps.ids.cpu().numpy(), weights, offsets, model.widths["lexical"])
-        found.append(
-            Encoded(
-                None if reps.dense is None else reps.dense.float().cpu().numpy(),
-                lexical,
-                None if reps.multi is None else Ragged(reps.multi.float().cpu().numpy(), offsets),
-            )
-        )
+        found.append(reps.to_encoded(model.widths.get("lexical", 0)))
         numbers += [window.parts for window in chosen]
     if not found:
         raise InputError("encode_spans: got no parts; expected at least one")

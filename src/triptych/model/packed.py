@@ -19,7 +19,7 @@ from torch import Tensor
 
 from triptych.config import M3Config
 from triptych.model.tokenizer import Ids, SpecialIds
-from triptych.types import Floats, Head
+from triptych.types import Encoded, Floats, Head, Ragged
 
 if TYPE_CHECKING:
     from triptych.model.m3 import M3Model
@@ -244,6 +244,18 @@ class Reps:
     multi: Tensor | None = None
     multi_offsets: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
     projected: Tensor | None = None
+
+    def to_encoded(self, vocabulary: int) -> Encoded:
+        """The same as arrays on the processor; V is the number of columns of the lexical rows."""
+        dense, lexical, multi = (
+            None if part is None else part.float().cpu().numpy()
+            for part in (self.dense, self.lexical, self.multi)
+        )
+        rows = None
+        if lexical is not None:
+            rows = lexical_rows(self.ids.cpu().numpy(), lexical, self.offsets.cpu().numpy(), vocabulary)
+        bounds = self.multi_offsets.cpu().numpy()
+        return Encoded(dense, rows, None if multi is None else Ragged(multi, bounds))
 
 
 def lexical_rows(
