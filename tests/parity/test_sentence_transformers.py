@@ -91,6 +91,22 @@ def test_it_loads_the_dense_folder_that_we_write_with_equal_vectors(
     assert_dense(again, theirs)
 
 
+def test_it_has_nothing_to_say_when_it_loads_what_we_write(
+    library: Any, any_folder: Path, tmp_path: Path, transformers_log: list[str]
+) -> None:
+    for part, kind in (("dense", library.SentenceTransformer), ("multi", library.MultiVectorEncoder)):
+        load(any_folder).save_pretrained(tmp_path / part, layout="sentence-transformers", part=part)
+        kind(str(tmp_path / part), device="cpu")
+    assert transformers_log == []
+    # The log would have it: without the setting the layer after [CLS] is missed where the class has one.
+    settings = tmp_path / "dense" / "sentence_bert_config.json"
+    values = json.loads(settings.read_text())
+    if values.pop("model_args", None):
+        settings.write_text(json.dumps(values))
+        library.SentenceTransformer(str(tmp_path / "dense"), device="cpu")
+        assert any("pooler" in line for line in transformers_log)
+
+
 @pytest.mark.parametrize(("first", "last"), [(False, True), (True, True), (False, False)])
 def test_it_loads_the_multi_vector_folder_that_we_write_with_equal_vectors_and_scores(
     library: Any, any_folder: Path, tmp_path: Path, first: bool, last: bool

@@ -737,9 +737,11 @@ class Encoder:
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
-        A model that was loaded is written in its full stored precision, whatever `dtype` it runs in.
+        A model that was loaded is written in its full stored precision, whatever `dtype` it runs in, and its matrices
+        of 4 or 8 bits stay that small (`start` is the folder that it came from), unless they were changed.
         """
         path = check_path(folder, "folder")
+        options.setdefault("start", self._folder)
         layouts.check_save_options(**options)
         engine = self._model.engine
         if self._folder is not None and not self._is_changed and (engine or self.dtype is not None):

@@ -348,7 +348,7 @@ def _save_published(model: M3Model, folder: Path) -> None:
             "layout 'published' holds models with [CLS] pooling, both heads and no prefixes; "
             f"this one has {model.config} (a sentence-transformers folder can hold its dense part)"
         )
-    backbones.write(model.backbone, folder)
+    backbones.write(model.backbone, folder, pooler=True)
     for head, name in _HEADS.items():
         torch.save(cast(nn.Module, getattr(model, head)).state_dict(), folder / name)
 

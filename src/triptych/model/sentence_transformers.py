@@ -291,8 +291,10 @@ def save(model: M3Model, tokenizer: TextTokenizer, folder: Path, part: Part) -> 
         StorageError: If writing fails.
     """
     _check_expressible(model, part)
-    special = {"max_seq_length": model.config.max_length, "do_lower_case": False}
-    write_json(folder / "sentence_bert_config.json", special)
+    settings: Values = {"max_seq_length": model.config.max_length, "do_lower_case": False}
+    if options := backbones.options_without_pooler(model.backbone):
+        settings["model_args"] = options  # the name that every version reads
+    write_json(folder / "sentence_bert_config.json", settings)
     backbones.write(model.backbone, folder)
     steps = _dense_steps(model) if part == "dense" else _multi_steps(model, tokenizer)
     modules = [{"idx": 0, "name": "0", "path": "", "type": _TYPES["Transformer"]}]
