@@ -36,6 +36,7 @@ from triptych.model.m3 import M3Model
 from triptych.model.packed import Ids, Packed, batches, usual_budget
 from triptych.model.single import OneText
 from triptych.model.tokenizer import TextTokenizer, Tokenized
+from triptych.notebook import NotebookProgress, in_notebook
 from triptych.scores import on_numpy as scores
 from triptych.types import (
     Encoded,
@@ -831,7 +832,17 @@ class Encoder:
 
 @contextmanager
 def _progress_bar(progress: Progress | None) -> Generator[Progress]:
-    """A bar on standard error; calls `progress`, too."""
+    """A bar on standard error, or in a notebook; calls `progress`, too."""
+    if in_notebook():
+        bar = NotebookProgress()
+
+        def both(stage: str, done: int, total: int | None) -> None:
+            bar(stage, done, total)
+            if progress is not None:
+                progress(stage, done, total)
+
+        yield both
+        return
     from rich.console import Console
     from rich.progress import MofNCompleteColumn
     from rich.progress import Progress as Bars
