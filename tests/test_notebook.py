@@ -57,7 +57,7 @@ def test_hits_are_a_list_that_is_drawn_with_each_score_as_a_bar() -> None:
     hits = Hits([first, Hit(EVIL, 0.6, {"dense": 0.4, "lexical": 0.0}, "word " * 100)])
     assert hits == list(hits)
     page = assert_harmless(hits._repr_html_())
-    for text in ("1.5", "0.800", "0.500", "0.400", "dense", "lexical"):
+    for text in ("1.500", "0.800", "0.500", "0.400", "dense", "lexical"):
         assert text in page.texts
     assert "multi" not in page.texts
     assert max(map(len, page.texts)) <= 240
@@ -116,7 +116,10 @@ def test_progress_is_one_picture_for_each_stage_that_ends_complete(monkeypatch: 
     assert len(drawn) == 2
     assert len(drawn[0]) < 100
     assert drawn[0][-1] == "<progress max='1000' value='1000'></progress> encoding &lt;i&gt;: 1,000 / 1,000"
-    assert drawn[1] == ["<progress></progress> reading: 7"]
+    bar("reading", 8, None)
+    bar._finish(None)
+    bar._finish(None)
+    assert drawn[1] == [f"<progress></progress> reading: {done}" for done in (7, 8)]
 
 
 def test_this_is_no_notebook() -> None:

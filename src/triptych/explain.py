@@ -143,7 +143,9 @@ class Explanation:
         ]
         return (
             scores
-            + html_table(("word in common", "in the query", "in the document", "product"), words)
+            + html_table(
+                ("word in common", "in the query", "in the document", "product"), words or [["none"]]
+            )
             + html_table(("query token", "nearest document token", "similarity"), partners)
         )
 

@@ -57,7 +57,7 @@ def _cell(value: Cell) -> str:
     return f"<td style='{style}'>{escape(value or '')}</td>"
 
 
-def bars(values: Mapping[str, float], highest: Mapping[str, float], heads: Sequence[str]) -> list[Bar | None]:
+def bars(values: Mapping[Any, float], highest: Mapping[Any, float], heads: Sequence[str]) -> list[Bar | None]:
     """The scores of one text by head, each in relation to the highest of its head."""
     return [
         Bar(values[head], values[head] / highest[head] if highest[head] > 0 else 0, COLORS[head])
@@ -91,14 +91,28 @@ class NotebookProgress:
 
     def __init__(self) -> None:
         self._drawn: dict[str, tuple[Any, float]] = {}
+        self._waiting: dict[str, tuple[int, int | None]] = {}
+        if in_notebook():
+            sys.modules["IPython"].get_ipython().events.register("post_run_cell", self._finish)
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """Draws `done` of `total`, not more often than an eye sees."""
-        handle, due = self._drawn.get(stage, (None, 0.0))
-        now = monotonic()
-        if handle is not None and now < due and done != total:
+        drawn = self._drawn.get(stage)
+        if drawn is not None and monotonic() < drawn[1] and done != total:
+            self._waiting[stage] = done, total
             return
+        self._draw(stage, done, total)
+
+    def _finish(self, _: object) -> None:
+        """Draws what was too early to be drawn, at the end of a cell."""
+        for stage, (done, total) in list(self._waiting.items()):
+            self._draw(stage, done, total)
+
+    def _draw(self, stage: str, done: int, total: int | None) -> None:
         from IPython.display import HTML, display
+
+        self._waiting.pop(stage, None)
+        handle = self._drawn[stage][0] if stage in self._drawn else None
 
         known = f" max='{total}' value='{done}'" if total else ""
         many = f"{done:,} / {total:,}" if total else f"{done:,}"
@@ -107,4 +121,4 @@ class NotebookProgress:
             handle = display(picture, display_id=True)
         else:
             handle.update(picture)
-        self._drawn[stage] = handle, now + _INTERVAL
+        self._drawn[stage] = handle, monotonic() + _INTERVAL

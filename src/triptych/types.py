@@ -426,7 +426,7 @@ class Hit:
         return f"Hit({self.id!r}, {self.score:.3f}: {scores}, text={text!r}, metadata={show(self.metadata)}{more})"
 
     def _repr_html_(self) -> str:
-        return Hits([self])._repr_html_()
+        return Hits([self])._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     def to_json(self) -> dict[str, Any]:
         """The hit as the command line and the server write it, the scores to six digits."""
@@ -444,10 +444,10 @@ class Hits(list[Hit]):
     """The hits of one query, the best first: a list that notebooks draw as a table."""
 
     def _repr_html_(self) -> str:
-        present = [head for head in HEADS if any(head in hit.scores for hit in self)]
+        present: list[Head] = [head for head in HEADS if any(head in hit.scores for hit in self)]
         highest = {head: max(hit.scores.get(head, 0.0) for hit in self) for head in present}
         rows = [
-            [rank, hit.score, *bars(hit.scores, highest, present), hit.id, shorten(hit.text)]
+            [rank, f"{hit.score:.3f}", *bars(hit.scores, highest, present), hit.id, shorten(hit.text)]
             for rank, hit in enumerate(self, start=1)
         ]
         return html_table(["", "score", *present, "id", "text"], rows)

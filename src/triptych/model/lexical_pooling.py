@@ -64,9 +64,11 @@ class LexicalPooling(Module):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> LexicalPooling:
+    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, model_name_or_path: str, **options: Any
+    ) -> Any:
         """Reads what `save` wrote."""
-        known = ("token", "cache_folder", "revision", "local_files_only")
-        place = {"subfolder": subfolder, **{name: options[name] for name in known if name in options}}
+        known = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
+        place: dict[str, Any] = {name: options[name] for name in known if name in options}
         settings = cls.load_config(model_name_or_path=model_name_or_path, **place)
         return cls.load_torch_weights(model_name_or_path=model_name_or_path, model=cls(**settings), **place)

@@ -153,7 +153,7 @@ def mlflow(job: Job) -> Generator[Log]:
 def trackio(job: Job) -> Generator[Log]:
     """Trackio, in its folder on this machine or the Space that its settings name."""
     try:
-        import trackio as package
+        import trackio as package  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtra("report_to: trackio", "trackio") from error
     api: Any = package
