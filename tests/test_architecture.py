@@ -21,7 +21,7 @@ LAYERS = (
     ("scores", "model"),
     ("documents", "files", "markup", "passages", "records"),
     ("io", "text", "config"),
-    ("types",),
+    ("types", "notebook"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from triptych.errors import InputError, show
+from triptych.notebook import bars, html_table
 from triptych.types import Encoded, Head, Hit, Ragged, check_str, check_texts
 
 if TYPE_CHECKING:
@@ -119,6 +120,34 @@ class Explanation:
         """
         found = [match.similarity for match in self.tokens if match.query_token.kind != "text"]
         return len(found), float(np.mean(found)) if found else 0.0
+
+    def _repr_html_(self) -> str:
+        scores = html_table([*self.scores], [list(self.scores.values())], "scores")
+        top = max((match.contribution for match in self.lexical), default=0.0)
+        words = [
+            [
+                match.document_token.word,
+                match.query_weight,
+                match.document_weight,
+                *bars({"lexical": match.contribution}, {"lexical": top}, ["lexical"]),
+            ]
+            for match in self.lexical
+        ]
+        partners = [
+            [
+                match.query_token.piece,
+                match.document_token.piece,
+                *bars({"multi": match.similarity}, {"multi": 1.0}, ["multi"]),
+            ]
+            for match in self.text_tokens
+        ]
+        return (
+            scores
+            + html_table(
+                ("word in common", "in the query", "in the document", "product"), words or [["none"]]
+            )
+            + html_table(("query token", "nearest document token", "similarity"), partners)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The words and tokens that matched, as the command line and the server write them; see `text_tokens`."""

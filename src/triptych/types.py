@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import InputError, show
+from triptych.notebook import bars, html_table, shorten
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -329,6 +330,17 @@ class Encoded:
             parts.append(f"multi {self.multi.width} ({vectors:.1f} vectors per text)")
         return f"Encoded({len(self)} texts: {', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        rows: list[list[str | int | float]] = []
+        for head in self.heads:
+            values: Any = getattr(self, head)
+            width = values.width if head == "multi" else values.shape[1]
+            stored = values.values if head == "multi" else values
+            per = values.nnz if head == "lexical" else len(stored)
+            rows.append([head, int(width), per / max(1, len(self))])
+        heads = ("head", "width", "weights or vectors per text")
+        return html_table(heads, rows, f"Encoded: {len(self):,} texts")
+
     def _sizes(self) -> list[int]:
         sizes = [] if self.dense is None else [len(self.dense)]
         sizes += [] if self.lexical is None else [_height(self.lexical)]
@@ -413,6 +425,9 @@ class Hit:
         more = f", {len(self.more)} more" if self.more else ""
         return f"Hit({self.id!r}, {self.score:.3f}: {scores}, text={text!r}, metadata={show(self.metadata)}{more})"
 
+    def _repr_html_(self) -> str:
+        return Hits([self])._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
     def to_json(self) -> dict[str, Any]:
         """The hit as the command line and the server write it, the scores to six digits."""
         return {
@@ -423,6 +438,19 @@ class Hit:
             "metadata": dict(self.metadata),
             **({"more": [hit.to_json() for hit in self.more]} if self.more else {}),
         }
+
+
+class Hits(list[Hit]):
+    """The hits of one query, the best first: a list that notebooks draw as a table."""
+
+    def _repr_html_(self) -> str:
+        present: list[Head] = [head for head in HEADS if any(head in hit.scores for hit in self)]
+        highest = {head: max(hit.scores.get(head, 0.0) for hit in self) for head in present}
+        rows = [
+            [rank, f"{hit.score:.3f}", *bars(hit.scores, highest, present), hit.id, shorten(hit.text)]
+            for rank, hit in enumerate(self, start=1)
+        ]
+        return html_table(["", "score", *present, "id", "text"], rows)
 
 
 class TextEncoder(Protocol):

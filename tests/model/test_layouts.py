@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from checkpoints import TEXTS, WIDTH
 from triptych import Encoder
 from triptych.errors import InputError, ModelError
 from triptych.io import DIGESTS, verify_digests
+from triptych.model.tensors import Quantized, read_stored
 
 
 def load(folder: Path, **settings: object) -> Encoder:
@@ -119,6 +121,27 @@ def test_large_tables_can_be_stored_in_few_bits(
     assert sizes[0] < 0.6 * sizes[1]
     compact = load(tmp_path / "compact").encode(TEXTS, outputs="dense").dense
     assert (compact * encoder.encode(TEXTS, outputs="dense").dense).sum(axis=1).min() > cosine
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
+def test_matrices_of_few_bits_stay_as_they_are_when_a_model_is_saved_again(
+    folder: Path, tmp_path: Path, dtype: Any
+) -> None:
+    words, other = "embeddings.word_embeddings.weight", "multi_head.weight"
+    load(folder).save_pretrained(tmp_path / "compact", bits={words: 4, other: 8})
+    again = Encoder.from_pretrained(tmp_path / "compact", device="cpu", dtype=dtype)
+    again.save_pretrained(tmp_path / "again")
+    again.save_pretrained(tmp_path / "again")  # in the place of itself
+    first, second = (tmp_path / name / "model.safetensors" for name in ("compact", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    # What was changed is not small any more; the rest is.
+    changed = load(tmp_path / "compact")
+    with torch.no_grad():
+        changed.release_model().multi_head.weight.add_(1)
+    changed.save_pretrained(tmp_path / "changed")
+    stored = read_stored(tmp_path / "changed" / "model.safetensors")
+    assert isinstance(stored[words], Quantized)
+    assert not isinstance(stored[other], Quantized)
 
 
 def test_a_name_that_is_no_tensor_cannot_be_stored_in_few_bits(own_encoder: Encoder, tmp_path: Path) -> None:

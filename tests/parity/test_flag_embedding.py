@@ -95,6 +95,14 @@ def test_it_loads_the_published_folder_that_we_write_with_equal_numbers(
     compare(ours, theirs)
 
 
+def test_it_has_nothing_to_say_when_it_loads_what_we_write(
+    embedder: Any, folder: Path, tmp_path: Path, transformers_log: list[str]
+) -> None:
+    Encoder.from_pretrained(folder, device="cpu").save_pretrained(tmp_path, layout="published")
+    embedder(str(tmp_path), use_fp16=False, devices="cpu")
+    assert transformers_log == []
+
+
 # What the published code does wrong, and ours does not.
 
 

@@ -28,7 +28,7 @@ CHANGES = {
     "evaluation.patience": "evaluation.patience=9",
     "saving": "saving={every: 1, keep: 1}",
     "log_every": "log_every=2",
-    "tensorboard": None,
+    "report_to": None,
 }
 REFUSED = [
     "optimizer.lr=2e-3",

@@ -55,6 +55,7 @@ class Main(Group):
         "train": train.train,
         "pretrain": train.pretrain,
         "merge": train.merge,
+        "convert": train.convert,
         "mine-negatives": mine.mine_negatives,
         "eval": evaluate.evaluate,
         "compare": evaluate.compare,

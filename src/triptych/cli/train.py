@@ -1,4 +1,4 @@
-"""`triptych train`, `triptych pretrain`, `triptych merge` and `triptych ablate`."""
+"""`triptych train`, `pretrain`, `merge`, `convert` and `ablate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -19,18 +19,9 @@ from triptych.errors import InputError
 if TYPE_CHECKING:
     from triptych.eval.ablate_plan import AblationPlan
     from triptych.model.checkpoint import Layout
+    from triptych.train.plan import RunPlan
     from triptych.train.run import Outcome, Stage
-    from triptych.train.settings import EvaluationSettings
-
-QUICK: Mapping[str, Any] = {
-    "freeze": ["words"],
-    "data": {"group": 4, "batch_size": 16},
-    "objective": {"temperature": 0.05, "loss_weights": [1, 1, 1]},
-    "optimizer": {"lr": 2e-5},
-}
-"""What `triptych train` changes of the defaults if it gets no recipe: sizes for a laptop, and losses for a model whose
-heads are trained already. The paper's temperature and its small weight of the lexical loss are for new heads and much
-data: on a few hundred pairs they thin the lexical weights out and lower that head."""
+    from triptych.train.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class Run:
         data: Training data: file or folder; may be given several times.
         model: Where to start: 'small' (bundled, the default), a folder, or a Hub name.
         output: Folder of the run: log, checkpoints, models.
-        evaluation: A BEIR folder on which to evaluate during training.
+        evaluation: Held-out questions on which to evaluate during training: a BEIR folder, or a file of examples.
         settings: A setting, such as optimizer.lr=1e-5; repeatable.
         resume: Go on from the last checkpoint in the output folder; without one, begin.
         trust_remote_code: Let Python files of the model's folder run; without this they never do.
@@ -72,7 +63,7 @@ RUN = {
     "data": "-d PATH",
     "model": "-m",
     "output": "-o",
-    "evaluation": "--eval FOLDER",
+    "evaluation": "--eval PATH",
     "settings": "--set KEY=VALUE",
 }
 
@@ -102,14 +93,14 @@ def pretrain(run: Run, *, as_json: bool = False) -> None:
 
 def _train(stage: Stage, options: Run, as_json: bool) -> None:
     from triptych.train.run import RunCallbacks, run
-    from triptych.train.settings import read
+    from triptych.train.settings import FINE_TUNE, read
 
     if options.recipe and options.named:
         raise InputError(f"--recipe: got {options.named} beside {options.recipe}; expected one recipe")
     path, output = options.named or options.recipe, options.output
     if path is None and options.resume and (output / "recipe.yaml").is_file():
         path = output / "recipe.yaml"
-    values = read(path, options.changes(), QUICK if path is None and stage == "train" else None)
+    values = read(path, options.changes(), FINE_TUNE if path is None and stage == "train" else None)
     console = stderr()
 
     def log(record: dict[str, Any]) -> None:
@@ -118,12 +109,16 @@ def _train(stage: Stage, options: Run, as_json: bool) -> None:
         else:
             console.print(_line(record), soft_wrap=True)
 
+    def begin(plan: RunPlan) -> None:
+        for line in str(plan).splitlines():
+            say(line)
+
     with stop_on_signals() as stop, progress() as draw:
-        callbacks = RunCallbacks(progress=draw, on_log=log, should_stop=lambda: bool(stop))
+        callbacks = RunCallbacks(progress=draw, on_begin=begin, on_log=log, should_stop=lambda: bool(stop))
         trust = {"trust_remote_code": options.trust_remote_code}
         outcome = run(stage, values, output, resume=options.resume, callbacks=callbacks, **trust)
     if outcome.primary:
-        _show(outcome, output, values.evaluation, as_json)
+        _show(outcome, output, values, as_json)
     if stop and outcome.model is None:
         raise typer.Exit(128 + stop[0])
 
@@ -164,17 +159,20 @@ def _line(record: Mapping[str, Any]) -> str:
     )
 
 
-def _show(outcome: Outcome, output: Path, evaluation: EvaluationSettings, as_json: bool) -> None:
+def _show(outcome: Outcome, output: Path, recipe: Recipe, as_json: bool) -> None:
     left = sum(outcome.left_over.values())
     model = None if outcome.model is None else str(outcome.model)
     if as_json:
         lowered = {str(step): list(heads) for step, heads in outcome.lowered.items()}
         result = {"model": model, "steps": outcome.steps, "best_step": outcome.best_step, "left_over": left}
-        emit(result | {"lowered": lowered})
+        changes = {
+            one.name: {"before": one.before, "after": one.after, "p": one.p} for one in outcome.changes
+        }
+        emit(result | {"lowered": lowered, "changes": changes})
         return
-    if outcome.evaluations:
-        stdout().print(_table(outcome, evaluation))
-    for sentence in _warnings(outcome, evaluation):
+    if outcome.changes:
+        stdout().print(_table(outcome, recipe))
+    for sentence in _warnings(outcome):
         say(sentence)
     if left:
         say(f"{left} rows per epoch could not be divided by the number of processes")
@@ -184,7 +182,7 @@ def _show(outcome: Outcome, output: Path, evaluation: EvaluationSettings, as_jso
         stdout().print(f"Load it with: Encoder.from_pretrained({model!r})", soft_wrap=True)
 
 
-def _warnings(outcome: Outcome, evaluation: EvaluationSettings) -> Generator[str]:
+def _warnings(outcome: Outcome) -> Generator[str]:
     """What a user should know of the heads."""
     if not outcome.evaluations:
         yield "No held-out queries were given (--eval), so that it is not known whether each head got better."
@@ -209,17 +207,16 @@ def _warnings(outcome: Outcome, evaluation: EvaluationSettings) -> Generator[str
         )
 
 
-def _table(outcome: Outcome, evaluation: EvaluationSettings) -> Any:
+def _table(outcome: Outcome, recipe: Recipe) -> Any:
     from rich.table import Table
 
-    first, best = outcome.evaluations[min(outcome.evaluations)], outcome.evaluations[outcome.best_step]
-    title = f"nDCG@{evaluation.k} on {evaluation.data} ({evaluation.split})"
-    caption = f"Step {outcome.best_step} was chosen on these queries: the gain on others may be smaller."
-    table = Table(title=title, caption=caption)
-    for name in ("", "before", "after", "change"):
+    from triptych.train.card import HEADS_OF_TABLE, explanation, title
+
+    table = Table(title=title(recipe), caption=explanation(outcome.queries, outcome.best_step))
+    for name in HEADS_OF_TABLE:
         table.add_column(name, justify="left" if not name else "right")
-    for name, after in best.items():
-        table.add_row(name, f"{first[name]:.4f}", f"{after:.4f}", f"{after - first[name]:+.4f}")
+    for change in outcome.changes:
+        table.add_row(*change.cells)
     return table
 
 
@@ -259,6 +256,45 @@ def merge(
         emit({"model": str(output), "fingerprint": checkpoint.fingerprint})
     else:
         stdout().print(f"Load it with: Encoder.from_pretrained({str(output)!r})", soft_wrap=True)
+
+
+@command({"model": "MODEL", "output": "-o"})
+def convert(
+    model: str,
+    *,
+    output: Path,
+    layout: Literal["triptych", "published", "sentence-transformers", "onnx"] = "triptych",
+    part: Literal["dense", "multi", "lexical"] = "dense",
+    trust_remote_code: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Write a model in the layout of another program.
+
+    Layouts: triptych (our own), published (as BGE-M3 is: FlagEmbedding, vLLM), sentence-transformers (one part: dense
+    for SentenceTransformer, multi for MultiVectorEncoder, lexical for SparseEncoder), onnx (one graph with all heads).
+
+    Example: triptych convert my-model/best --layout sentence-transformers --part multi -o my-late-interaction
+
+    Args:
+        model: 'small', a folder of any layout, or a Hub name.
+        output: Folder of the converted model; of onnx: the file.
+        layout: Layout that is written.
+        part: Representation that a sentence-transformers folder gives.
+        trust_remote_code: Let Python files of the model's folder run; without this they never do.
+    """
+    from triptych.encode.encoder import Encoder
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output: {output} is there and not an empty folder; expected a new name")
+    encoder = Encoder.from_pretrained(model, device="cpu", dtype=None, trust_remote_code=trust_remote_code)
+    if layout == "onnx":
+        encoder.export_onnx(output)
+    else:
+        encoder.save_pretrained(output, layout=layout, part=part)
+    if as_json:
+        emit({"model": str(output), "layout": layout, "fingerprint": encoder.fingerprint})
+    else:
+        stdout().print(f"{output}: {model} in the layout {layout}", soft_wrap=True)
 
 
 @command({"recipe": "RECIPE", "output": "-o FOLDER", "settings": "--set KEY=VALUE", "plan_only": "--plan"})

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from triptych.collections.beir import beir_tables, is_beir
+from triptych.collections.base import Grades
+from triptych.collections.beir import BeirSet, beir_tables, is_beir
 from triptych.collections.examples import (
     LABEL,
     LANGUAGE,
@@ -106,6 +107,24 @@ def read_examples(
             continue
         for file in files_of(path, JSONL + PARQUET):
             yield from _usable(_guarded(_read_rows(_records(file), Place(str(file)), how), how), how)
+
+
+def read_held_out(path: Path) -> BeirSet:
+    """Training examples as a test collection: their passages together are the corpus, texts are their own ids.
+
+    It is as hard as there are passages; those of other queries count as not relevant.
+
+    Raises:
+        DataError: As `read_examples`, and for a file without any example.
+    """
+    corpus: dict[str, str] = {}
+    qrels: Grades = {}
+    for _, example in read_examples(path):
+        corpus |= {text: text for text in (*example.pos, *example.neg)}
+        qrels.setdefault(example.query, {}).update(dict.fromkeys(example.pos, 1))
+    if not qrels:
+        raise DataError("no example in it; expected queries with relevant passages", path)
+    return BeirSet(corpus, {query: query for query in qrels}, qrels)
 
 
 def read_records(

@@ -36,6 +36,7 @@ from triptych.model.m3 import M3Model
 from triptych.model.packed import Ids, Packed, batches, usual_budget
 from triptych.model.single import OneText
 from triptych.model.tokenizer import TextTokenizer, Tokenized
+from triptych.notebook import NotebookProgress, in_notebook
 from triptych.scores import on_numpy as scores
 from triptych.types import (
     Encoded,
@@ -746,9 +747,11 @@ class Encoder:
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
-        A model that was loaded is written in its full stored precision, whatever `dtype` it runs in.
+        A model that was loaded is written in its full stored precision, whatever `dtype` it runs in, and its matrices
+        of 4 or 8 bits stay that small (`start` is the folder that it came from), unless they were changed.
         """
         path = check_path(folder, "folder")
+        options.setdefault("start", self._folder)
         layouts.check_save_options(**options)
         engine = self._model.engine
         if self._folder is not None and not self._is_changed and (engine or self.dtype is not None):
@@ -838,7 +841,17 @@ class Encoder:
 
 @contextmanager
 def _progress_bar(progress: Progress | None) -> Generator[Progress]:
-    """A bar on standard error; calls `progress`, too."""
+    """A bar on standard error, or in a notebook; calls `progress`, too."""
+    if in_notebook():
+        bar = NotebookProgress()
+
+        def both(stage: str, done: int, total: int | None) -> None:
+            bar(stage, done, total)
+            if progress is not None:
+                progress(stage, done, total)
+
+        yield both
+        return
     from rich.console import Console
     from rich.progress import MofNCompleteColumn
     from rich.progress import Progress as Bars

@@ -36,7 +36,7 @@ VERSION = 2
 
 # What changes neither the result nor, but for rounding, the way to it.
 _INDIFFERENT: dict[str, tuple[str, ...]] = {
-    "": ("log_every", "tensorboard", "model"),
+    "": ("log_every", "report_to", "model"),
     "compute": ("prefetch",),
     "data": ("cache",),
     "saving": ("every",),

@@ -14,10 +14,11 @@ from triptych.errors import MissingExtra
 from triptych.eval.ablate_plan import BASE
 from triptych.eval.plots import COLOURS
 from triptych.eval.results import Evaluation
-from triptych.eval.significance import LEVEL, Test, Values, cluster_means, clusters_in, holm, randomisation
+from triptych.eval.significance import Test, clusters_in, randomisation
 from triptych.eval.tables import Table, TableCell, TableRow
 from triptych.eval.tables import markdown as to_markdown
 from triptych.io import replacing
+from triptych.scores.paired import LEVEL, Values, cluster_means, holm
 
 SCHEMA = "triptych.ablate/1"
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from triptych.errors import InputError
 from triptych.eval.results import Evaluation, Subset
-from triptych.eval.significance import LEVEL, Test, clusters_in, holm, p_value
+from triptych.eval.significance import Test, clusters_in, p_value
+from triptych.scores.paired import LEVEL, holm
 
 
 @dataclass(frozen=True, slots=True)

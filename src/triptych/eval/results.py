@@ -273,6 +273,11 @@ class Evaluation:
         every = [list(next(iter(subset.metrics.values()), {})) for subset in self.of(dataset)]
         return tuple(name for name in every[0] if all(name in names for names in every))
 
+    def _repr_html_(self) -> str:
+        from triptych.eval.tables import tables_of
+
+        return "".join(table._repr_html_() for table in tables_of(self))  # pyright: ignore[reportPrivateUsage]
+
     def to_json(self) -> dict[str, Any]:
         """A JSON value."""
         return asdict(self)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from triptych.eval.significance import LEVEL, TOGETHER
+from triptych.eval.significance import TOGETHER
+from triptych.notebook import html_table
+from triptych.scores.paired import LEVEL
 
 if TYPE_CHECKING:
     from triptych.eval.compare import Comparison
@@ -55,6 +57,10 @@ class Table:
     heads: list[str]
     rows: list[TableRow]
     notes: list[str] = field(default_factory=list[str])
+
+    def _repr_html_(self) -> str:
+        rows = [[row.name, *(cell.text + "*" * cell.star for cell in row.cells)] for row in self.rows]
+        return html_table(["", *self.heads], rows, self.title, self.notes)
 
 
 def tables_of(result: Evaluation) -> Iterator[Table]:

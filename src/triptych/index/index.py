@@ -38,6 +38,7 @@ from triptych.types import (
     Head,
     HeadWeights,
     Hit,
+    Hits,
     Progress,
     TextEncoder,
     check_callable,
@@ -580,7 +581,7 @@ class Index:
         return make_plan(self._store.engine, k, options)
 
     def _search(self, queries: Encoded, plan: Plan) -> list[list[Hit]]:
-        found = hybrid_search(self._store.engine, queries, plan)
+        found: list[list[Hit]] = [Hits(hits) for hits in hybrid_search(self._store.engine, queries, plan)]
         self._check_fields(plan.where, empty=not any(found))
         return found
 

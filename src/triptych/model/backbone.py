@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,10 +129,30 @@ def read(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
     return without_pooler(encoder)
 
 
-def write(backbone: nn.Module, folder: Path) -> None:
-    """Writes a Hugging Face encoder folder."""
+def write(backbone: nn.Module, folder: Path, *, pooler: bool = False) -> None:
+    """Writes a Hugging Face encoder folder.
+
+    Args:
+        backbone: The encoder.
+        folder: Where to.
+        pooler: Whether the layer after [CLS] that the class has is written too, as zeros: nothing uses it, but
+            programs that load the class without an option would make it up and warn of it.
+    """
+    kind: Any = type(backbone)
+    state = backbone.state_dict()
+    if pooler:
+        with torch.device("meta"):
+            whole: nn.Module = kind(cast(Any, backbone).config)
+        shapes = {name: tensor.shape for name, tensor in whole.state_dict().items() if name not in state}
+        state |= {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith("pooler.")}
     with _quiet():
-        cast(Any, backbone).save_pretrained(str(folder))
+        cast(Any, backbone).save_pretrained(str(folder), state_dict=state)
+
+
+def options_without_pooler(backbone: nn.Module) -> dict[str, bool]:
+    """What `from_pretrained` has to be called with so that it neither misses nor invents a pooler."""
+    has_option = "add_pooling_layer" in inspect.signature(type(backbone)).parameters
+    return {"add_pooling_layer": False} if has_option else {}
 
 
 def build(

@@ -256,7 +256,7 @@ def save(
     folder: Path,
     layout: Layout = "triptych",
     *,
-    part: Literal["dense", "multi"] = "dense",
+    part: st_layout.Part = "dense",
     bits: Mapping[str, int] | None = None,
     start: str | Path | None = None,
 ) -> None:
@@ -301,8 +301,8 @@ def check_save_options(
     """
     if not isinstance(layout, str) or layout not in get_args(Layout):
         raise InputError(f"layout: got {show(layout)}; expected {', '.join(get_args(Layout))}")
-    if not isinstance(part, str) or part not in ("dense", "multi"):
-        raise InputError(f"part: got {show(part)}; expected dense or multi")
+    if not isinstance(part, str) or part not in st_layout.PARTS:
+        raise InputError(f"part: got {show(part)}; expected {', '.join(st_layout.PARTS)}")
     if bits is not None and not isinstance(bits, Mapping):
         raise InputError(f"bits: got {show(bits)}; expected a mapping of tensor names to 4 or 8")
     if start is not None:
@@ -348,7 +348,7 @@ def _save_published(model: M3Model, folder: Path) -> None:
             "layout 'published' holds models with [CLS] pooling, both heads and no prefixes; "
             f"this one has {model.config} (a sentence-transformers folder can hold its dense part)"
         )
-    backbones.write(model.backbone, folder)
+    backbones.write(model.backbone, folder, pooler=True)
     for head, name in _HEADS.items():
         torch.save(cast(nn.Module, getattr(model, head)).state_dict(), folder / name)
 

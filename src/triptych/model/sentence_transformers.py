@@ -4,13 +4,15 @@ What can be read, and what is written here, are pipelines of that library's own 
 in `modules.json`:
 
 - dense: Transformer, Pooling (cls or mean), Normalize;
-- multi: Transformer, Dense (on tokens), MultiVectorMask (which positions are scored), Normalize (of tokens).
+- multi: Transformer, Dense (on tokens), MultiVectorMask (which positions are scored), Normalize (of tokens);
+- lexical, written alone: Transformer, and our `triptych.model.lexical_pooling`, since no native module can express it.
 
 A setting that our model cannot reproduce is an error, never ignored. The library itself is not needed.
 """
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from triptych.config import M3Config
 from triptych.errors import InputError, ModelError
-from triptych.io import write_json
+from triptych.io import write_atomically, write_json
 from triptych.model import backbone as backbones
 from triptych.model import tensors as compact
 from triptych.model.m3 import M3Model
@@ -263,7 +265,9 @@ def _scored(module: Module, tokenizer: TextTokenizer) -> tuple[bool, bool]:
     return special.cls not in ids.values(), special.eos not in ids.values()
 
 
-Part = Literal["dense", "multi"]
+Part = Literal["dense", "multi", "lexical"]
+PARTS: tuple[Part, ...] = ("dense", "multi", "lexical")
+_POOLING = "lexical_pooling"
 
 # The dense modules go under the names that every version of the library and the servers that read its folders
 # know; the multi-vector ones exist since version 6.
@@ -273,6 +277,13 @@ _TYPES = {
     "Normalize": "sentence_transformers.models.Normalize",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "MultiVectorMask": "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+    "LexicalPooling": f"{_POOLING}.LexicalPooling",
+}
+# What the folder is loaded with, and how two representations are compared.
+_CLASSES: dict[Part, tuple[str, str]] = {
+    "dense": ("SentenceTransformer", "cosine"),
+    "multi": ("MultiVectorEncoder", "meanmaxsim"),
+    "lexical": ("SparseEncoder", "dot"),
 }
 
 
@@ -284,40 +295,48 @@ def save(model: M3Model, tokenizer: TextTokenizer, folder: Path, part: Part) -> 
         tokenizer: Names the special tokens.
         folder: An existing folder.
         part: The representation that the folder gives: "dense" for SentenceTransformer, "multi" for
-            MultiVectorEncoder.
+            MultiVectorEncoder, "lexical" for SparseEncoder, which has to be allowed to run the module that comes with
+            the folder (``trust_remote_code=True``).
 
     Raises:
         InputError: If the model lacks the part, or modules cannot express it.
         StorageError: If writing fails.
     """
     _check_expressible(model, part)
-    special = {"max_seq_length": model.config.max_length, "do_lower_case": False}
-    write_json(folder / "sentence_bert_config.json", special)
+    settings: Values = {"max_seq_length": model.config.max_length, "do_lower_case": False}
+    if options := backbones.options_without_pooler(model.backbone):
+        settings["model_args"] = options  # the name that every version reads
+    write_json(folder / "sentence_bert_config.json", settings)
     backbones.write(model.backbone, folder)
-    steps = _dense_steps(model) if part == "dense" else _multi_steps(model, tokenizer)
+    steps = {"dense": _dense_steps, "multi": _multi_steps, "lexical": _lexical_steps}[part](model, tokenizer)
     modules = [{"idx": 0, "name": "0", "path": "", "type": _TYPES["Transformer"]}]
     for i, (kind, settings) in enumerate(steps, start=1):
         place = folder / f"{i}_{kind}"
         place.mkdir(exist_ok=True)
         write_json(place / "config.json", settings)
-        if kind == "Dense":
-            _write_projection(cast(nn.Linear, model.multi_head), place)
+        if kind in ("Dense", "LexicalPooling"):
+            _write_projection(
+                cast(nn.Linear, model.multi_head if part == "multi" else model.lexical_head), place
+            )
         modules.append({"idx": i, "name": str(i), "path": place.name, "type": _TYPES[kind]})
     write_json(
         folder / "config_sentence_transformers.json",
         {
-            "model_type": "SentenceTransformer" if part == "dense" else "MultiVectorEncoder",
+            "model_type": _CLASSES[part][0],
             "prompts": {"query": model.config.query_prefix, "document": model.config.document_prefix},
             "default_prompt_name": None,
-            "similarity_fn_name": "cosine" if part == "dense" else "meanmaxsim",
+            "similarity_fn_name": _CLASSES[part][1],
         },
     )
+    if part == "lexical":
+        code = resources.files("triptych.model").joinpath(f"{_POOLING}.py").read_bytes()
+        write_atomically(folder / f"{_POOLING}.py", code)
     write_json(folder / "modules.json", modules)
 
 
 def _check_expressible(model: M3Model, part: Part) -> None:
-    if part not in ("dense", "multi"):
-        raise InputError(f"part: got {part!r}; expected dense or multi")
+    if part not in PARTS:
+        raise InputError(f"part: got {part!r}; expected {', '.join(PARTS)}")
     if part not in model.heads:
         raise InputError(f"part: got {part!r}; this model has {', '.join(model.heads)}")
     if model.config.pooling == "mcls":
@@ -332,7 +351,7 @@ def _check_expressible(model: M3Model, part: Part) -> None:
         )
 
 
-def _dense_steps(model: M3Model) -> list[tuple[str, Values]]:
+def _dense_steps(model: M3Model, _: TextTokenizer) -> list[tuple[str, Values]]:
     flags = {key: name == model.config.pooling for key, name in POOLINGS.items()}
     width = {"word_embedding_dimension": backbones.hidden_size(model.backbone)}
     return [("Pooling", {**width, **flags, "include_prompt": True}), ("Normalize", {})]
@@ -354,6 +373,17 @@ def _multi_steps(model: M3Model, tokenizer: TextTokenizer) -> list[tuple[str, Va
     mask = {"skiplist_words": words, "skiplist_tasks": list(TASKS), "keep_only_token_ids": None}
     normalize = {"module_input_name": TOKENS, "module_output_name": TOKENS}
     return [("Dense", dense), ("MultiVectorMask", mask), ("Normalize", normalize)]
+
+
+def _lexical_steps(model: M3Model, _: TextTokenizer) -> list[tuple[str, Values]]:
+    own = () if model.config.prefix_in_lexical else model.special.prefixes
+    settings = {
+        "hidden_size": backbones.hidden_size(model.backbone),
+        "vocabulary": model.widths["lexical"],
+        "weightless": list(model.special.never_lexical),
+        "prefixes": [list(prefix) for prefix in own if len(prefix) > 1],
+    }
+    return [("LexicalPooling", settings)]
 
 
 def _write_projection(head: nn.Linear, folder: Path) -> None:

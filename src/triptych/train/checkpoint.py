@@ -273,7 +273,7 @@ MAY_CHANGE = (
     "evaluation.patience",
     "saving",
     "log_every",
-    "tensorboard",
+    "report_to",
 )
 """Settings that may differ in a resumed run: where and how it computes, what it writes. The starting model and the
 training data may have moved, as long as their content is the same; the number of steps may be given in another way."""

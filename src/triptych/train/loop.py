@@ -110,7 +110,7 @@ def train(
                 without_negatives += not distributed.mean({"negatives": losses["negatives"]})["negatives"]
                 _check_negatives(without_negatives, min(_PATIENCE, state.total))
             last = state.step == state.total
-            if state.step % recipe.log_every == 0 or last:
+            if state.step == 1 or state.step % recipe.log_every == 0 or last:
                 record = window.record(lr, grad_norm, task.steps_per_epoch)
                 if distributed.rank() == 0:
                     _watch_lexical(record, state)

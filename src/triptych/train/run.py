@@ -7,7 +7,7 @@ evaluation, if there is one) and, at the end, ``final/``; the last two are for `
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.collections.beir import load_beir
+from triptych.collections.training import read_held_out
 from triptych.errors import InputError
 from triptych.io import write_atomically
 from triptych.model import hub
@@ -28,14 +29,17 @@ from triptych.model.backbone import device_of, hidden_size
 from triptych.model.checkpoint import Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import TOKEN_BUDGET, Packed, Reps
+from triptych.notebook import html_table
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
+from triptych.train.card import CARD, HEADS_OF_TABLE, Change, changes_of, explanation, model_card
 from triptych.train.checkpoint import State
 from triptych.train.distributed import Replica, autocast, compile_layers
 from triptych.train.loop import Callbacks, Record, train
 from triptych.train.optim import Average, make_optimizer, trainable
+from triptych.train.plan import RunPlan, make_plan, rows_of
 from triptych.train.retromae import RetroMAE, load_mlm_head
-from triptych.train.settings import Recipe, dump, read
+from triptych.train.settings import FINE_TUNE, Recipe, dump, overlay, read, steps_of, validate
 from triptych.train.start import Projected, export, finish, freeze, prepare
 from triptych.train.tasks import Pairs, Runner, Texts, pair_limits
 from triptych.train.validate import RunLog, Validation, clearly_worse
@@ -53,16 +57,25 @@ TRAINING = "training"
 class RunCallbacks:
     """What a run calls while it works; nothing here changes what it computes.
 
-    With many processes the first one alone calls `progress` and `on_log`.
+    With many processes the first one alone calls them, but for `should_stop`.
 
     Attributes:
         progress: Called with the stages `triptych.train.data.READING` and `TRAINING`.
-        on_log: Called with every line of the log.
+        on_begin: Called before the first step with what the run will do. It costs two trial steps; None: they are not
+            made. All processes must have it, or none.
+        on_log: Called with every line of the log, those of evaluations too.
+        on_eval: Called after every evaluation with the step and nDCG@k by head.
+        on_save: Called with the folder of every checkpoint and model that was written.
+        on_step: Called after every step with its number.
         should_stop: Asked after every step; True ends the run with a checkpoint.
     """
 
     progress: Progress = field(default=lambda stage, done, total: None)
+    on_begin: Callable[[RunPlan], None] | None = None
     on_log: Callable[[Record], None] = field(default=lambda record: None)
+    on_eval: Callable[[int, Mapping[str, float]], None] = field(default=lambda step, metrics: None)
+    on_save: Callable[[Path], None] = field(default=lambda folder: None)
+    on_step: Callable[[int], None] = field(default=lambda step: None)
     should_stop: Callable[[], bool] = field(default=lambda: False)
 
 
@@ -79,6 +92,8 @@ class Outcome:
         model: The folder to load: the best, or the last without evaluation; None: the run was stopped by a signal.
         left_over: By source, rows of an epoch that no batch has.
         primary: Whether this is the first of the processes: the one that should tell the user.
+        changes: Each head on the evaluation's queries, before training and at the best step.
+        queries: How many these queries are.
     """
 
     steps: int
@@ -89,6 +104,14 @@ class Outcome:
     model: Path | None
     left_over: Mapping[str, int]
     primary: bool = True
+    changes: Sequence[Change] = ()
+    queries: int = 0
+
+    def _repr_html_(self) -> str:
+        rows = [change.cells for change in self.changes]
+        notes = [explanation(self.queries, self.best_step)] if rows else []
+        model = "stopped before its end" if self.model is None else self.model.name
+        return html_table(HEADS_OF_TABLE, rows, f"{self.steps} of {self.total} steps: {model}", notes)
 
 
 def run(
@@ -120,6 +143,48 @@ def run(
         return _Run(stage, recipe, output, device_of(own), callbacks, trust_remote_code).go(resume)
 
 
+def fine_tune(
+    data: Any,
+    output: str | Path,
+    /,
+    *,
+    model: str | Path = "small",
+    evaluation: str | Path | Mapping[str, Any] | None = None,
+    resume: bool = False,
+    callbacks: RunCallbacks | None = None,
+    trust_remote_code: bool = False,
+    **settings: Any,
+) -> Outcome:
+    """Trains a model on queries with relevant passages, with the settings of `triptych train` without a recipe.
+
+    Example:
+        >>> outcome = fine_tune("pairs.jsonl", "my-model", evaluation="held-out.jsonl", epochs=2)  # doctest: +SKIP
+        >>> encoder = Encoder.from_pretrained(outcome.model)  # doctest: +SKIP
+
+    Args:
+        data: File or folder, several of them, or records such as a `datasets.Dataset`; see docs/training-data.md.
+        output: Folder of the run.
+        model: Where to start: "small", a folder, or a Hub name.
+        evaluation: Questions that were held out: a BEIR folder or a file of examples; or settings of the evaluation,
+            such as ``{"data": "held-out.jsonl", "patience": 3}``.
+        resume: As for `run`.
+        callbacks: As for `run`.
+        trust_remote_code: As for `run`.
+        settings: Of the recipe, such as ``epochs=3`` or ``optimizer={"lr": 1e-5}``; see `Recipe`.
+
+    Raises:
+        TriptychError: As `run`.
+    """
+    paths = [data] if isinstance(data, str | Path) else data
+    train = [str(path) for path in paths] if isinstance(paths, list | tuple) else paths
+    given: dict[str, Any] = {"model": str(model), "data": {"train": train}}
+    if evaluation is not None:
+        given["evaluation"] = evaluation if isinstance(evaluation, Mapping) else {"data": str(evaluation)}
+    recipe = validate(Recipe, overlay(overlay(FINE_TUNE, given), settings), "fine_tune")
+    trust = {"trust_remote_code": trust_remote_code}
+    return run("train", recipe, Path(output), resume=resume, callbacks=callbacks, **trust)
+
+
 class _Run:
     """The parts of a run, made and held together for the time that it takes."""
 
@@ -134,6 +199,7 @@ class _Run:
     ) -> None:
         self.primary = distributed.rank() == 0
         silent = RunCallbacks(should_stop=callbacks.should_stop)
+        self.plans = callbacks.on_begin is not None
         self.callbacks = callbacks if self.primary else silent
         self.output, self.recipe, self.log = output, recipe, RunLog(output)
         self.heads: tuple[Head, ...] = recipe.objective.heads if stage == "train" else ()
@@ -181,19 +247,39 @@ class _Run:
 
     def go(self, resume: bool) -> Outcome:
         state = self._begin(resume)
+        if self.plans and state.step < state.total:
+            self._plan(state)
         with self._open_log(state.step) as on_log:
             callbacks = Callbacks(on_log, partial(self._on_eval, on_log), self._on_save, self._on_step)
             train(self.task, self.runner, self.optimizer, self.recipe, state, callbacks, self.average)
         stopped = distributed.any_of(self.callbacks.should_stop(), self.runner.device)
         model = None
         if state.step == state.total or not stopped:
-            self._export(self._weights(), "final")
+            self._export(self._weights(), "final", state.step)
             if self.validation is not None and state.best_step == 0:
-                self._export(self._start_weights(), "best")
+                self._export(self._start_weights(), "best", 0)
             model = self.output / ("final" if self.validation is None else "best")
         distributed.barrier()
         results = state.step, state.total, self.evaluations, self.lowered, state.best_step
-        return Outcome(*results, model, self.task.left_over, self.primary)
+        changes = self._changes(state.best_step) if self.primary else ()
+        queries = 0 if self.validation is None else len(self.validation.ids)
+        return Outcome(*results, model, self.task.left_over, self.primary, changes, queries)
+
+    def _plan(self, state: State) -> None:
+        every = max(1, round(steps_of(self.recipe.evaluation.every, state.total)))
+        done, left = state.step, state.total - state.step
+        evaluations = (
+            0 if self.validation is None else left // every + (done == 0) + (state.total % every > 0)
+        )
+        plan = make_plan(self.task, self.runner, self.optimizer, self.recipe, state, evaluations)
+        if self.callbacks.on_begin is not None:
+            self.callbacks.on_begin(plan)
+
+    def _changes(self, step: int) -> tuple[Change, ...]:
+        """Each head at a step beside before training; nothing if that was not evaluated."""
+        if self.validation is None or step not in self.evaluations:
+            return ()
+        return changes_of(self.log.read_each(0), self.log.read_each(step), self.validation.clusters)
 
     def _begin(self, resume: bool) -> State:
         """A new run's folder, or an old one's last checkpoint."""
@@ -226,10 +312,12 @@ class _Run:
         """What takes the lines of the log; only the first process writes them."""
         if not self.primary:
             return nullcontext(lambda record: None)
-        return self.log.writing(self.callbacks.on_log, step, tensorboard=self.recipe.tensorboard)
+        recipe = self.recipe
+        return self.log.writing(self.callbacks.on_log, recipe.report_to, recipe.model_dump(mode="json"), step)
 
     def _on_step(self, state: State) -> bool:
         self.callbacks.progress(TRAINING, state.step, state.total)
+        self.callbacks.on_step(state.step)
         return self.callbacks.should_stop()
 
     def _on_eval(self, on_log: Callable[[Record], None], state: State) -> bool:
@@ -250,11 +338,12 @@ class _Run:
             self.lowered[state.step] = lowered
         if self.primary:
             self.log.write_each(state.step, self.validation.ids, each)
+        self.callbacks.on_eval(state.step, metrics)
         value = metrics[settings.metric if settings.metric in metrics else next(iter(metrics))]
         if state.best is None or (value > state.best and not (lowered and settings.keep_heads)):
             state.best, state.best_step, state.stale = value, state.step, 0
             if state.step:  # the start itself is exported only if nothing was better in the end
-                self._export(self._weights(), "best")
+                self._export(self._weights(), "best", state.step)
         else:
             state.stale += 1
         return settings.patience is not None and state.stale >= settings.patience
@@ -263,7 +352,8 @@ class _Run:
         """The heads that rank clearly worse than before training."""
         found: list[str] = []
         for head in self.heads:
-            worse = head in self.before and clearly_worse(self.before[head], each[head])
+            clusters = None if self.validation is None else self.validation.clusters
+            worse = head in self.before and clearly_worse(self.before[head], each[head], clusters)
             if distributed.any_of(worse, self.runner.device):
                 found.append(head)
         return tuple(found)
@@ -309,8 +399,8 @@ class _Run:
         freeze(start, self.recipe, self.heads)
         return {name: tensor.detach() for name, tensor in trainable(start).items()}
 
-    def _export(self, weights: Mapping[str, Tensor], name: str) -> None:
-        """Writes a model beside its old version and puts it in its place."""
+    def _export(self, weights: Mapping[str, Tensor], name: str, step: int) -> None:
+        """Writes the model of a step, with its card, beside its old version and puts it in its place."""
         if not self.primary:
             return
         folder, new = self.output / name, self.output / f".{name}.new"
@@ -318,14 +408,20 @@ class _Run:
         own = _of_encoder(weights)
         export(self.recipe, finish(self.recipe, self.heads, own, trust_remote_code=self.trusted), new)
         write_atomically(new / "recipe.yaml", dump(self.recipe).encode())
+        changes = self._changes(step)
+        note = explanation(len(cast(Validation, self.validation).ids), step) if changes else ""
+        card = model_card(self.recipe, self.heads, rows_of(self.task), step, changes, note)
+        write_atomically(new / CARD, card.encode())
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
+        self.callbacks.on_save(folder)
 
     def _on_save(self, state: State) -> None:
         average = None if self.average is None else self.average.weights
         snapshot = checkpoints.take(self.runner.replica.module, self.optimizer, state, average)
         if self.primary:
-            checkpoints.save(snapshot, self.output, dump(self.recipe), self.recipe.saving.keep)
+            place = checkpoints.save(snapshot, self.output, dump(self.recipe), self.recipe.saving.keep)
+            self.callbacks.on_save(place)
         distributed.barrier()
 
 
@@ -346,8 +442,9 @@ def _validation(recipe: Recipe, start: Checkpoint) -> Validation | None:
     if settings.data is None:
         return None
     limits = pair_limits(recipe, start.model)
+    place = Path(settings.data)
     return Validation(
-        load_beir(settings.data, settings.split),
+        read_held_out(place) if place.is_file() else load_beir(place, settings.split),
         start.tokenizer,
         (limits.query_max, limits.query_prefix),
         (limits.passage_max, limits.document_prefix),

@@ -40,6 +40,17 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 _BOUNDS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+FINE_TUNE: Mapping[str, Any] = {
+    "freeze": ["words"],
+    "data": {"group": 4, "batch_size": 16},
+    "objective": {"temperature": 0.05, "loss_weights": [1, 1, 1]},
+    "optimizer": {"lr": 2e-5},
+}
+"""What `triptych train` and `fine_tune` change of the defaults if there is no recipe: sizes for a laptop, and losses
+for a model whose heads are trained already. The paper's temperature and its small weight of the lexical loss are for
+new heads and much data: on a few hundred pairs they thin the lexical weights out and lower that head."""
+
+
 class Settings(BaseModel):
     """A part of a recipe: frozen, and without unknown keys."""
 
@@ -233,11 +244,12 @@ class ComputeSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Evaluation during training: nDCG of each head on a BEIR folder.
+    """Evaluation during training: nDCG of each head on questions that were held out.
 
     Attributes:
-        data: BEIR folder; None: no evaluation.
-        split: Its judgements.
+        data: BEIR folder, or a file of training examples that are not trained on: their passages together are then
+            what is searched. None: no evaluation.
+        split: The judgements of a BEIR folder.
         every: Steps between evaluations; a fraction up to 1.0: a share of all steps. It also runs at the beginning and
             the end.
         metric: What decides which step is the best.
@@ -284,6 +296,7 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] | None = None
 
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Frozen = Literal["backbone", "words", "positions", "lexical", "multi"]
 
 
@@ -299,8 +312,8 @@ class Recipe(Settings):
         epochs: How often the data is seen; may be a fraction.
         steps: Instead: number of steps.
         seed: Of everything that is drawn.
-        log_every: Steps between lines of the log.
-        tensorboard: Write TensorBoard files too.
+        log_every: Steps between lines of the log; the first step has one of its own.
+        report_to: Where its figures go too: tensorboard, wandb, mlflow, trackio.
     """
 
     model: str = "small"
@@ -320,7 +333,7 @@ class Recipe(Settings):
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, ge=1)
-    tensorboard: bool = False
+    report_to: tuple[Tracker, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -357,6 +370,8 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(values)
     if (old := result.pop("optimisation", None)) is not None:
         result["optimizer"] = overlay(old, result.get("optimizer") or {}) if isinstance(old, Mapping) else old
+    if result.pop("tensorboard", False):
+        result.setdefault("report_to", ["tensorboard"])
     objective = result.get("objective")
     if isinstance(objective, str):
         result["objective"] = {"name": objective}

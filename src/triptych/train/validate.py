@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.collections.beir import BeirSet
-from triptych.errors import MissingExtra
 from triptych.io import write_atomically, write_json
 from triptych.model.packed import Packed, Reps
 from triptych.model.tokenizer import TextTokenizer
 from triptych.scores.on_numpy import ndcg
 from triptych.scores.on_torch import combine
+from triptych.scores.paired import cluster_means, paired_t
 from triptych.train.gradcache import original_order, split
 from triptych.train.loop import Record
 from triptych.train.objective import INTEGRATED, Triple, concat_reps, score, take
+from triptych.train.trackers import Job, figures_of, open_trackers
 from triptych.types import Head
 
 
@@ -39,6 +39,7 @@ class Validation:
 
     Attributes:
         ids: Of the queries.
+        clusters: Of the queries: those with the same relevant documents are one in a test.
     """
 
     def __init__(
@@ -61,6 +62,9 @@ class Validation:
         ]
         self._k = k
         self.ids = list(collection.queries)
+        self.clusters = [
+            frozenset(column for column, gain in gains.items() if gain > 0) for gains in self._gains
+        ]
 
     def __call__(
         self,
@@ -104,20 +108,25 @@ def _encoded(encode: Callable[[Packed], Reps], texts: Packed, device: torch.devi
 
 
 _MIN_QUERIES = 10
-_Z = 1.645  # one-sided, p < 0.05
+_LEVEL = 0.05
 
 
-def clearly_worse(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
-    """Whether the same queries got lower values on average, by more than chance (one-sided paired test, p < 0.05).
+def clearly_worse(
+    before: NDArray[np.float64], after: NDArray[np.float64], clusters: Sequence[Hashable] | None = None
+) -> bool:
+    """Whether the same queries got lower values on average, by more than chance (one-sided paired t-test, p < 0.05).
 
     Args:
         before: ``[Q]``.
-        after: ``[Q]``; with fewer than ten queries nothing is clear.
+        after: ``[Q]``.
+        clusters: Of the queries, None: each is one; with fewer than ten nothing is clear.
     """
-    change = after - before
-    if len(change) < _MIN_QUERIES or not change.mean() < 0:
-        return False
-    return bool(-change.mean() > _Z * change.std(ddof=1) / np.sqrt(len(change)))
+    change = cluster_means(after - before, clusters)
+    return (
+        len(change) >= _MIN_QUERIES
+        and bool(change.mean() < 0)
+        and paired_t(after, before, clusters) / 2 < _LEVEL
+    )
 
 
 class RunLog:
@@ -141,30 +150,31 @@ class RunLog:
 
     @contextmanager
     def writing(
-        self, report: Callable[[Record], None], step: int, *, tensorboard: bool
+        self,
+        report: Callable[[Record], None],
+        trackers: Sequence[str],
+        settings: Mapping[str, Any],
+        step: int,
     ) -> Generator[Callable[[Record], None]]:
         """Opens the log; yields what takes a line.
 
         Args:
             report: Gets every line too.
+            trackers: Names among `TRACKERS`, which get the figures.
+            settings: The recipe, for the trackers.
             step: Steps done so far.
-            tensorboard: Write TensorBoard files as well.
         """
-        board = _board(self.folder, step) if tensorboard else None
-        with self.path.open("a", encoding="utf-8") as file:
+        job = Job(self.folder, settings, step)
+        with self.path.open("a", encoding="utf-8") as file, ExitStack() as stack:
+            send = open_trackers(trackers, job, stack)
 
             def log(record: Record) -> None:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 report(record)
-                if board is not None:
-                    for name, value in {**record, **record.get("evaluation", {})}.items():
-                        if isinstance(value, int | float):
-                            board.add_scalar(name, value, record["step"])
+                send(figures_of(record), record["step"])
 
             yield log
-        if board is not None:
-            board.close()
 
     def read_each(self, step: int) -> dict[str, NDArray[np.float64]]:
         """What `write_each` wrote of a step; empty if there is no such file."""
@@ -181,16 +191,6 @@ class RunLog:
         folder.mkdir(exist_ok=True)
         values = {name: [round(float(value), 6) for value in got] for name, got in each.items()}
         write_json(folder / f"{step}.json", {"queries": queries, **values})
-
-
-def _board(output: Path, step: int) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra("tensorboard: true", "tensorboard") from error
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
 
 
 def _step_of(line: str) -> int:
