@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.backbones import batch, make
+from triptych.model import inference
 from triptych.model.backbone import padded_states
 from triptych.model.inference import Engine, attend, attend_first
 from triptych.model.kernels import Kernels, OneDnnKernels, TorchKernels, choose, problem_of
@@ -70,8 +71,12 @@ def test_one_text_with_the_padding_id_in_it_gets_the_right_positions() -> None:
         torch.testing.assert_close(engine(text), expected, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("amx", [False, True])
 @pytest.mark.parametrize("lengths", [[700], [1100, 1100, 64], [3000], [65, 64, 63]], ids=str)
-def test_attention_in_tiles_equals_exact_attention(lengths: list[int]) -> None:
+def test_attention_in_tiles_equals_exact_attention(
+    lengths: list[int], amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "has_amx", lambda: amx)  # which decides from what length on there are tiles
     heads, width = 3, 16
     total = sum(lengths)
     qkv = torch.randn(total, 3 * heads * width, generator=torch.Generator().manual_seed(0)).bfloat16()
