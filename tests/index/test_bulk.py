@@ -115,11 +115,11 @@ def test_many_additions_keep_the_log_short(
 
 
 def test_a_bulk_addition_moves_what_is_in_memory_to_files_and_nothing_else_does(
-    encoder: FakeEncoder, new_index: Callable[..., Index]
+    new_index: Callable[..., Index],
 ) -> None:
     texts = random_texts(np.random.default_rng(1), 60)
     documents = [Document(f"d{i}", text or "w", None, {}, ()) for i, text in enumerate(texts)]
-    index = new_index("edge", encoder, exact_below=20, multi=None)
+    index = new_index("edge", FakeEncoder(heads=("dense",)), exact_below=20)
     index.add([document.id for document in documents], texts)
     shard = index._store.engine.backend.shard  # type: ignore[attr-defined]
     assert shard.info().indexed_vectors_count == 0
