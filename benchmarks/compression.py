@@ -33,24 +33,24 @@ from triptych.types import Encoded, HeadWeights, Ragged
 
 WAYS: tuple[LayoutOptions, ...] = (
     {"multi": "float16"},
-    {"multi": "int8"},
-    {"multi": "4bit"},
+    {"multi": "2bit", "pool_tokens": 2},
+    {"multi": "1bit", "pool_tokens": 2},
+    {"multi": "2bit", "pool_tokens": 3},
+    {"multi": "2bit", "pool_tokens": 4},
     {"multi": "2bit"},
     {"multi": "1bit"},
     {"multi": "binary"},
+    {"multi": "4bit", "pool_tokens": 3},
+    {"multi": "4bit", "pool_tokens": 4},
     {"multi": "float16", "pool_tokens": 2},
     {"multi": "4bit", "pool_tokens": 2},
-    {"multi": "2bit", "pool_tokens": 2},
-    {"multi": "1bit", "pool_tokens": 2},
-    {"multi": "4bit", "pool_tokens": 3},
-    {"multi": "2bit", "pool_tokens": 3},
     {"multi": "1bit", "pool_tokens": 3},
-    {"multi": "2bit", "pool_tokens": 4},
+    {"multi": "4bit"},
+    {"multi": "int8"},
     {"multi": "float16", "multi_width": 128},
     {"multi": "4bit", "multi_width": 192},
     {"multi": "4bit", "multi_width": 128},
-    {"multi": "2bit", "multi_width": 192},
-    {"multi": "4bit", "multi_width": 192, "pool_tokens": 2},
+    {"multi": "2bit", "multi_width": 192, "pool_tokens": 2},
 )
 CANDIDATES = 100
 FIRST = 128
