@@ -150,3 +150,14 @@ def test_churn_leaves_what_is_there_and_no_more_files(
         hit = index.search(f"w{i}", 1, weights=(0, 1, 0))[0]
         assert hit.id == names[i]
         assert hit.scores["multi"] > 0.2
+
+
+def test_an_exact_index_that_is_read_again_after_an_interruption_keeps_its_frame(
+    encoder: FakeEncoder, new_index: Callable[..., Index]
+) -> None:
+    index = new_index("exact", encoder, multi="1bit")
+    index.add([f"d{i}" for i in range(30)], [f"w{i} w{i + 1}" for i in range(30)])
+    before = index.search("w3 w4", 5)
+    index._store.engine._torn = True  # type: ignore[attr-defined]
+    after = index.search("w3 w4", 5)
+    assert [(hit.id, hit.scores) for hit in after] == [(hit.id, hit.scores) for hit in before]

@@ -16,6 +16,7 @@ they differ most: the codes are then those of ``(v - m) B``, and stand for ``m +
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +24,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from triptych.types import Floats, Ragged
 
@@ -266,17 +265,18 @@ class Tokens:
         Raises:
             ValueError: If a text is not of this form.
         """
+        row, scale, each = form.row, form.scale, form.bytes_per_token
         codes, scales, counts = list[Any](), list[Any](), [0]
         for text in texts:
-            blob = np.frombuffer(base64.b64decode(text), np.uint8)
-            count, rest = divmod(len(blob), form.bytes_per_token)
+            blob = np.frombuffer(binascii.a2b_base64(text), np.uint8)
+            count, rest = divmod(len(blob), each)
             if rest:
-                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {form.bytes_per_token}")
-            codes.append(blob[: count * form.row].reshape(count, form.row))
-            if form.scale is not None:
-                scales.append(blob[count * form.row :].view(form.scale))
+                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {each}")
+            codes.append(blob[: count * row].reshape(count, row))
+            if scale is not None:
+                scales.append(blob[count * row :].view(scale))
             counts.append(count)
-        joined = np.concatenate(codes) if codes else np.zeros((0, form.row), np.uint8)
+        joined = np.concatenate(codes) if codes else np.zeros((0, row), np.uint8)
         return cls(joined, np.concatenate(scales) if scales else None, np.cumsum(counts), form)
 
 
@@ -331,6 +331,9 @@ def _pool_text(rows: Floats, factor: int) -> Floats:
 
 
 def _pool_run(rows: Floats, factor: int) -> Floats:
+    from scipy.cluster.hierarchy import fcluster, linkage  # a quarter of a second, which searches do not need
+    from scipy.spatial.distance import squareform
+
     count = -(-len(rows) // factor)
     if count == len(rows):
         return rows
