@@ -239,8 +239,9 @@ class Layout:
             )
         found = cast(dict[str, Any], value)
         try:
-            frame = Frame.from_json(found["frame"]) if "frame" in found else None
-            return cls(**{**found, "frame": frame})
+            if "frame" in found:
+                found = {**found, "frame": Frame.from_json(found["frame"])}
+            return cls(**found)
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
 
