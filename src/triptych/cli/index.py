@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from triptych.cli.options import Form, Inputs, Loading
     from triptych.client import Client
     from triptych.encode.encoder import Encoder
+    from triptych.encode.stream import FinishedStream
     from triptych.explain import Explanation
     from triptych.index.index import Index
     from triptych.index.layout import LayoutOptions
@@ -55,6 +56,7 @@ _WHILE_BUILDING = 1.3
         "query_weights_from": "FILE",
         "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
+        "from_stream": "FOLDER",
     },
     basic="into metadata multi engine delete passages keep watch format model as_json",
 )
@@ -71,6 +73,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
+    from_stream: Path | None = None,
     block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
     query_weights_from: Path | None = None,
@@ -97,6 +100,8 @@ def index(
         optimize: Rearrange the index for faster search in the end.
         keep: Keep documents that came from these inputs before and are there no more.
         watch: Go on and follow changes of the inputs, until Ctrl-C.
+        from_stream: Take the vectors of the inputs from this folder, where triptych encode wrote them, in as many
+            processes as it took; the documents stay whole.
         block_tokens: Tokens that are encoded and made durable at once.
         weights: Keep these weights of the scores in the index, for searches that name none.
         query_weights_from: Count in the documents of this file or folder how rare a word is, instead of in the index's
@@ -117,6 +122,11 @@ def index(
         )
     source = Inputs(inputs or [], form)
     expected = source.check()
+    stream = None
+    if from_stream is not None:
+        from triptych.encode.stream import FinishedStream
+
+        stream, passages = FinishedStream(from_stream, source.texts), replace(passages, passages="none")
     with _open_or_create(into, model, loading, storage, engine, bool(inputs)) as opened:
         if weights is not None:
             opened.set_weights(weights)
@@ -129,7 +139,14 @@ def index(
         deleted = opened.delete(removed) if removed else 0
         announce = None if "://" in into else partial(_announce, into, len(opened), expected)
         changes = _synchronize(
-            opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
+            opened,
+            source,
+            passages,
+            extra,
+            keep=keep,
+            block_tokens=block_tokens,
+            on_first=announce,
+            stream=stream,
         )
         if optimize:
             opened.optimize()
@@ -156,6 +173,7 @@ def _synchronize(
     keep: bool,
     block_tokens: int,
     on_first: Callable[[int, int], None] | None = None,
+    stream: FinishedStream | None = None,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
     from triptych.index.sync import Changes
@@ -164,7 +182,12 @@ def _synchronize(
         return Changes()
     with progress() as draw:
         run = opened.synchronizer(
-            passages, metadata=extra, block_tokens=block_tokens, progress=draw, on_first=on_first
+            passages,
+            metadata=extra,
+            block_tokens=block_tokens,
+            progress=draw,
+            on_first=on_first,
+            stream=stream,
         )
         try:
             source.add_to(run, keep=keep)
