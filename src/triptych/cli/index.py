@@ -1,4 +1,4 @@
-"""`triptych index`, `triptych search`, `triptych export` and `triptych verify`."""
+"""`triptych index`, `triptych search` and `triptych verify`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,8 @@ def index(
 
     Reads JSON Lines, tables, text, Markdown, HTML, PDF, office files, e-books, notebooks, mail, source code, and
     folders and archives of them (docs/files.md). Long documents are cut into passages. The same command again encodes
-    what is new or has changed, and removes what is gone; what a run has stored when it is interrupted stays.
+    what is new or has changed, and removes what is gone; what a run has stored when it is interrupted stays. Of Parquet
+    and Arrow files with vectors (docs/other-engines.md) these are taken, and nothing is encoded.
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
 
@@ -110,17 +111,25 @@ def index(
         raise InputError(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights or --optimize"
         )
-    source = Inputs(inputs or [], form)
+    tables = _tables_of(inputs or [], watch=watch)
+    source = Inputs([] if tables else inputs or [], form)
     expected = source.check()
-    with _open_or_create(into, model, loading, storage, engine, bool(inputs)) as opened:
+    with (
+        _open_for_tables(into, tables, model, loading, engine, storage)
+        if tables
+        else _open_or_create(into, model, loading, storage, engine, bool(inputs))
+    ) as opened:
         if weights is not None:
             opened.set_weights(weights)
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
         announce = None if "://" in into else partial(_announce, into, len(opened), expected)
-        changes = _synchronize(
-            opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
-        )
+        if tables:
+            changes = _import(opened, tables, form, extra)
+        else:
+            changes = _synchronize(
+                opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
+            )
         if optimize:
             opened.optimize()
         opened.flush()
@@ -177,6 +186,55 @@ def _announce(place: str, there: int, expected: int, documents: int, size: int) 
         say(
             f"warning: that is too little, with what the engine needs meanwhile ({_WHILE_BUILDING} times the size)"
         )
+
+
+def _tables_of(inputs: list[str], *, watch: bool) -> list[Path]:
+    """The inputs if they are files with vectors; none if they are to be encoded."""
+    if not any(
+        Path(path).suffix.lower() in (".parquet", ".pq", ".arrow", ".feather", ".ipc") for path in inputs
+    ):
+        return []
+    from triptych.encode.tables import table_facts
+
+    found = [Path(path) for path in inputs if table_facts(Path(path))]
+    if found and (watch or len(found) < len(inputs)):
+        raise InputError(
+            f"index: got {found[0]}, which has vectors, {'and --watch' if watch else 'and inputs without'}; expected "
+            "files with vectors alone"
+        )
+    return found
+
+
+def _open_for_tables(
+    place: str,
+    tables: list[Path],
+    model: str | None,
+    loading: Loading,
+    engine: EngineName | None,
+    storage: LayoutOptions,
+) -> Index:
+    """An index for files with vectors, whose model is loaded only if it is named."""
+    from triptych.index.index import Index
+    from triptych.index.tables import create_for_table
+
+    encoder = None if model is None else loading.encoder(model)
+    try:
+        return Index.open(place, encoder)
+    except IndexMissing:
+        return create_for_table(place, tables[0], encoder, engine=engine or "auto", **storage)
+
+
+def _import(opened: Index, tables: list[Path], form: Form, extra: dict[str, Any]) -> Changes:
+    """Takes documents with their vectors from files."""
+    from triptych.index.sync import Changes
+    from triptych.index.tables import import_table
+
+    changes = Changes()
+    with progress() as draw:
+        for path in tables:
+            changes.added += import_table(opened, path, fields=form.fields, metadata=extra, progress=draw)
+    changes.passages = changes.added
+    return changes
 
 
 def _report(
@@ -446,46 +504,6 @@ def show_hits(
         if explained:
             line["explanation"] = explained[i].to_json()
         emit(line)
-
-
-@command(
-    {
-        "index": "INDEX",
-        "output": "-o FILE",
-        "conditions": "-f --filter CONDITION",
-        "filter_json": "JSON",
-    }
-)
-def export(
-    index: str,
-    *,
-    output: Path,
-    conditions: list[str] | None = None,
-    filter_json: str | None = None,
-) -> None:
-    """Write the documents of an index (id, text, metadata) as JSON Lines, which triptych index reads again.
-
-    Example: triptych export my.index --output documents.jsonl.zst --filter lang=en
-
-    Args:
-        index: Folder of the index, or a server's address.
-        output: This file, compressed if its name ends in .gz or .zst; '-' is standard output.
-        conditions: Only documents that fulfil this, as in triptych search; repeatable.
-        filter_json: Only documents that fulfil this filter.
-    """
-    from triptych.cli.options import parse_filter
-    from triptych.index.index import Index
-    from triptych.io import STDIN, json_lines
-
-    where = parse_filter(conditions or [], filter_json)
-    with Index.open(index) as opened, progress() as draw, ExitStack() as stack:
-        total = opened.count(where)
-        write = emit if str(output) == STDIN else stack.enter_context(json_lines(output))
-        done = 0
-        for done, document in enumerate(opened.documents(where), start=1):
-            write(document)
-            draw("exporting", done, total)
-    say(f"{output}: {done} documents")
 
 
 @command({"place": "PATH"})
