@@ -550,14 +550,6 @@ def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
     return parse_object(raw, place) if isinstance(raw, str) else raw
 
 
-<<<<<<< HEAD
-def _parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading Parquet", "train") from error
-=======
 def parquet_rows(content: Path | bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Numbers, from 1, and rows of a Parquet file, without columns of vectors (`triptych.columns`).
 
@@ -568,12 +560,13 @@ def parquet_rows(content: Path | bytes, name: str) -> Iterator[tuple[int, dict[s
     Raises:
         DataError: For a file that cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra(f"{name}: reading Parquet", "files") from error
     from triptych.columns import vector_columns
 
->>>>>>> ce136d0 (Copy indexes between engines, and write and read files of vectors)
     number = 0
     try:
         source: Any = pa.BufferReader(content) if isinstance(content, bytes) else content

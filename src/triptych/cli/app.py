@@ -49,6 +49,7 @@ class Main(Group):
         "mcp": serve.mcp,
         "export": move.export,
         "copy": move.copy,
+        "switch": move.switch,
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,

@@ -93,10 +93,34 @@ def copy(
     with progress() as draw:
         report = copy_index(source, target, engine=engine, replace=replace, progress=draw)
     if as_json:
-        emit({"source": source, "target": target, **asdict(report)})
+        emit(asdict(report))
         return
     counts = {name: getattr(report, name) for name in ("copied", "unchanged", "removed")}
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to copy"
     stdout().print(
-        f"{target}: {report.documents} documents ({parts}), digest {report.digest}", soft_wrap=True
+        f"{report.place}: {report.documents} documents ({parts}), digest {report.digest}", soft_wrap=True
+    )
+
+
+@command({"name": "NAME", "target": "INDEX"})
+def switch(name: str, target: str, *, as_json: bool = False) -> None:
+    """Make a name stand for another index, at once, such as for one that a new model has made beside the old one.
+
+    A name of a folder is a link to it; on Qdrant's server it is an alias. A server of triptych serve that has the name
+    follows when it gets SIGHUP, and goes on answering meanwhile.
+
+    Example: triptych switch docs docs-2.index
+
+    Args:
+        name: A link, or a new one; or the address of an alias, such as http://localhost:6333/docs.
+        target: Folder of the index, or its address on the same server.
+    """
+    from triptych.index import alias
+
+    before = alias.switch(name, target)
+    if as_json:
+        emit({"name": name, "index": alias.resolve(name), "before": before})
+        return
+    stdout().print(
+        f"{name}: {alias.resolve(name)}" + (f" (before: {before})" if before else ""), soft_wrap=True
     )

@@ -39,13 +39,15 @@ class CopyReport:
     """What a copy did.
 
     Attributes:
-        documents: Documents in the target.
+        place: The target.
+        documents: Documents in it.
         copied: Those that were written.
         unchanged: Those that were there already.
         removed: Those that were removed, as the source does not have them.
         digest: Of all payloads and vectors in the target as they were read back, the same for every engine.
     """
 
+    place: str
     documents: int
     copied: int
     unchanged: int
@@ -112,11 +114,11 @@ def copy(
         found = _verify(made, done, progress)
         if found != (done, _hex(expected)):
             raise IndexFault(
-                f"{places[1]}: got {found[0]} documents with the digest {found[1]}; expected {done} with "
-                f"{_hex(expected)}, as {places[0]} has. Was one of them changed meanwhile? The same copy again "
+                f"{made.place}: got {found[0]} documents with the digest {found[1]}; expected {done} with "
+                f"{_hex(expected)}, as {given.place} has. Was one of them changed meanwhile? The same copy again "
                 "compares every document"
             )
-    return CopyReport(done, copied, done - copied, removed, found[1])
+        return CopyReport(made.place, done, copied, done - copied, removed, found[1])
 
 
 def _blocks_of(
