@@ -4,7 +4,7 @@
     triptych export my.index --output vectors.parquet
     python examples/to_lancedb.py vectors.parquet my.lance "how do I boil an egg"
 
-LanceDB takes the columns as they are: `dense` and `multi` are searched as vectors (token vectors by MaxSim, with cosines,
+LanceDB takes the columns as they are: `dense` and `multi` are searched as vectors (token vectors by MaxSim, cosines,
 which for vectors of length 1 are inner products), `lexical_indices` and `lexical_values` are kept.
 """
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from triptych import Encoder, Index
@@ -96,3 +98,32 @@ def test_milvus_scores_as_we_do_by_both_heads(tmp_path: Path, file: Path, encode
         assert len(loader.search(client, encoder, QUERY, k=5)) == 5
     finally:
         client.close()
+
+
+def test_the_forms_of_the_page_hold_what_the_file_has(file: Path, encoder: Encoder) -> None:
+    page = (EXAMPLES.parent / "docs" / "other-engines.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "other-engines.md", "exec"), names)
+    for block in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        json.loads(block)
+    row = next(row for row in pq.read_table(file).to_pylist() if row["lexical_indices"] and row["multi"])
+    vectors = encoder.encode_document([row["text"]])
+    assert vectors.lexical is not None
+    assert vectors.multi is not None
+    weights = {
+        str(i): pytest.approx(w) for i, w in zip(vectors.lexical.indices, vectors.lexical.data, strict=True)
+    }
+    action, source = map(json.loads, names["bulk_lines"](row))
+    assert action["index"]["_id"] == row["id"]
+    assert source["lexical"] == weights
+    assert source["metadata"] == json.loads(row["metadata"])
+    np.testing.assert_allclose(source["multi"], vectors.multi[0], atol=1e-6)
+    put = json.loads(json.dumps(names["vespa_put"](row)))
+    assert put["fields"]["lexical"]["cells"] == weights
+    np.testing.assert_allclose(list(put["fields"]["multi"]["blocks"].values()), vectors.multi[0], atol=1e-6)
+    assert all(isinstance(weight, int) and weight > 0 for weight in put["fields"]["terms"].values())
+    made = names["weaviate_object"](row)
+    assert made["vector"]["dense"] == row["dense"]
+    assert made["properties"]["key"] == row["id"]
+    assert "multi" not in names["weaviate_object"](row | {"multi": []})["vector"]
