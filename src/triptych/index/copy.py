@@ -12,13 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 
-from triptych.errors import IndexFault, IndexForeign, IndexLocked, IndexMissing, InputError
+from triptych.errors import IndexFault, IndexForeign, IndexLocked, IndexMissing, InputError, show
 from triptych.index.documents import Payload, check_place
 from triptych.index.engine import Engine
 from triptych.index.index import blocks_by_length
@@ -31,7 +31,8 @@ _PAGE = 500
 _SEARCH_ONLY = ("coarse", "exact_below", "ef")
 """Fields of a layout that say how is searched, not what is stored."""
 _COMPARED = {"float32": np.float32, "float16": np.float16, "binary": np.float32}
-"""Forms of vectors that stay the same when they are stored again; of others the number of vectors is compared."""
+"""Forms of vectors that stay the same when they are stored again, unless their numbers are projected (the layout has a
+frame); of others the number of vectors is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +163,12 @@ def _check_same(found: Store, source: Store) -> None:
             f"{found.place}: holds vectors of the model {there.source!r}; expected none yet, or those of "
             f"{wanted.source!r}, as {source.place} has"
         )
-    layout, expected = asdict(there.layout), asdict(wanted.layout)
-    for name in sorted(expected.keys() - set(_SEARCH_ONLY)):
-        if layout[name] != expected[name]:
+    layout, expected = there.layout.to_json(), wanted.layout.to_json()
+    for name in sorted({*layout, *expected} - set(_SEARCH_ONLY)):
+        if (one := layout.get(name)) != (other := expected.get(name)):
             raise InputError(
-                f"{found.place}: has the layout {name}={layout[name]!r}; expected {expected[name]!r}, as {source.place}"
-                " has, or a new place"
+                f"{found.place}: has the layout {name}={show(one)}; expected {show(other)}, as {source.place} has, or a "
+                "new place"
             )
 
 
@@ -221,6 +222,7 @@ def _verify(made: Store, total: int, progress: Progress | None) -> tuple[int, st
 def _digests(payloads: Sequence[Payload], vectors: Encoded, layout: Layout) -> list[int]:
     """A digest of each document with its vectors; that of several, in whatever order, is their sum."""
     digests: list[int] = []
+    is_exact = layout.multi in _COMPARED and not layout.to_json().get("frame")
     dense, lexical, multi = vectors.dense, vectors.lexical, vectors.multi
     if lexical is not None:
         lexical = lexical.copy()
@@ -237,7 +239,7 @@ def _digests(payloads: Sequence[Payload], vectors: Encoded, layout: Layout) -> l
             found.update(lexical.data[start:stop].astype(np.float32))
         if multi is not None:
             found.update(str(len(multi[i])).encode())
-            if layout.multi in _COMPARED:
+            if is_exact:
                 found.update(np.ascontiguousarray(multi[i], _COMPARED[layout.multi]))
         digests.append(int.from_bytes(found.digest()))
     return digests
