@@ -218,7 +218,7 @@ def _write_table(
     from triptych.encode.tables import writing
 
     facts = {"model": {"source": encoder.source, "fingerprint": encoder.fingerprint}}
-    widths = {head: encoder.widths[head] for head in heads}
+    widths: dict[Head, int] = {head: encoder.widths[head] for head in heads}
     tokens = encoder.tokenizer.pieces if with_tokens else None
     with writing(path, widths, facts, half=half, tokens=tokens, with_text=with_text) as write:
         for documents, encoded in stream:

@@ -125,14 +125,19 @@ def writing(
             return with_facts(found, note)
 
         schema = table([], [], [], None).schema
-        with replacing(path) as temporary:
-            if kind == "parquet":
-                # Numbers of vectors hardly ever repeat: a dictionary of them would cost time and room.
-                with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer:
-                    yield lambda *block: writer.write_table(table(*block))
-            else:
-                with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-                    yield lambda *block: writer.write_table(table(*block))
+        with (
+            replacing(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as file,
+            # Numbers of vectors hardly ever repeat: a dictionary of them would cost time and room.
+            pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
+            if kind == "parquet"
+            else pa.ipc.new_file(file, schema) as writer,
+        ):
+
+            def write_rows(*block: Any) -> None:
+                writer.write_table(table(*block))
+
+            yield write_rows
     elif kind == "npz":
         yield from _npz(path, widths, half=half)
     else:
@@ -178,7 +183,7 @@ def _rows_of_numbers(path: Path, width: int, *, half: bool) -> Generator[Write]:
             if not is_npy:  # each vector has its length before it
                 lengths = np.full((len(rows), 1), width, np.int32).view(np.float32)
                 rows = np.concatenate([lengths, rows], axis=1)
-            file.write(np.ascontiguousarray(rows))
+            file.write(rows.tobytes())
 
         begin()
         yield write

@@ -30,9 +30,12 @@ _PAGE = 500
 """Documents whose payloads are read at once."""
 _SEARCH_ONLY = ("coarse", "exact_below", "ef")
 """Fields of a layout that say how is searched, not what is stored."""
-_COMPARED = {"float32": np.float32, "float16": np.float16, "binary": np.float32}
-"""Forms of vectors that stay the same when they are stored again, unless their numbers are projected (the layout has a
-frame); of others the number of vectors is compared."""
+_COMPARED = {
+    "float16": np.float16,
+    **dict.fromkeys(("float32", "4bit", "2bit", "1bit", "binary"), np.float32),
+}
+"""Forms of vectors that stay the same when they are stored again, unless they are kept in fewer numbers; of others the
+number of vectors is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,8 @@ def _check_same(found: Store, source: Store) -> None:
     for name in sorted({*layout, *expected} - set(_SEARCH_ONLY)):
         if (one := layout.get(name)) != (other := expected.get(name)):
             raise InputError(
-                f"{found.place}: has the layout {name}={show(one)}; expected {show(other)}, as {source.place} has, or a "
-                "new place"
+                f"{found.place}: has the layout {name}={show(one)}; expected {show(other)}, as {source.place} has, or "
+                "a new place"
             )
 
 
@@ -222,7 +225,7 @@ def _verify(made: Store, total: int, progress: Progress | None) -> tuple[int, st
 def _digests(payloads: Sequence[Payload], vectors: Encoded, layout: Layout) -> list[int]:
     """A digest of each document with its vectors; that of several, in whatever order, is their sum."""
     digests: list[int] = []
-    is_exact = layout.multi in _COMPARED and not layout.to_json().get("frame")
+    is_exact = layout.multi in _COMPARED and not layout.to_json().get("multi_width")
     dense, lexical, multi = vectors.dense, vectors.lexical, vectors.multi
     if lexical is not None:
         lexical = lexical.copy()
@@ -232,7 +235,7 @@ def _digests(payloads: Sequence[Payload], vectors: Encoded, layout: Layout) -> l
         text = json.dumps(_plain(payload), sort_keys=True).encode("utf-8", "surrogatepass")
         found = hashlib.blake2b(text, digest_size=16)
         if dense is not None:
-            found.update(np.ascontiguousarray(dense[i], _COMPARED[layout.dense]))
+            found.update(dense[i].astype(_COMPARED[layout.dense]).tobytes())
         if lexical is not None:
             start, stop = lexical.indptr[i : i + 2]
             found.update(lexical.indices[start:stop].astype(np.int64))
@@ -240,7 +243,7 @@ def _digests(payloads: Sequence[Payload], vectors: Encoded, layout: Layout) -> l
         if multi is not None:
             found.update(str(len(multi[i])).encode())
             if is_exact:
-                found.update(np.ascontiguousarray(multi[i], _COMPARED[layout.multi]))
+                found.update(multi[i].astype(_COMPARED[layout.multi]).tobytes())
         digests.append(int.from_bytes(found.digest()))
     return digests
 

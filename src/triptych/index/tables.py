@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack, cast
 
-from triptych.encode.tables import Write, json_rows, read_table, table_facts, table_kind, writing
+from triptych.encode.tables import json_rows, read_table, table_facts, table_kind, writing
 from triptych.errors import DataError, IndexForeign, InputError
 from triptych.index.documents import check_place
 from triptych.index.filters import Filter
@@ -48,8 +49,8 @@ def export(
     """
     check_callable(progress, "progress")
     kind = "jsonl" if callable(target) else table_kind(Path(target))
-    usual: Sequence[Head] = {"jsonl": (), "npy": ("dense",), "fvecs": ("dense",)}.get(kind, index.heads)
-    chosen = usual if heads is None else check_heads(heads, "export: heads")
+    usual: Mapping[str, tuple[Head, ...]] = {"jsonl": (), "npy": ("dense",), "fvecs": ("dense",)}
+    chosen = usual.get(kind, index.heads) if heads is None else check_heads(heads, "export: heads")
     if lacking := [head for head in chosen if head not in index.heads]:
         raise InputError(
             f"export: got the heads {', '.join(lacking)}; the index has {', '.join(index.heads)}"
@@ -60,14 +61,10 @@ def export(
     documents, total, done = index.documents(filter), index.count(filter), 0
     with ExitStack() as stack:
         if callable(target):
-            take = target
-
-            def write(*block: Any) -> None:
-                for row in json_rows(*block):
-                    take(row)
+            write = partial(_give_rows, target)
         else:
             about = {"model": facts["model"]}
-            write: Write = stack.enter_context(writing(Path(target), widths, about, half=half, tokens=tokens))
+            write = stack.enter_context(writing(Path(target), widths, about, half=half, tokens=tokens))
         while page := list(islice(documents, _PAGE)):
             for block in blocks_by_length(page):
                 ids = [document["id"] for document in block]
@@ -77,6 +74,11 @@ def export(
                 if progress is not None:
                     progress("exporting", done, max(done, total))
     return done
+
+
+def _give_rows(take: Callable[[Mapping[str, Any]], None], *block: Any) -> None:
+    for row in json_rows(*block):
+        take(row)
 
 
 def import_table(

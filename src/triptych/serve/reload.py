@@ -21,12 +21,12 @@ class Renewed(NamedTuple):
     """What a name stands for now, if it is something else.
 
     Attributes:
-        index: The open index.
+        opened: The index.
         source: From where its model was loaded.
         encoders: The model, once per device; none if the server has it.
     """
 
-    index: Index
+    opened: Index
     source: str
     encoders: Sequence[Encoder]
 
@@ -57,7 +57,7 @@ class Reloader:
                     continue
                 if found is not None:
                     self._service.switch(name, *found)
-                    log.info("%s: serves %s", name, found.index.info()["place"])
+                    log.info("%s: serves %s", name, found.opened.info()["place"])
 
     def _open(self, name: str, place: str) -> Renewed | None:
         if resolve(place) == self._service.index(name).info()["place"]:
