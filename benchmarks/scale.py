@@ -1,6 +1,6 @@
 """What 100 million and 10 billion passages take: bytes, memory, nodes, hours, queries a second; from what was measured.
 
-    python benchmarks/scale.py            # writes the tables of docs/scale.md
+    python benchmarks/scale.py            # writes the tables of docs/large-collections.md
 
 Every figure is computed from the results beside this file and the assumptions below, which the page names. How an
 index grows is read from results/index_scale.json (of benchmarks/index_scale.py), else from results/scale.json, the same
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+PAGE = Path(__file__).parents[1] / "docs" / "large-collections.md"
 
 TOKENS = 150  # of a passage
 WIDTH = 384  # columns of the bundled model
@@ -244,7 +244,7 @@ def inputs(measured: Measured) -> str:
         ("lexical recall, p50", f"{run['search']['lexical']['p50_ms']} ms at {count:,}", measured.source),
         ("exact score of a candidate's token vectors", f"{1e6 * measured.per_candidate:.0f} µs", measured.source),
         ("tokens encoded a processor second, `small`", f"{measured.cpu_tokens:,.0f}", "encode.jsonl"),
-        (f"tokens encoded a second on an H200, {measured.gpu_shape} (24 layers)", f"{measured.gpu_tokens:,.0f}", "gpu_encode.jsonl"),
+        (f"tokens a second on an H200, shape {measured.gpu_shape}", f"{measured.gpu_tokens:,.0f}", "gpu_encode.jsonl"),
         ("of twice that on two GPUs", f"{100 * measured.gpu_scaling:.0f} %", "gpu_workers.jsonl"),
         ("a query's encoding", f"{1e3 * measured.query_seconds:.1f} ms of a processor", "encode.jsonl"),
     ]  # fmt: skip

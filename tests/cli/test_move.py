@@ -85,6 +85,7 @@ def test_encode_writes_vectors_alone_and_halves_them(run: Run, corpus: Path, tmp
     assert np.load(tmp_path / "a.npy").shape[0] == len(DOCUMENTS)
     no_text = run("index", tmp_path / "a.parquet", "--into", tmp_path / "new.index")
     assert "no field 'text'" in no_text.err
+    assert not (tmp_path / "new.index").exists()
     for arguments in (
         ["--into", tmp_path / "folder", "--half"],
         ["--jsonl", "--with-text"],

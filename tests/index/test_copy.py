@@ -48,7 +48,7 @@ def contents(index: Index) -> list[Any]:
 
 
 @pytest.mark.parametrize("target", ["exact", "edge", "server"])
-@pytest.mark.parametrize("form", ["float16", "binary", None])
+@pytest.mark.parametrize("form", ["float16", "2bit", None])
 def test_a_copy_has_all_that_the_index_has_on_every_engine(
     tmp_path: Path, engine: EngineName, target: EngineName, form: Any, encoder: FakeEncoder
 ) -> None:
@@ -68,6 +68,22 @@ def test_a_copy_has_all_that_the_index_has_on_every_engine(
     assert [hit.id for hit in found] == [hit.id for hit in hits]
     again = copy(*places)
     assert (again.copied, again.unchanged, again.digest) == (0, N, report.digest)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"multi": "binary"}, {"multi": "1bit", "pool_tokens": 2}, {"multi": "float16", "multi_width": 3}],
+)
+def test_packed_and_pooled_token_vectors_are_copied_as_they_are(
+    tmp_path: Path, encoder: FakeEncoder, options: Any
+) -> None:
+    with Index.create(tmp_path / "0", encoder, engine="exact", **options) as index:
+        fill(index)
+        expected = contents(index)
+    for i, engine in enumerate(("edge", "exact")):  # there and back
+        copy(tmp_path / f"{i}", tmp_path / f"{i + 1}", engine=engine)
+        with Index.open(tmp_path / f"{i + 1}") as index:
+            assert contents(index) == expected
 
 
 def test_forms_that_are_rounded_again_keep_their_scores(tmp_path: Path, encoder: FakeEncoder) -> None:

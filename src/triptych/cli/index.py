@@ -114,11 +114,7 @@ def index(
     tables = _tables_of(inputs or [], watch=watch)
     source = Inputs([] if tables else inputs or [], form)
     expected = source.check()
-    with (
-        _open_for_tables(into, tables, model, loading, engine, storage)
-        if tables
-        else _open_or_create(into, model, loading, storage, engine, bool(inputs))
-    ) as opened:
+    with _open_or_create(into, model, loading, storage, engine, bool(inputs), tables) as opened:
         if weights is not None:
             opened.set_weights(weights)
         started = time.perf_counter()
@@ -205,25 +201,6 @@ def _tables_of(inputs: list[str], *, watch: bool) -> list[Path]:
     return found
 
 
-def _open_for_tables(
-    place: str,
-    tables: list[Path],
-    model: str | None,
-    loading: Loading,
-    engine: EngineName | None,
-    storage: LayoutOptions,
-) -> Index:
-    """An index for files with vectors, whose model is loaded only if it is named."""
-    from triptych.index.index import Index
-    from triptych.index.tables import create_for_table
-
-    encoder = None if model is None else loading.encoder(model)
-    try:
-        return Index.open(place, encoder)
-    except IndexMissing:
-        return create_for_table(place, tables[0], encoder, engine=engine or "auto", **storage)
-
-
 def _import(opened: Index, tables: list[Path], form: Form, extra: dict[str, Any]) -> Changes:
     """Takes documents with their vectors from files."""
     from triptych.index.sync import Changes
@@ -297,11 +274,18 @@ def _open_or_create(
     storage: LayoutOptions,
     engine: EngineName | None,
     may_create: bool,
+    tables: list[Path],
 ) -> Generator[Index]:
-    """Opens an index, or makes one, of which nothing stays if nothing was stored in it."""
+    """Opens an index, or makes one, of which nothing stays if nothing was stored in it.
+
+    For files with vectors the model is loaded only if it is named.
+    """
     from triptych.cli.options import default_model
     from triptych.index.index import Index
     from triptych.index.store import find_manifest
+
+    def load(usual: str) -> Encoder | None:
+        return None if tables and model is None else loading.encoder(model or usual)
 
     try:
         manifest = find_manifest(place)
@@ -309,8 +293,13 @@ def _open_or_create(
         folder = Path(place)
         if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise
-        encoder = loading.encoder(model or default_model())
-        made = Index.create(place, encoder, engine=engine or "auto", **storage)
+        encoder, kind = load(default_model()), engine or "auto"
+        if tables:
+            from triptych.index.tables import create_for_table
+
+            made = create_for_table(place, tables[0], encoder, engine=kind, **storage)
+        else:
+            made = Index.create(place, cast("Encoder", encoder), engine=kind, **storage)
         empty = True
         try:
             with made:
@@ -329,7 +318,7 @@ def _open_or_create(
             raise InputError(
                 f"--{name.replace('_', '-')}: got {value}; {place} has {chosen[name]}, which is chosen once"
             )
-    with Index.open(place, loading.encoder(model or manifest.source)) as opened:
+    with Index.open(place, load(manifest.source)) as opened:
         yield opened
 
 
