@@ -40,6 +40,7 @@ WIDTH = 384  # columns of the bundled model
 WEIGHTS = 100  # of a passage in the lexical head
 SIZES = {"100 million": 10**8, "10 billion": 10**10}
 CANDIDATES = 200  # that are scored exactly
+GRAPH_FROM = 1000  # passages, so that small collections are searched as large ones are
 ALL = f"all, {CANDIDATES} candidates"
 LATENCY = 0.1  # seconds that recall in a shard may take
 
@@ -142,9 +143,15 @@ class Measured:
 
 def measure(folder: Path) -> None:
     """Builds and searches small indexes, and writes what it took."""
-    runs: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = (read("scale.json") or {"runs": []})["runs"]
     for form, count in [*((form, 2000) for form in FORMS), ("none", 20_000)]:
-        options: Any = dict(part.split("=") for part in form.split()) if form != "none" else {"multi": "none"}
+        if any((run["form"], run["passages"]) == (form, count) for run in runs):
+            continue
+        options: Any = (
+            dict(part.split("=") for part in form.split())
+            if form != "none"
+            else {"multi": "none", "exact_below": GRAPH_FROM}
+        )
         if "pool_tokens" in options:
             options["pool_tokens"] = int(options["pool_tokens"])
         place = folder / f"{count} {form}"

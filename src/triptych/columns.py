@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from triptych.errors import InputError
+from triptych.errors import InputError, MissingExtra
 from triptych.types import HEADS, Encoded, Head, Ragged
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # noqa: F401 - for `triptych.encode.tables`
+except ImportError as error:
+    raise MissingExtra("vectors in Arrow or Parquet", "export") from error
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -395,7 +395,7 @@ class _Reader:
         content = path if path.is_file() else read_bytes(self.source)
         for record, row in parquet_rows(content, self.source.name):
             place = self._place(record=record)
-            yield place, to_document(row, self.fields, place)
+            yield place, to_document(row, self.how.fields, place)
 
     def _plain_lines(self) -> Found:
         for line in read_lines(self.source):

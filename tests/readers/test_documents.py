@@ -309,9 +309,7 @@ def test_a_folder_without_permission_is_an_error(put: Put) -> None:
 def test_an_unknown_format_is_an_error_at_once() -> None:
     with pytest.raises(InputError, match=r"format 'xml'; expected one of jsonl, tsv"):
         read_documents("a.xml", format="xml")  # pyright: ignore[reportArgumentType]
-    names = (
-        "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub a.pq"
-    )
+    names = "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub a.pq"
     assert {format_of(name) for name in (*names.split(), "a.eml", "a.py", "a.odt", "a.xlsx")} == (
         set(FORMATS) - {"lines"}
     )

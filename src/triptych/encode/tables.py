@@ -13,19 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from triptych.columns import (
-    COLUMNS,
-    empty,
-    facts_of,
-    from_arrow,
-    heads_of,
-    to_arrow,
-    vector_columns,
-    with_facts,
-)
 from triptych.errors import DataError, InputError
 from triptych.io import json_lines, replacing, write_json
 from triptych.records import JSONL, PARQUET, Document, Fields, Place, ending, parse_object, to_document
@@ -112,40 +100,56 @@ def writing(
             yield write
     elif kind in ("parquet", "arrow"):
         note = {"widths": dict(widths), **(facts or {})}
-
-        def table(ids: Any, texts: Any, metadata: Any, vectors: Encoded | None) -> Any:
-            found = pa.table({"id": pa.array(ids, pa.string())})
-            if with_text:
-                objects = [json.dumps(each, ensure_ascii=False) for each in metadata or [{}] * len(ids)]
-                found = found.append_column("text", pa.array(texts, pa.string()))
-                found = found.append_column("metadata", pa.array(objects, pa.string()))
-            columns = to_arrow(vectors or empty(widths), half=half, tokens=tokens)
-            for name in columns.column_names if widths else ():
-                found = found.append_column(columns.schema.field(name), columns.column(name))
-            return with_facts(found, note)
-
-        schema = table([], [], [], None).schema
-        with (
-            replacing(path) as temporary,
-            pa.OSFile(str(temporary), "wb") as file,
-            # Numbers of vectors hardly ever repeat: a dictionary of them would cost time and room.
-            pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
-            if kind == "parquet"
-            else pa.ipc.new_file(file, schema) as writer,
-        ):
-
-            def write_rows(*block: Any) -> None:
-                writer.write_table(table(*block))
-
-            yield write_rows
+        yield from _columns(path, widths, note, half=half, tokens=tokens, with_text=with_text)
     elif kind == "npz":
         yield from _npz(path, widths, half=half)
     else:
         yield from _rows_of_numbers(path, widths["dense"], half=half)
 
 
+def _columns(
+    path: Path,
+    widths: Mapping[Head, int],
+    note: Mapping[str, Any],
+    *,
+    half: bool,
+    tokens: Callable[[Sequence[int]], list[str]] | None,
+    with_text: bool,
+) -> Generator[Write]:
+    """A table of Arrow, a batch or a row group for each block."""
+    from triptych.columns import empty, pa, pq, to_arrow, with_facts
+
+    def table(ids: Any, texts: Any, metadata: Any, vectors: Encoded | None) -> Any:
+        found = pa.table({"id": pa.array(ids, pa.string())})
+        if with_text:
+            objects = [json.dumps(each, ensure_ascii=False) for each in metadata or [{}] * len(ids)]
+            found = found.append_column("text", pa.array(texts, pa.string()))
+            found = found.append_column("metadata", pa.array(objects, pa.string()))
+        columns = to_arrow(vectors or empty(widths), half=half, tokens=tokens)
+        for name in columns.column_names:
+            found = found.append_column(columns.schema.field(name), columns.column(name))
+        return with_facts(found, note)
+
+    schema = table([], [], [], None).schema
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        # Numbers of vectors hardly ever repeat: a dictionary of them would cost time and room.
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
+        if table_kind(path) == "parquet"
+        else pa.ipc.new_file(file, schema) as writer,
+    ):
+
+        def write(*block: Any) -> None:
+            writer.write_table(table(*block))
+
+        yield write
+
+
 def _npz(path: Path, widths: Mapping[Head, int], *, half: bool) -> Generator[Write]:
     """The arrays of `triptych.scores.packing` and the ids in one archive, which is made in memory."""
+    from triptych.columns import empty, from_arrow, to_arrow
+
     names: list[str] = []
     blocks = [empty(widths)]
 
@@ -236,6 +240,8 @@ def table_facts(path: Path) -> tuple[tuple[Head, ...], dict[str, Any]] | None:
     """
     if _ENDINGS.get(ending(path)) not in ("parquet", "arrow") or not path.is_file():
         return None
+    from triptych.columns import facts_of, heads_of, vector_columns
+
     with _opened(path) as (schema, _):
         heads = heads_of(sorted(vector_columns(schema)))
         return (heads, facts_of(schema)) if heads else None
@@ -257,6 +263,8 @@ def read_table(
     Raises:
         DataError: For missing columns, and for a row that cannot be used, with its number and the column.
     """
+    from triptych.columns import COLUMNS, facts_of, from_arrow, vector_columns
+
     done = 0
     with _opened(path) as (schema, batches):
         noted = {**facts_of(schema).get("widths", {}), **(widths or {})}
@@ -288,6 +296,8 @@ def read_table(
 @contextmanager
 def _opened(path: Path) -> Generator[tuple[Any, Iterator[Any]]]:
     """The schema of a file, and its rows in batches."""
+    from triptych.columns import pa, pq
+
     try:
         with pa.memory_map(str(path)) as source:
             if table_kind(path) == "parquet":

@@ -154,8 +154,9 @@ class Service:
             self._models[source] = encoders
             self._batchers[source] = Batcher(encoders, self.settings, self.metrics)
             self._batchers[source].start()
+            self._shared[source] = SharedEncoder(self._batchers[source], asyncio.get_running_loop())
         model = next(each for each in self._batchers.values() if each.encoder.fingerprint == fingerprint)
-        index.encoder = SharedEncoder(model, asyncio.get_running_loop())
+        index.encoder = self._shared_of(model)
         self._fingerprints[name], self._indexes[name] = fingerprint, index
 
     async def close(self) -> None:
