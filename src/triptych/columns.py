@@ -21,7 +21,6 @@ from triptych.types import HEADS, Encoded, Head, Ragged
 
 try:
     import pyarrow as pa
-    import pyarrow.parquet as pq  # noqa: F401 - for `triptych.encode.tables`
 except ImportError as error:
     raise MissingExtra("vectors in Arrow or Parquet", "export") from error
 

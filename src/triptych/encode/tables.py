@@ -117,7 +117,9 @@ def _columns(
     with_text: bool,
 ) -> Generator[Write]:
     """A table of Arrow, a batch or a row group for each block."""
-    from triptych.columns import empty, pa, pq, to_arrow, with_facts
+    import pyarrow.parquet as pq
+
+    from triptych.columns import empty, pa, to_arrow, with_facts  # first: it says which extra is missing
 
     def table(ids: Any, texts: Any, metadata: Any, vectors: Encoded | None) -> Any:
         found = pa.table({"id": pa.array(ids, pa.string())})
@@ -296,7 +298,9 @@ def read_table(
 @contextmanager
 def _opened(path: Path) -> Generator[tuple[Any, Iterator[Any]]]:
     """The schema of a file, and its rows in batches."""
-    from triptych.columns import pa, pq
+    import pyarrow.parquet as pq
+
+    from triptych.columns import pa  # first: it says which extra is missing
 
     try:
         with pa.memory_map(str(path)) as source:
