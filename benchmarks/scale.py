@@ -22,15 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from index_scale import TEXT, VOCABULARY, Corpus
 from triptych.index.documents import Payload
 from triptych.index.layout import Layout
 from triptych.index.search import hybrid_search, make_plan
 from triptych.index.storage import folder_size
 from triptych.index.store import create_store, open_store
 from triptych.io import write_json
-
-sys.path.insert(0, str(Path(__file__).parent))
-from index_scale import TEXT, VOCABULARY, Corpus
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "large-collections.md"
