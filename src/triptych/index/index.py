@@ -257,12 +257,41 @@ class Index:
                 )
             progress("index", 0, len(payloads))
         engine, done = self._store.engine, 0
-        for part in _blocks(payloads, block):
+        for part in blocks_by_length(payloads, block):
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
             self._store.add(vectors, part)
             done += len(part)
             if progress is not None:
                 progress("index", done, len(payloads))
+        return len(payloads)
+
+    def add_encoded(
+        self,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        vectors: Encoded,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> int:
+        """Adds documents whose vectors are there already; one whose id is there is replaced.
+
+        Args:
+            ids: N distinct names.
+            texts: N texts.
+            vectors: Of the N texts, by the index's own model; further heads than the index's are not stored.
+            metadata: As for `add`.
+
+        Returns:
+            N.
+
+        Raises:
+            InputError: For bad ids, texts or metadata, or vectors that do not fit the index; nothing is stored then.
+            StorageError: If they could not be stored.
+        """
+        self._store.check_open()
+        payloads = read_payloads(ids, texts, metadata)
+        if not isinstance(vectors, Encoded):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"add_encoded: got {type(vectors).__name__} for vectors; expected an Encoded")
+        self._store.add(vectors, payloads)
         return len(payloads)
 
     def add_documents(
@@ -761,8 +790,8 @@ def _check_key(api_key: object) -> None:
         raise InputError(f"index: got {type(api_key).__name__} for api_key; expected a string or None")
 
 
-def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload]]:
-    """Runs of documents that are encoded at once: so many, or so many characters, that memory stays bounded."""
+def blocks_by_length(payloads: Sequence[Payload], most: int = BLOCK) -> Iterator[Sequence[Payload]]:
+    """Runs of documents that are handled at once: so many, or so many characters, that memory stays bounded."""
     lengths = np.asarray([len(payload["text"]) for payload in payloads], dtype=np.int64)
     for run in cuts(lengths, BLOCK_CHARACTERS):
         for start in range(run.start, run.stop, most):

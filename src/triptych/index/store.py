@@ -264,13 +264,17 @@ def open_store(place: str, api_key: str | None = None, *, read_only: bool = Fals
     if server.is_address(place):
         client, collection = server.connect(place, api_key)
         try:
+            # An alias is followed once: it may stand for another index later.
+            collection = server.resolve(client, collection)
+            place = server.place_of(place, collection)
             manifest = server.read_manifest(client, collection)
             opened = _Opened(server.load(client, collection, manifest.layout), read_only=read_only)
             return Store(place, manifest, opened)
         except BaseException:
             client.close()
             raise
-    folder = Path(place).absolute()
+    folder = Path(place)
+    folder = folder.resolve() if folder.is_symlink() else folder.absolute()  # a link may be switched later
     manifest = read_manifest(folder)
     if read_only and manifest.engine == "exact":
         return Store(str(folder), manifest, _read_beside_writer(folder, manifest))
