@@ -128,10 +128,12 @@ def _indexes_in(folder: Path) -> list[str]:
 def _open(places: list[str]) -> dict[str, Index]:
     """Indexes by the last part of their names."""
     from triptych.index.index import Index
+    from triptych.index.postgres_link import is_postgres
 
     opened: dict[str, Index] = {}
     for place in places:
-        name = place.rstrip("/").rpartition("/")[2]
+        path = place.partition("?")[0] if is_postgres(place) else place
+        name = path.rstrip("/").rpartition("/")[2]
         if name in opened:
             raise InputError(f"serve: got two indexes with the name {name!r}; expected different names")
         opened[name] = Index.open(place)
