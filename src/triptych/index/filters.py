@@ -165,7 +165,9 @@ class Filter:
         found = [
             path
             for part in inner
-            for path in (part.optional_paths if isinstance(part, Filter) else _paths(part))
+            for path in (
+                part.optional_paths if isinstance(part, Filter) else [leaf.path for leaf in _leaves(part)]
+            )
         ]
         return [path for path in dict.fromkeys(found) if path != ID]
 
