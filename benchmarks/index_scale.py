@@ -2,10 +2,11 @@
 
     python benchmarks/index_scale.py FOLDER --out benchmarks/results/index_scale.json --passages 10000 100000
 
-FOLDER gets the indexes (removed in the end). Vectors are random with topics, in the shape of the bundled model: 384
-columns, 100 lexical weights and 150 token vectors a passage. With --stream they come from a folder that `triptych
-encode` wrote instead. Every size is built in a process of its own; so are opening and searching. Each size is written
-as soon as it is done. The recall is that of the ten best by the weighted sum, against a comparison with all passages.
+FOLDER gets the indexes (removed in the end), or with --engine postgres is a database,
+postgresql://user@host/database. Vectors are random with topics, in the shape of the bundled model: 384 columns, 100
+lexical weights and 150 token vectors a passage. With --stream they come from a folder that `triptych encode` wrote
+instead. Every size is built in a process of its own; so are opening and searching. Each size is written as soon as
+it is done. The recall is that of the ten best by the weighted sum, against a comparison with all passages.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from triptych.index.layout import Layout, LayoutOptions, Payload, TokenPrecision
+from triptych.index.postgres_link import is_postgres, read_address
 from triptych.index.search import hybrid_search, make_plan
 from triptych.index.storage import folder_size
 from triptych.index.store import Store, create_store, open_store
@@ -126,6 +128,32 @@ def memory() -> dict[str, float]:
     return {"resident_peak_mb": round(peak), "anonymous_mb": round(int(status["RssAnon"].split()[0]) / 1024)}
 
 
+def disk_of(place: str) -> int:
+    """Bytes of an index on the disk, in PostgreSQL those of its tables with all that belongs to them."""
+    if not is_postgres(place):
+        return folder_size(Path(place))
+    sizes = (
+        "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
+        "WHERE relkind = 'r' AND relnamespace = %s::regnamespace"
+    )
+    return int(ask(place, sizes, [f'"{read_address(place).collection}"'])[0][0])
+
+
+def ask(place: str, statement: str, values: list[Any] | None = None) -> list[Any]:
+    import psycopg
+
+    with psycopg.connect(**read_address(place).settings) as connection:
+        cursor = connection.execute(statement, values)  # type: ignore[arg-type]
+        return cursor.fetchall() if cursor.description else []
+
+
+def remove(place: str) -> None:
+    if is_postgres(place):
+        ask(place, f'DROP SCHEMA IF EXISTS "{read_address(place).collection}" CASCADE')
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
     """Adds all passages, and rearranges in the end."""
     before = memory()
@@ -140,7 +168,7 @@ def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
         added += time.perf_counter() - began[0]
         cpu += time.process_time() - began[1]
         if number % 16 == 0:
-            peak = max(peak, folder_size(Path(place)))
+            peak = max(peak, disk_of(place))
             most = max(most, int(memory()["anonymous_mb"]))
     began = time.perf_counter()
     with Sampler(place) as sampler, store.changing() as engine:
@@ -148,7 +176,7 @@ def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
     optimized = time.perf_counter() - began
     began = time.perf_counter()
     store.close()
-    end = folder_size(Path(place))
+    end = disk_of(place)
     peak = max(peak, sampler.peak, end)
     return {
         "add_seconds": round(added, 1),
@@ -174,12 +202,14 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         code = (
-            "import sys, time\nfrom pathlib import Path\nfrom triptych.index.storage import folder_size\npeak = 0\n"
-            "while True:\n    try:\n        peak = max(peak, folder_size(Path(sys.argv[1])))\n"
+            "import sys, time\nsys.path.insert(0, sys.argv[2])\nfrom index_scale import disk_of\npeak = 0\n"
+            "while True:\n    try:\n        peak = max(peak, disk_of(sys.argv[1]))\n"
             "    except OSError:\n        pass\n    print(peak, flush=True)\n    time.sleep(0.2)\n"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, self._place], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, self._place, str(Path(__file__).parent)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         return self
 
@@ -285,7 +315,7 @@ def churn(place: str, job: dict[str, Any]) -> dict[str, Any]:
         store.add(some, payloads)
         changed += len(chosen)
     seconds = time.perf_counter() - began
-    before = folder_size(Path(place))
+    before = disk_of(place)
     began = time.perf_counter()
     with store.changing() as engine:
         engine.optimize()
@@ -298,7 +328,7 @@ def churn(place: str, job: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "optimize_seconds": round(optimized, 1),
         "disk_before_mb": round(before / 1e6, 1),
-        "disk_mb": round(folder_size(Path(place)) / 1e6, 1),
+        "disk_mb": round(disk_of(place) / 1e6, 1),
     }
 
 
@@ -316,7 +346,7 @@ def main() -> None:
         print(json.dumps(STEPS[sys.argv[2]](sys.argv[3], json.loads(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--passages", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--engine", default="edge")
@@ -337,10 +367,10 @@ def main() -> None:
         job = {"passages": passages, "engine": arguments.engine, "options": options}
         job |= {"tokens": arguments.tokens, "stream": arguments.stream}
         name = " ".join([str(passages), arguments.engine, *(f"{k}={v}" for k, v in options.items())])
-        place = str(arguments.folder / name.replace(" ", "_"))
+        place = f"{arguments.folder}/{name.replace(' ', '_')}"
         if name in report:
             continue
-        shutil.rmtree(place, ignore_errors=True)
+        remove(place)
         found = {"build": run("build", place, job), "search": run("search", place, job)}
         print(name, json.dumps(found), flush=True)
         if not arguments.no_churn:
@@ -349,7 +379,7 @@ def main() -> None:
             del found["after churn"]["recall"]  # of other passages
         report[name] = {**job, **found}
         write_json(arguments.out, report)
-        shutil.rmtree(place)
+        remove(place)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def test_the_embedded_engine_stops_before_the_disk_is_full(
         assert list(index.ids) == ["a"]
 
 
+@pytest.mark.parametrize("engine", [*FOLDER_ENGINES, "server"])
 def test_an_index_is_open_once_at_a_time_in_one_process(
     engine: EngineName, place: str, encoder: FakeEncoder
 ) -> None:

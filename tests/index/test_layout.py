@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import qdrant_edge as qe
 from fakes import FakeEncoder, random_texts
 
-from triptych.errors import IndexForeign, InputError
+from triptych.errors import IndexFault, IndexForeign, InputError
+from triptych.index import server
+from triptych.index.filters import Filter
 from triptych.index.index import Index
 from triptych.index.layout import Layout, point_id
 from triptych.index.store import EngineName
@@ -226,6 +229,7 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[tuple[str, str, str | None, Any]] = []
         self.metadata: Any = None
+        self.failures: list[int] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -236,6 +240,10 @@ class _Handler(BaseHTTPRequestHandler):
         value = json.loads(body) if body else None
         path = self.path.split("?")[0]
         self.server.requests.append((self.command, self.path, self.headers.get("api-key"), value))
+        if self.server.failures:
+            if status := self.server.failures.pop():
+                self.send_error(status)
+            return  # without one the connection ends without an answer
         result: Any = True
         if path.endswith("/exists"):
             result = {"exists": self.server.metadata is not None}
@@ -252,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith("/points") and self.command == "POST":
             payload = {"id": "a", "text": "w1 w2", "metadata": {"lang": "fr"}}
             result = [{"id": key, "payload": payload} for key in value["ids"]]
-        elif path.endswith("/points") or path.endswith("/delete"):
+        elif path.endswith(("/points", "/delete", "/index")):
             result = {"operation_id": 1, "status": "completed"}
         data = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
         self.send_response(200)
@@ -342,6 +350,79 @@ def test_what_goes_to_a_server_is_the_layout_with_exact_and_unquantised_scoring(
     assert conditions[0]["should"][0] == {"key": '"metadata"."lang"', "match": {"value": "fr"}}
     assert conditions[1]["should"][0]["match"] == {"value": True}
     assert all(search["filter"]["must"] == [{"has_id": [point_id("a")]}] for search in searches[2:])
+
+
+def test_the_fields_of_a_filter_are_indexed_once_and_of_the_kind_that_it_needs(
+    recorder: Recorder, encoder: FakeEncoder
+) -> None:
+    place = f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs"
+    where = {
+        "lang": ["fr", "de"],
+        "or": [{"open": True}, {"not": {"year": {"gte": 2020}}}],
+        "part.no": 5,
+        "when": {"lt": "2024-01-01"},
+        "path": {"prefix": "a/"},
+        "seen": datetime(2024, 1, 1),
+        "id": "a",
+        "author": {"exists": True},
+    }
+    with Index.create(place, encoder) as index:
+        index.add(["a"], ["w1"])
+        for _ in range(2):
+            index.search("w1", 1, filter=where)
+            index._store.engine.backend.count(Filter.of(where))  # type: ignore[attr-defined]
+        index.search("w1", 1, filter={"lang": 7, "new": 1})
+    made = [
+        v
+        for method, path, _, v in recorder.requests
+        if (method, path.split("?")[0][-6:]) == ("PUT", "/index")
+    ]
+    assert [(v["field_name"], v["field_schema"]) for v in made] == [
+        ('"metadata"."lang"', "keyword"),
+        ('"metadata"."open"', "bool"),
+        ('"metadata"."year"', "float"),
+        ('"metadata"."part"."no"', "float"),
+        ('"metadata"."when"', "datetime"),
+        ('"metadata"."path"', "keyword"),
+        ('"metadata"."seen"', "datetime"),
+        ('"metadata"."author"', "keyword"),
+        ('"metadata"."new"', "float"),
+    ]
+
+
+def test_an_address_says_how_a_collection_is_spread_over_a_cluster(
+    recorder: Recorder, encoder: FakeEncoder
+) -> None:
+    address = f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs"
+    Index.create(f"{address}?shards=6&replicas=3&write_consistency=2&timeout=7", encoder).close()
+    made = next(
+        v for method, path, _, v in recorder.requests if (method, path.split("?")[0][-5:]) == ("PUT", "/docs")
+    )
+    assert (made["shard_number"], made["replication_factor"], made["write_consistency_factor"]) == (6, 3, 2)
+    assert any("timeout=7" in path for _, path, *_ in recorder.requests)
+    for wrong in ("shards=0", "shards=many", "shard=1", "replicas"):
+        with pytest.raises(InputError, match=r"expected http.*shards, replicas"):
+            Index.create(f"{address}?{wrong}", encoder)
+
+
+def test_requests_that_are_lost_or_refused_for_a_while_are_sent_again(
+    recorder: Recorder, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PAUSES", (0.01, 0.01, 0.01))
+    with Index.create(f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs", encoder) as index:
+        for failures in ([503], [429, 0], [0, 502, 504]):
+            recorder.failures = list(failures)
+            before = len(recorder.requests)
+            index.add(["a"], ["w1"])
+            sent = [path for _, path, *_ in recorder.requests[before:]]
+            assert len(sent) >= len(failures) + 1
+            assert recorder.failures == []
+        for failures, status in (([503] * 4, "503"), ([500], "500")):
+            recorder.failures = list(failures)
+            with pytest.raises(IndexFault, match=status):
+                index.search("w1", 1)
+            assert recorder.failures == []
+        assert index.search("w1", 1)[0].id == "a"
 
 
 def _plain(value: Any) -> Any:

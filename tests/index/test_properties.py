@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from fakes import FakeEncoder
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracle import Document
@@ -25,18 +25,20 @@ STEPS = st.lists(
 )
 
 
-@pytest.mark.parametrize("engine", ["exact", "edge"])
-@settings(max_examples=12, deadline=None)
+@pytest.mark.parametrize("engine", ["exact", "edge", "postgres"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=STEPS,
     query=WORDS.filter(bool),
     weights=st.tuples(*[st.sampled_from([0.0, 0.3, 1.0])] * 3).filter(any),
     routes=st.sets(st.sampled_from(HEADS), min_size=1),
 )
-def test_after_any_steps_a_search_equals_plain_loops(engine, steps, query, weights, routes) -> None:
+def test_after_any_steps_a_search_equals_plain_loops(request, engine, steps, query, weights, routes) -> None:
     encoder, expected = FakeEncoder(), dict[str, str]()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "an.index"
+        place = str(Path(folder) / "an.index")
+        if engine == "postgres":
+            place = request.getfixturevalue("postgres").place()
         index = Index.create(place, encoder, engine=engine, multi="float32")
         for step, number, text in steps:
             name = f"d{number}"

@@ -76,7 +76,9 @@ def test_one_text_with_the_padding_id_in_it_gets_the_right_positions() -> None:
 def test_attention_in_tiles_equals_exact_attention(
     lengths: list[int], amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "has_amx", lambda: amx)  # which decides from what length on there are tiles
+    monkeypatch.setattr(
+        inference, "has_amx", lambda: amx
+    )  # which decides from what length on there are tiles
     heads, width = 3, 16
     total = sum(lengths)
     qkv = torch.randn(total, 3 * heads * width, generator=torch.Generator().manual_seed(0)).bfloat16()

@@ -233,16 +233,16 @@ def arithmetic(loading: Loading) -> dict[str, Any]:
 
 def is_index(place: str) -> bool:
     """Whether a place is (meant as) an index and not a model."""
-    from triptych.index.server import is_address
     from triptych.index.storage import MANIFEST
+    from triptych.index.store import is_address
 
     return is_address(place) or (Path(place) / MANIFEST).is_file()
 
 
 def _index(place: str) -> dict[str, Any]:
     from triptych.index.index import Index
-    from triptych.index.server import is_address
     from triptych.index.storage import folder_size
+    from triptych.index.store import is_address
 
     with Index.open(place) as index:
         facts = index.info()

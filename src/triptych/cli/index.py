@@ -18,6 +18,7 @@ from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.config import BLOCK_TOKENS
 from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
+from triptych.index.postgres_link import hide_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,7 @@ def index(
         inputs: Files and folders to read; '-' is standard input.
         into: Folder of the index, or a server's address; made if new.
         metadata: Stored with every document of this run; repeatable.
-        engine: New index: edge (in a folder), exact (NumPy, small collections) or server.
+        engine: New index: edge (in a folder), exact (NumPy, small collections), server or postgres (at an address).
         delete: Remove this document; repeatable. Happens before adding.
         delete_from: Remove the documents with these ids, one a line.
         optimize: Rearrange the index for faster search in the end.
@@ -250,7 +251,7 @@ def _import(opened: Index, tables: list[Path], form: Form, extra: dict[str, Any]
 def _report(
     place: str, opened: Index, changes: Changes, deleted: int, seconds: float, *, as_json: bool
 ) -> None:
-    documents, done = len(opened), changes.added + changes.replaced
+    place, documents, done = hide_password(place), len(opened), changes.added + changes.replaced
     if as_json:
         report = {"index": place, "added": done, "deleted": deleted, "documents": documents}
         emit({**report, **asdict(changes), "added": done, "new": changes.added, "seconds": round(seconds, 3)})
@@ -349,7 +350,8 @@ def _open_or_create(
     for name, value in storage.items():
         if chosen.get(name, value) != value:
             raise InputError(
-                f"--{name.replace('_', '-')}: got {value}; {place} has {chosen[name]}, which is chosen once"
+                f"--{name.replace('_', '-')}: got {value}; {hide_password(place)} has {chosen[name]}, which is chosen "
+                "once"
             )
     with Index.open(place, load(manifest.source)) as opened:
         yield opened
@@ -529,7 +531,7 @@ def show_hits(
 
 
 @command({"place": "PATH"})
-def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
+def verify(place: str, *, repair: bool = False, as_json: bool = False) -> None:
     """Check that the files of an index, a model, a training run or a cache are as they were written.
 
     Reads everything, in folders below too, and compares it with the digests that stand beside it. Ends with exit code 1
@@ -539,14 +541,15 @@ def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
 
     Args:
         place: Folder of an index, a model, encoded texts, mined pairs, a training run, or what evaluation and training
-            cached.
+            cached; or the address of an index in PostgreSQL.
         repair: Make an index one that can be opened again; files that cannot be read are moved to a folder in it.
     """
     from triptych.cli.demo import is_index
+    from triptych.index.store import is_address
 
-    if not place.is_dir():
+    if not Path(place).is_dir() and not is_address(place):
         raise InputError(f"verify: {place} is no folder; expected one that triptych wrote")
-    if is_index(str(place)):
+    if is_index(place):
         from triptych.index import check
 
         health = (check.repair if repair else check.check)(place)
@@ -555,15 +558,16 @@ def verify(place: Path, *, repair: bool = False, as_json: bool = False) -> None:
     else:
         if repair:
             raise InputError(f"verify: {place} is no index; expected one for --repair")
-        problems = [f"{path}: {problem}" for path, problem in _damaged(place).items()]
-        facts = {"place": str(place), "problems": problems}
+        problems = [f"{path}: {problem}" for path, problem in _damaged(Path(place)).items()]
+        facts = {"place": place, "problems": problems}
     if as_json:
         emit(facts)
     else:
         for problem in problems:
             stdout().print(problem, style="yellow", soft_wrap=True)
-        found = f"{len(problems)} problems" if problems else "every file is as it was written"
-        stdout().print(f"{place}: {found}", style="bold", soft_wrap=True)
+        what = "document" if is_address(place) else "file"
+        found = f"{len(problems)} problems" if problems else f"every {what} is as it was written"
+        stdout().print(f"{hide_password(place)}: {found}", style="bold", soft_wrap=True)
     if problems and not repair:
         raise typer.Exit(1)
 

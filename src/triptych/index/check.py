@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from triptych.errors import IndexCorrupt, IndexFault, InputError
 from triptych.index.documents import check_place
 from triptych.index.exact import SegmentFolder
-from triptych.index.server import is_address
+from triptych.index.postgres_link import hide_password, is_postgres
 from triptych.index.storage import (
     DATA,
     FolderLock,
@@ -23,7 +23,10 @@ from triptych.index.storage import (
     folder_size,
     read_manifest,
 )
-from triptych.index.store import load_engine, open_store
+from triptych.index.store import is_address, load_engine, open_store
+
+if TYPE_CHECKING:
+    from triptych.index.postgres import PostgresEngine
 
 DAMAGED = "damaged"
 """Folder within the index to which `repair` moves files that cannot be read."""
@@ -57,14 +60,17 @@ class IndexHealth:
 def check(place: str | Path) -> IndexHealth:
     """Reads all files of the index in a folder and compares them with their digests; changes nothing.
 
-    An index that was not closed properly has no digests of the embedded engine's files: a copy is opened.
+    An index that was not closed properly has no digests of the embedded engine's files: a copy is opened. In PostgreSQL
+    all rows are read, and what filters ask for is compared with the metadata.
 
     Raises:
-        InputError: For a server's address.
+        InputError: For the address of a Qdrant server.
         IndexMissing: If there is no index.
         IndexLocked: If it is open.
         IndexCorrupt: If its manifest cannot be read.
     """
+    if is_postgres(str(place)):
+        return _check_postgres(str(place))
     folder = _folder(place)
     manifest = read_manifest(folder)
     lock = FolderLock(folder)
@@ -114,10 +120,23 @@ def repair(place: str | Path) -> IndexHealth:
     )
 
 
+def _check_postgres(place: str) -> IndexHealth:
+    store = open_store(place, read_only=True)
+    try:
+        engine = cast("PostgresEngine", store.engine)
+        problems = tuple(engine.problems())
+        return IndexHealth(store.place, "postgres", True, engine.count(), problems)
+    finally:
+        store.close()
+
+
 def _folder(place: str | Path) -> Path:
     text = check_place(place)
     if is_address(text):
-        raise InputError(f"index: got the address {text!r}; expected a folder: a server checks its own files")
+        shown = hide_password(text)
+        raise InputError(
+            f"index: got the address {shown!r}; expected a folder: a server checks its own files"
+        )
     return Path(text).absolute()
 
 

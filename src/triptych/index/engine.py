@@ -1,7 +1,7 @@
 """What an engine does: keeps vectors and payloads, finds candidates, and scores given documents.
 
 An engine knows no text encoder and no weights; `triptych.index.search` puts its answers together. There are
-`exact` (NumPy), `edge` (Qdrant within the process) and `server` (Qdrant elsewhere).
+`exact` (NumPy), `edge` (Qdrant within the process), `server` (Qdrant elsewhere) and `postgres` (PostgreSQL).
 """
 
 from __future__ import annotations

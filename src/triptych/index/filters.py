@@ -81,11 +81,11 @@ class Between:
 
     def holds(self, value: object) -> bool:
         """Whether one value of a document fulfils the condition."""
-        found = _moment(value) if self.of_times else _number(value)
+        found = moment_of(value) if self.of_times else number_of(value)
         if found is None:
             return False
         return all(
-            _within(found, bound, _moment(limit) if isinstance(limit, datetime) else limit)
+            _within(found, bound, moment_of(limit) if isinstance(limit, datetime) else limit)
             for bound, limit in self.bounds
         )
 
@@ -151,7 +151,12 @@ class Filter:
     @property
     def paths(self) -> list[tuple[str, ...]]:
         """The fields that it asks for, each once, but for the id."""
-        return [path for path in dict.fromkeys(_paths(self)) if path != ID]
+        return [path for path in dict.fromkeys(leaf.path for leaf in self.leaves) if path != ID]
+
+    @property
+    def leaves(self) -> Iterator[Condition]:
+        """The conditions on fields, wherever they stand in it."""
+        return _leaves(self)
 
     @property
     def optional_paths(self) -> list[tuple[str, ...]]:
@@ -160,7 +165,9 @@ class Filter:
         found = [
             path
             for part in inner
-            for path in (part.optional_paths if isinstance(part, Filter) else _paths(part))
+            for path in (
+                part.optional_paths if isinstance(part, Filter) else [leaf.path for leaf in _leaves(part)]
+            )
         ]
         return [path for path in dict.fromkeys(found) if path != ID]
 
@@ -214,14 +221,14 @@ def _matches(part: Part, document: Payload) -> bool:
     return any(map(part.holds, cast(Sequence[object], value) if several else [value]))
 
 
-def _paths(part: Part) -> Iterator[tuple[str, ...]]:
+def _leaves(part: Part) -> Iterator[Condition]:
     if isinstance(part, Not):
-        yield from _paths(part.part)
+        yield from _leaves(part.part)
     elif isinstance(part, Or | Filter):
         for inner in part.parts if isinstance(part, Or) else part.conditions:
-            yield from _paths(inner)
+            yield from _leaves(inner)
     else:
-        yield part.path
+        yield part
 
 
 def _filter(value: object, where: str, depth: int) -> Filter:
@@ -319,7 +326,7 @@ def _scalar(key: str, value: object) -> Scalar:
     plain = plain_scalar(value)
     if isinstance(plain, str):
         return check_text(plain, f"filter: {key!r}")
-    if isinstance(plain, bool) or _number(plain) is not None:
+    if isinstance(plain, bool) or number_of(plain) is not None:
         return plain
     moment = _as_datetime(plain)
     if moment is None:
@@ -329,7 +336,7 @@ def _scalar(key: str, value: object) -> Scalar:
 
 def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Between:
     plain = {bound: plain_scalar(limit) for bound, limit in wanted.items()}
-    numbers = {bound: _number(limit) for bound, limit in plain.items()}
+    numbers = {bound: number_of(limit) for bound, limit in plain.items()}
     times = {bound: _as_datetime(limit) for bound, limit in plain.items()}
     for limits in (numbers, times):
         if None not in limits.values():
@@ -340,7 +347,7 @@ def _between(key: str, path: tuple[str, ...], wanted: Mapping[Any, Any]) -> Betw
     )
 
 
-def _number(value: object) -> float | None:
+def number_of(value: object) -> float | None:
     """The number as the engines compare it (float64), or None for what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -365,7 +372,7 @@ def _as_datetime(value: object) -> datetime | None:
         return None
 
 
-def _moment(value: object) -> int | None:
+def moment_of(value: object) -> int | None:
     """Microseconds since the year 0 of a date or time, also of those that Python's own types cannot hold."""
     if isinstance(value, datetime):
         value = value.isoformat()
@@ -386,11 +393,11 @@ def _moment(value: object) -> int | None:
 
 def _equal(value: object, wanted: Scalar) -> bool:
     if isinstance(wanted, datetime):
-        moment = _moment(value)
-        return moment is not None and moment == _moment(wanted)
+        moment = moment_of(value)
+        return moment is not None and moment == moment_of(wanted)
     if isinstance(wanted, str | bool):
         return type(value) is type(wanted) and value == wanted
-    number = _number(value)
+    number = number_of(value)
     return number is not None and number == float(wanted)
 
 

@@ -94,11 +94,13 @@ class Index:
         """Makes an empty index and opens it.
 
         Args:
-            place: A folder that does not exist, or a server's address ``http(s)://host[:port]/collection``.
+            place: A folder that does not exist, or an address: ``http(s)://host[:port]/collection`` of a Qdrant server,
+                ``postgresql://user@host[:port]/database/collection``.
             encoder: The model whose vectors the index will hold.
             engine: "edge" (Qdrant within the process; the default for a folder), "exact" (NumPy; for small
-                collections), "server" (the default for an address).
-            api_key: For a server; default: the environment variable TRIPTYCH_API_KEY.
+                collections), "server" or "postgres" (the default for their addresses).
+            api_key: For Qdrant's server; default: the environment variable TRIPTYCH_API_KEY. For PostgreSQL the
+                password; default: what libpq finds (PGPASSWORD, ~/.pgpass).
             **options: What is stored and how, see `triptych.index.layout.LayoutOptions`: `multi`, `pool_tokens`,
                 `multi_width`, `dense`, `coarse`, `exact_below`, `ef`.
 

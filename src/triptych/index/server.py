@@ -3,7 +3,7 @@
 The collection is the one that the embedded engine makes; the manifest lies in the collection's metadata, so
 that every machine that reaches the server can open the index. An address is ``http(s)://host[:port]/collection``
 (a path before the collection's name is kept as the server's prefix), or ``local:FOLDER`` for qdrant-client's
-local mode, which is meant for tests.
+local mode, which is meant for tests. `OPTIONS` may follow as ``?shards=6&replicas=2``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import contextlib
 import importlib
 import os
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from triptych.errors import (
     IndexExists,
@@ -25,7 +27,7 @@ from triptych.errors import (
     MissingExtra,
     StorageError,
 )
-from triptych.index.filters import Filter
+from triptych.index.filters import ID, AnyOf, Between, Filter
 from triptych.index.layout import Coarse, Layout
 from triptych.index.qdrant import (
     FULL_SCAN_KB,
@@ -53,7 +55,19 @@ API_KEY = "TRIPTYCH_API_KEY"
 
 _LOCAL_COLLECTION = "triptych"
 _LOCAL_LOCK = threading.RLock()
+OPTIONS = {
+    "shards": "shard_number",
+    "replicas": "replication_factor",
+    "write_consistency": "write_consistency_factor",
+    "timeout": "timeout",
+}
+"""What an address may say of a new collection, as Qdrant names it, and the seconds that a request may take."""
+
 _TIMEOUT = 60
+_PAUSES = (0.2, 1.0, 3.0)
+"""Seconds between attempts, where a request was lost on its way or the server is busy or starting."""
+
+_BUSY = (429, 502, 503, 504)
 _PAGE = 1000
 
 
@@ -83,7 +97,8 @@ def connect(place: str, api_key: str | None = None) -> tuple[QdrantClient, str]:
             raise IndexLocked(f"{place}: {error}") from error
     parts = urlsplit(place)
     prefix, _, collection = parts.path.strip("/").rpartition("/")
-    if not collection or not parts.hostname or parts.query or parts.fragment:
+    options = read_options(place)
+    if not collection or not parts.hostname or parts.fragment:
         raise InputError(f"index: got the address {place!r}; expected http(s)://host[:port]/collection")
     port = parts.port or (443 if parts.scheme == "https" else 6333)
     client = qdrant.QdrantClient(
@@ -91,10 +106,10 @@ def connect(place: str, api_key: str | None = None) -> tuple[QdrantClient, str]:
         port=port,
         prefix=prefix or None,
         api_key=api_key or os.environ.get(API_KEY),
-        timeout=_TIMEOUT,
+        timeout=options.get("timeout", _TIMEOUT),
         check_compatibility=False,  # it would warn instead of failing, and cost a request
     )
-    return client, collection
+    return cast("QdrantClient", _Patient(client)), collection
 
 
 def resolve(client: QdrantClient, name: str) -> str:
@@ -143,8 +158,68 @@ def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
     return None if before == name else place_of(alias, before)
 
 
-def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantEngine:
+def read_options(place: str) -> dict[str, int]:
+    """What stands behind the question mark of an address, by the names of `OPTIONS`.
+
+    Raises:
+        InputError: For other names, and values that are no positive integers.
+    """
+    found = dict(parse_qsl("" if place.startswith(LOCAL) else urlsplit(place).query, keep_blank_values=True))
+    for name, value in found.items():
+        if name not in OPTIONS or not value.isdecimal() or not int(value):
+            raise InputError(
+                f"index: got {name}={value} in the address {place!r}; expected http(s)://host[:port]/collection with "
+                f"positive integers for {', '.join(OPTIONS)}"
+            )
+    return {name: int(value) for name, value in found.items()}
+
+
+class _Patient:
+    """A client whose requests are sent again where they were lost; all of ours may be, but that for a collection."""
+
+    def __init__(self, client: QdrantClient) -> None:
+        self._client = client
+        self._reached = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not callable(method) or name in ("create_collection", "close"):
+            return method
+
+        def ask(*values: Any, **named: Any) -> Any:
+            pauses = iter(_PAUSES)
+            while True:
+                try:
+                    answer = method(*values, **named)
+                except Exception as error:
+                    pause = next(pauses, None) if self._passes(error) else None
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+                else:
+                    self._reached = True
+                    return answer
+
+        return ask
+
+    def _passes(self, error: Exception) -> bool:
+        """Whether another attempt may succeed; a server that was never there is not waited for."""
+        source = getattr(error, "source", None)  # what the client's own exception stands for
+        lost = type(source).__module__.startswith("httpx") and self._reached
+        busy = type(error).__name__ == "ResourceExhaustedResponse"  # 429 with a time to wait
+        return lost or busy or getattr(error, "status_code", None) in _BUSY
+
+
+def create(
+    client: QdrantClient, collection: str, manifest: Manifest, options: Mapping[str, int] | None = None
+) -> QdrantEngine:
     """Makes a collection with a manifest.
+
+    Args:
+        client: For the server.
+        collection: Its name.
+        manifest: Of the index.
+        options: Of `read_options`.
 
     Raises:
         IndexExists: If there is a collection of this name.
@@ -162,6 +237,7 @@ def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantE
             sparse_vectors_config={name: m.SparseVectorParams() for name in spec.sparse},
             optimizers_config=m.OptimizersConfigDiff(indexing_threshold=spec.indexing_threshold_kb),
             metadata=manifest.to_json(),
+            **{OPTIONS[name]: value for name, value in (options or {}).items()},
         )
     return load(client, collection, manifest.layout)
 
@@ -192,6 +268,7 @@ class ServerBackend:
         self._client: QdrantClient | None = client
         self._name = collection
         self._ef = layout.ef
+        self._indexed: set[str] | None = None
 
     @property
     def client(self) -> QdrantClient:
@@ -226,6 +303,8 @@ class ServerBackend:
         """See `Backend.query`."""
         if not requests:
             return []
+        for where in dict.fromkeys(request.where for request in requests):
+            self._index_fields(where)
         batch = [self._request(request) for request in requests]
         with _asking(self._name):
             answers = self.client.query_batch_points(self._name, batch)
@@ -260,6 +339,7 @@ class ServerBackend:
 
     def count(self, where: Filter | None, *, parts: bool = False) -> int:
         """See `Backend.count`."""
+        self._index_fields(where)
         with _asking(self._name):
             chosen = write_filter(_dialect(), where, parts=parts)
             return self.client.count(self._name, count_filter=chosen, exact=True).count
@@ -273,8 +353,28 @@ class ServerBackend:
                 self._name, field, _models().PayloadSchemaType.KEYWORD, wait=True
             )
 
+    def _index_fields(self, where: Filter | None) -> None:
+        """Has the server index the fields that a filter asks for, once; it does so while it goes on answering.
+
+        A field has one index, of the kind that the first condition needs. One who may only read cannot have any made.
+        """
+        if where is None or self._name == _LOCAL_COLLECTION:
+            return
+        if self._indexed is None:
+            with _asking(self._name):
+                self._indexed = set(self.client.get_collection(self._name).payload_schema)
+        for key, kind in index_kinds(where):
+            if key in self._indexed or key.replace('"', "") in self._indexed:
+                continue
+            self._indexed.add(key)
+            with contextlib.suppress(Exception):  # the filter is answered all the same
+                self.client.create_payload_index(
+                    self._name, key, _models().PayloadSchemaType(kind), wait=False
+                )
+
     def scroll(self, fields: Sequence[str], where: Filter | None = None) -> Iterator[Mapping[str, Any]]:
         """See `Backend.scroll`."""
+        self._index_fields(where)
         offset: Any = None
         chosen = write_filter(_dialect(), where)
         while True:
@@ -323,6 +423,23 @@ class ServerBackend:
             with_payload=False,
             with_vector=False,
         )
+
+
+def index_kinds(where: Filter) -> Iterator[tuple[str, str]]:
+    """The fields of a filter in Qdrant's notation, and for each condition the kind of index that answers it."""
+    for part in where.leaves:
+        if part.path == ID:
+            continue
+        key = ".".join(f'"{name}"' for name in part.path)
+        if isinstance(part, Between):
+            yield key, "datetime" if part.of_times else "float"
+        elif isinstance(part, AnyOf) and not isinstance(first := part.values[0], str):
+            yield (
+                key,
+                "bool" if isinstance(first, bool) else "datetime" if isinstance(first, datetime) else "float",
+            )
+        else:
+            yield key, "keyword"
 
 
 def _qdrant() -> Any:

@@ -34,7 +34,7 @@ MANIFEST = "manifest.json"
 LOCK = "lock"
 SEAL = "closed.json"
 DATA = "data"
-ENGINES = ("edge", "exact", "server")
+ENGINES = ("edge", "exact", "server", "postgres")
 """Engines that a manifest may name."""
 
 _CHUNK = 1 << 20
@@ -60,7 +60,7 @@ class Manifest:
     """What an index says about itself.
 
     Attributes:
-        engine: "exact", "edge" or "server".
+        engine: "exact", "edge", "server" or "postgres".
         source: From where the model can be loaded again.
         fingerprint: Of the model whose vectors the index holds.
         layout: What is stored, and how.

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from triptych.errors import IndexCorrupt, IndexExists, IndexFault, InputError
-from triptych.index import server
+from triptych.index import postgres, server
 from triptych.index.documents import check_choice
 from triptych.index.engine import Engine
 from triptych.index.layout import Layout, check_block
+from triptych.index.postgres_link import hide_password, is_postgres, read_address
 from triptych.index.storage import (
     DATA,
     MANIFEST,
@@ -45,7 +46,11 @@ if TYPE_CHECKING:
     from triptych.index.qdrant import QdrantEngine
     from triptych.types import Encoded, HeadWeights, Ragged
 
-EngineName: TypeAlias = Literal["auto", "edge", "exact", "server"]
+EngineName: TypeAlias = Literal["auto", "edge", "exact", "server", "postgres"]
+_PLACES = {
+    "server": "a URL http(s)://host[:port]/collection",
+    "postgres": "an address postgresql://user@host[:port]/database/collection",
+}
 _ATTEMPTS = 5
 """How often reading is tried beside a writer that merges files."""
 
@@ -110,7 +115,7 @@ class Store:
     @property
     def folder(self) -> Path | None:
         """The index's folder; None of a server's."""
-        return None if self.manifest.engine == "server" else Path(self.place)
+        return None if is_address(self.place) else Path(self.place)
 
     @property
     def is_writable(self) -> bool:
@@ -182,7 +187,9 @@ class Store:
 
     def _write(self, manifest: Manifest) -> None:
         with self.changing() as engine:
-            if self.folder is None:
+            if self.manifest.engine == "postgres":
+                manifest = cast("postgres.PostgresEngine", engine).write_manifest(manifest)
+            elif self.folder is None:
                 cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
             else:
                 write_manifest(self.folder, manifest)
@@ -208,7 +215,7 @@ def create_store(
         engine: "auto" is the server for an address and "edge" for a folder.
         layout: What to store.
         model: The model's source and fingerprint.
-        api_key: For a server.
+        api_key: For a server; for PostgreSQL the password.
 
     Raises:
         InputError: For an engine that does not go with the place.
@@ -217,10 +224,17 @@ def create_store(
     """
     name = _engine_name(place, engine)
     manifest = Manifest(name, *model, layout)
+    if name == "postgres":
+        address = read_address(place, api_key)
+        return Store(address.shown, manifest, _Opened(postgres.create(address, manifest)))
     if name == "server":
         client, collection = server.connect(place, api_key)
         try:
-            return Store(place, manifest, _Opened(server.create(client, collection, manifest)))
+            return Store(
+                place,
+                manifest,
+                _Opened(server.create(client, collection, manifest, server.read_options(place))),
+            )
         except BaseException:
             client.close()
             raise
@@ -237,6 +251,10 @@ def find_manifest(place: str, api_key: str | None = None) -> Manifest:
         IndexCorrupt: If that cannot be read.
         IndexForeign: If it is of another layout version.
     """
+    if is_postgres(place):
+        engine, manifest = postgres.load(read_address(place, api_key), read_only=True)
+        engine.close()
+        return manifest
     if not server.is_address(place):
         return read_manifest(Path(place).absolute())
     client, collection = server.connect(place, api_key)
@@ -251,7 +269,7 @@ def open_store(place: str, api_key: str | None = None, *, read_only: bool = Fals
 
     Args:
         place: Folder or address.
-        api_key: For a server.
+        api_key: For a server; for PostgreSQL the password.
         read_only: Whether it is not to be changed. Of a folder what it holds now is read, and its lock given back: then
             others may change it.
 
@@ -261,6 +279,10 @@ def open_store(place: str, api_key: str | None = None, *, read_only: bool = Fals
         IndexCorrupt: If its files cannot be read.
         IndexForeign: If it is of another layout version.
     """
+    if is_postgres(place):
+        address = read_address(place, api_key)
+        opened, manifest = postgres.load(address, read_only=read_only)
+        return Store(address.shown, manifest, _Opened(opened, read_only=read_only))
     if server.is_address(place):
         client, collection = server.connect(place, api_key)
         try:
@@ -347,14 +369,19 @@ def _open_read_only(folder: Path, manifest: Manifest, lock: FolderLock) -> _Open
         raise
 
 
-def _engine_name(place: str, engine: EngineName) -> Literal["edge", "exact", "server"]:
+def is_address(place: str) -> bool:
+    """Whether a place is a server's address and not a folder."""
+    return is_postgres(place) or server.is_address(place)
+
+
+def _engine_name(place: str, engine: EngineName) -> Literal["edge", "exact", "server", "postgres"]:
     check_choice(engine, EngineName, "index", "engine")
-    remote = server.is_address(place)
+    remote = "postgres" if is_postgres(place) else "server" if server.is_address(place) else None
     if engine == "auto":
-        return "server" if remote else "edge"
-    if remote != (engine == "server"):
-        expected = "a URL http(s)://host[:port]/collection" if engine == "server" else "a folder"
-        raise InputError(f"engine {engine!r}: got the place {place!r}; expected {expected}")
+        return remote or "edge"
+    if (engine if engine in _PLACES else None) != remote:
+        expected = _PLACES.get(engine, "a folder")
+        raise InputError(f"engine {engine!r}: got the place {hide_password(place)!r}; expected {expected}")
     return engine
 
 

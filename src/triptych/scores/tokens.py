@@ -250,34 +250,41 @@ class Tokens:
         codes = np.concatenate([part.codes for part in parts])
         return cls(codes, np.concatenate(scales) if scales else None, offsets, parts[0].form)
 
-    def to_text(self, document: int) -> str:
-        """The codes of one document, and after them its scales, as base64."""
+    def to_bytes(self, document: int) -> bytes:
+        """The codes of one document, and after them its scales."""
         first, last = int(self.offsets[document]), int(self.offsets[document + 1])
-        blob = self.codes[first:last].tobytes()
-        if self.scales is not None:
-            blob += self.scales[first:last].tobytes()
-        return base64.b64encode(blob).decode("ascii")
+        scales = b"" if self.scales is None else self.scales[first:last].tobytes()
+        return self.codes[first:last].tobytes() + scales
+
+    def to_text(self, document: int) -> str:
+        """`to_bytes` as base64."""
+        return base64.b64encode(self.to_bytes(document)).decode("ascii")
+
+    @classmethod
+    def from_bytes(cls, blobs: Sequence[bytes], form: TokenForm) -> Tokens:
+        """The inverse of `to_bytes` for several documents; one without bytes has no vectors.
+
+        Raises:
+            ValueError: If one is not of this form.
+        """
+        codes, scales, counts = list[Any](), list[Any](), [0]
+        for each in blobs:
+            blob = np.frombuffer(each, np.uint8)
+            count, rest = divmod(len(blob), form.bytes_per_token)
+            if rest:
+                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {form.bytes_per_token}")
+            codes.append(blob[: count * form.row].reshape(count, form.row))
+            if form.scale is not None:
+                scales.append(blob[count * form.row :].view(form.scale))
+            counts.append(count)
+        joined = np.concatenate(codes) if codes else np.zeros((0, form.row), np.uint8)
+        dtype = "uint8" if form.precision in BITS else form.precision
+        return cls(joined.view(dtype), np.concatenate(scales) if scales else None, np.cumsum(counts), form)
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], form: TokenForm) -> Tokens:
-        """The inverse of `to_text` for several documents, of packed forms; an empty text has no vectors.
-
-        Raises:
-            ValueError: If a text is not of this form.
-        """
-        row, scale, each = form.row, form.scale, form.bytes_per_token
-        codes, scales, counts = list[Any](), list[Any](), [0]
-        for text in texts:
-            blob = np.frombuffer(binascii.a2b_base64(text), np.uint8)
-            count, rest = divmod(len(blob), each)
-            if rest:
-                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {each}")
-            codes.append(blob[: count * row].reshape(count, row))
-            if scale is not None:
-                scales.append(blob[count * row :].view(scale))
-            counts.append(count)
-        joined = np.concatenate(codes) if codes else np.zeros((0, row), np.uint8)
-        return cls(joined, np.concatenate(scales) if scales else None, np.cumsum(counts), form)
+        """The inverse of `to_text` for several documents; raises what `from_bytes` does."""
+        return cls.from_bytes([binascii.a2b_base64(text) for text in texts], form)
 
 
 def _pack_bits(values: Floats, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
