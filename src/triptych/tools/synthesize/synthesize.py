@@ -26,7 +26,7 @@ from triptych.tools.synthesize.asking import (
 )
 from triptych.tools.synthesize.client import NO_TOKENS, Answer, Endpoint, TokenCount
 from triptych.tools.synthesize.passages import Sampling, Span, draw_passages
-from triptych.tools.synthesize.questions import QuestionLimits, clean, load_prompt, problem_of
+from triptych.tools.synthesize.questions import QuestionLimits, Style, clean, load_prompt, problem_of
 from triptych.tools.synthesize.round_trip import Finder, Question
 from triptych.tools.tally import Tally, shorten
 from triptych.types import Progress
@@ -47,6 +47,7 @@ class QuestionRecipe:
         limits: What a question may be.
         language: Language of documents that do not say theirs; None: it is identified.
         prompts: A folder with own prompts, LANGUAGE.txt; see docs/data-synthetic.md.
+        prompt_style: Prompts of the package: with all rules, or with fewer and with examples, for small models.
         depth: A document has to be among the first so many that its question finds.
     """
 
@@ -54,6 +55,7 @@ class QuestionRecipe:
     limits: QuestionLimits = field(default_factory=QuestionLimits)
     language: str | None = None
     prompts: Path | None = None
+    prompt_style: Style = "full"
     depth: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
@@ -230,7 +232,7 @@ def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
     drawn: list[Drawn] = []
     for span in spans:
         language = _language(document, span.text, recipe, rank)
-        prompt = load_prompt(language, recipe.prompts)
+        prompt = load_prompt(language, recipe.prompts, recipe.prompt_style)
         messages = prompt.messages(document.title, span.text, language)
         key = key_of(endpoint.model, messages, endpoint.settings)
         drawn.append(
@@ -297,7 +299,8 @@ def _problem(answer: Answer, question: str, each: Drawn, work: Synthesis, rank: 
     if answer.finish == "length":
         return "cut off"
     checker = None if each.language == UNKNOWN else rank
-    return problem_of(question, each.span.text, each.language, work.recipe.limits, checker)
+    limits = work.recipe.limits
+    return problem_of(question, each.span.text, each.language, limits, checker, each.document.content)
 
 
 def _found(work: Synthesis, good: dict[bytes, Question], report: SynthesisReport) -> dict[bytes, str]:

@@ -1,0 +1,141 @@
+"""What a language model is asked about, and what its answers are for.
+
+    python recipes/small/synthetic.py inputs CORPUS --into build/ask
+    python recipes/small/synthetic.py keep FOLDER --into build/answers
+
+CORPUS is what recipes/small/corpus/build.py made. `inputs` writes a file of documents for each language, which
+``triptych data synthesize`` reads: passages of manuals, the encyclopaedia and the news, and whole long documents in
+``long-LANGUAGE``. None of them is of a development or evaluation set. recipes/small/ask.sh asks; `keep` puts the files
+of answers that it leaves together in one, compressed, in parts of at most 14 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from corpus import store
+from corpus.chunks import chunks
+from corpus.languages import canonical, weight
+from corpus.long import long_documents
+from corpus.ready import LICENCES
+from triptych.io import json_lines, write_atomically
+from triptych.text import digest
+from triptych.tools.synthesize.asking import AnswerStore
+
+MOST = {"man": 250, "ddtp": 200, "tldr": 0}
+"""Most passages of a source in a language, where not all are taken."""
+LARGEST = 6500
+"""Most passages of a language."""
+ASKED = {"ja": 800, "zh": 1500, "en": 3000, "th": 1500, "id": 1500}
+"""The same of those in which people have asked."""
+HELD_OUT = 4
+"""Every so manieth story of the news is left for development."""
+KEPT, PART = "answers.sqlite.zst", 14_000_000
+"""Name of the file of answers, and most bytes of a part of it."""
+SENTENCES = 5
+"""Of a story that make a passage."""
+
+
+def main() -> None:
+    """Runs one of the commands."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("command", choices=("inputs", "keep"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--into", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.into.mkdir(parents=True, exist_ok=True)
+    {"inputs": inputs, "keep": keep}[arguments.command](arguments.source, arguments.into)
+
+
+def inputs(corpus: Path, into: Path) -> None:
+    """Writes the documents."""
+    work = corpus / "work"
+    files: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in passages(work):
+        files[record["lang"].split("-")[0]].append(record)
+    for name, records in list(files.items()):
+        files[name] = sorted(records, key=lambda record: digest("ask", record["id"]))
+    for each in long_documents(store.documents(work, "train")):
+        record = {"id": each.id, "text": each.text, "lang": each.document.lang}
+        files[f"long-{each.document.lang.split('-')[0]}"].append(record | _facts(each.document.source))
+    for name, records in sorted(files.items()):
+        with json_lines(into / f"{name}.jsonl.zst") as write:
+            for record in records:
+                write(record)
+        print(f"{name}: {len(records)}", flush=True)
+
+
+def keep(folder: Path, into: Path) -> None:
+    """One file of all answers."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        together = Path(place) / "all.sqlite"
+        AnswerStore(together).close()
+        with closing(sqlite3.connect(together, isolation_level=None)) as base:
+            for path in sorted(folder.glob("answers-*.sqlite")):
+                base.execute("ATTACH ? AS other", (str(path),))
+                base.execute("INSERT OR REPLACE INTO answers SELECT * FROM other.answers")
+                base.execute("DETACH other")
+            base.execute("PRAGMA journal_mode = DELETE")
+            print("answers:", base.execute("SELECT COUNT(*) FROM answers").fetchone()[0], flush=True)
+        packed = zstandard.ZstdCompressor(level=9, threads=4).compress(together.read_bytes())
+    for number, start in enumerate(range(0, len(packed), PART)):
+        write_atomically(into / f"{KEPT}.{number:02}", packed[start : start + PART])
+
+
+def passages(work: Path) -> Iterator[dict[str, Any]]:
+    """Passages of all languages, of each source and language those with the smallest digests."""
+    found: dict[str, list[tuple[int, str, dict[str, Any]]]] = defaultdict(list)
+    for record in (*_of_documents(work), *_of_news(store.translations(work))):
+        found[record["lang"]].append((digest("draw", record["id"]), record["id"].split("/")[0], record))
+    for language, candidates in found.items():
+        taken: Counter[str] = Counter()
+        for _, source, record in sorted(candidates, key=lambda each: each[0]):
+            if taken[source] < MOST.get(source, LARGEST) and taken.total() < ASKED.get(language, LARGEST):
+                taken[source] += 1
+                yield record
+
+
+def _of_documents(work: Path) -> Iterator[dict[str, Any]]:
+    for document in store.documents(work, "train"):
+        for chunk in chunks(document):
+            title, _, text = chunk.text.partition("\n") if document.source != "ddtp" else ("", "", chunk.text)
+            if weight(text, document.lang) >= 200:
+                record = {"id": chunk.id, "title": title, "text": text, "lang": document.lang}
+                yield record | {"blocks": chunk.blocks} | _facts(document.source)
+
+
+def news(translations: Iterable[Any]) -> Iterator[tuple[str, str, int, list[str]]]:
+    """Story, language, number and sentences of the passages of the news that may be trained on."""
+    for story in translations:
+        if story.source != "ntrex" or digest("story", story.key) % HELD_OUT == 0:
+            continue
+        for language, texts in story.texts.items():
+            for start in range(0, len(texts), SENTENCES):
+                if len(texts) - start >= 3:
+                    yield story.key, canonical(language), start, list(texts[start : start + SENTENCES])
+
+
+def _of_news(translations: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for key, language, start, sentences in news(translations):
+        record = {"id": f"ntrex/{key}/{language}/{start}", "text": " ".join(sentences), "lang": language}
+        yield record | {"blocks": list(range(start, start + len(sentences)))} | _facts("ntrex")
+
+
+def _facts(source: str) -> dict[str, str]:
+    return {"license": LICENCES[source]}
+
+
+if __name__ == "__main__":
+    main()
