@@ -223,7 +223,7 @@ def problem_of(
             return name
     if rank is not None and limits.check_language and not speaks(question, language, rank):
         return "other language"
-    if asks_yes_or_no(question, language):
+    if limits.check_language and asks_yes_or_no(question, language):
         return "yes or no"
     return "invented" if invents(question, source or passage, language) else None
 
