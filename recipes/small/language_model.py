@@ -41,7 +41,7 @@ _PREFILL = 131_072  # tokens that go through the layers at once
 _ROOM = 1600  # tokens of a request for which there is room if the batch is full
 _STEP = 64  # lengths are rounded up to a multiple, so that few graphs are captured
 _RAMBLES, _DONE = 56, 0.97  # after so many tokens, the share of answers that may leave the others cut off
-_WAIT = 0.25  # seconds that a request waits for others of its group
+_WAIT = 6.0  # seconds that a request waits for others of its group, while other groups are busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,15 +467,17 @@ class Server:
         with self.changed:
             while True:
                 now = time.monotonic()
+                full = any(len(queue) >= rows for queue in self.queues.values())
+                patience = _WAIT if full else _WAIT / 12
                 ready = {
                     key: queue
                     for key, queue in self.queues.items()
-                    if len(queue) >= rows or (queue and now - queue[0].since > _WAIT)
+                    if len(queue) >= rows or (queue and now - queue[0].since > patience)
                 }
                 if ready:
                     oldest = min(ready, key=lambda key: ready[key][0].since)
                     fullest = max(ready, key=lambda key: len(ready[key]))
-                    key = fullest if now - ready[oldest][0].since < 20 * _WAIT else oldest
+                    key = fullest if now - ready[oldest][0].since < 4 * _WAIT else oldest
                     queue = ready[key]
                     first = queue[0]
                     queue.sort(key=lambda each: len(each.tokens))
@@ -485,7 +487,7 @@ class Server:
                         queue[:start] + queue[start + rows :], key=lambda each: each.since
                     )
                     return key, batch
-                self.changed.wait(_WAIT / 4)
+                self.changed.wait(0.05)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -264,7 +264,7 @@ def rank(
     asked = encoder.encode_query([query.text for query in queries])
     given = encoder.encode_document([document.content for document in documents])
     scores: dict[Head, Any] = {head: head_scores(asked, given, head) for head in encoder.heads}
-    total = combine(scores, weights)
+    total = combine(scores, weights, asked)
     ranked: list[list[Hit]] = []
     for i in range(len(queries)):
         hits = [

@@ -148,7 +148,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         heads, what = ("lexical",), "a search with lexical_queries='idf'"
         weights = HeadWeights(0, 1, 0) if weights is None else weights
     if weights is None:
-        weights = HeadWeights.default(heads)
+        usual = HeadWeights.default(heads)
+        weights = usual.published if protocol == "paper" else usual
     chosen = HeadWeights.of(weights)
     if lacking := [head for head in chosen.heads if head not in heads]:
         raise InputError(
@@ -252,7 +253,7 @@ def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]
             _only_listed(scores[i], unions[i], {r: lists[r][i] for r in plan.routes})
             for i in range(len(unions))
         ]
-    totals = [combine(found, plan.weights) for found in scores]
+    totals = [combine(found, plan.weights, queries[i]) for i, found in enumerate(scores)]
     return _hits(engine, unions, scores, totals, plan.k)
 
 

@@ -17,6 +17,7 @@ from triptych.tools.synthesize.questions import (
     languages,
     load_prompt,
     problem_of,
+    repeats,
     speaks,
 )
 from triptych.tools.synthesize.synthesize import QuestionRecipe
@@ -285,3 +286,13 @@ def test_prompts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         load_prompt("de", tmp_path)
     with pytest.raises(InputError, match="expected a folder"):
         QuestionRecipe(prompts=tmp_path / "nowhere")
+
+
+def test_a_question_that_falls_back_on_an_example_is_told() -> None:
+    example = "How do I get back an older version of a file from the .snapshots folder?"
+    assert repeats("How do I get back an older version of a Dalek?", [example])
+    assert repeats(
+        "बिलुबी के तीन बच्चे को किसी फ़ाइल का पुराना संस्करण कैसे वापस पाएँ?",
+        [".snapshots फ़ोल्डर से किसी फ़ाइल का पुराना संस्करण कैसे वापस पाएँ?"],
+    )
+    assert not repeats("How do I lock the screen of a Dalek?", [example])

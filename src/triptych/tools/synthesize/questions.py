@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -118,6 +118,7 @@ PROBLEMS = {
     "too long": "too long for a search",
     "refers to the text": "it speaks of the text, which a searcher does not have",
     "copied": "it copies the passage",
+    "an example": "it repeats an example of the prompt",
     "yes or no": "it asks for yes or no",
     "invented": "a number or name in it is not in the document",
     "other language": "it is not in the document's language",
@@ -242,16 +243,27 @@ def refers(question: str, language: str) -> bool:
 
 def is_copy(question: str, passage: str) -> bool:
     """Whether most of a question is made of runs of words that stand so in the passage."""
-    words, source = units(question), units(passage)
+    words, copied = _runs(question, passage)
+    return copied >= _COPIED * words > 0
+
+
+def repeats(question: str, examples: Sequence[str]) -> bool:
+    """Whether a question has a run of words of one of the prompt's examples: small models fall back on these."""
+    return any(_runs(question, example)[1] for example in examples)
+
+
+def _runs(question: str, source: str) -> tuple[int, int]:
+    """How many words a question has, and how many are in runs that the source has too; 0 words if it is too short."""
+    words, known = units(question), units(source)
     run = _RUN if gram_size(words, 1) == 1 else _RUN_CHARACTERS
     if len(words) < run:
-        return False
-    known = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
+        return 0, 0
+    grams = {tuple(known[i : i + run]) for i in range(len(known) - run + 1)}
     covered: set[int] = set()
     for i in range(len(words) - run + 1):
-        if tuple(words[i : i + run]) in known:
+        if tuple(words[i : i + run]) in grams:
             covered |= set(range(i, i + run))
-    return len(covered) >= _COPIED * len(words)
+    return len(words), len(covered)
 
 
 def asks_yes_or_no(question: str, language: str) -> bool:
