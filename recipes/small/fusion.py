@@ -169,6 +169,8 @@ RULES: dict[str, Rule] = {
     **{
         f"({d:g}, {x:g}, {m:g})": _linear(d, x, m)
         for d, x, m in (
+            (1, 0.3, 0),
+            (1, 0.1, 0),
             (1, 0.3, 1),
             (1, 0.1, 1),
             (1, 0.05, 1),
@@ -182,8 +184,8 @@ RULES: dict[str, Rule] = {
     },
     **{
         f"{d:g} dense + {c:g} coverage^{p:g} + {m:g} multi": _coverage(d, c, m, p)
-        for d, m in ((1, 3), (1, 1), (0, 1))
-        for c in (0.03, 0.05, 0.1, 0.2, 0.3)
+        for d, m in ((1, 3), (1, 1), (0, 1), (1, 0))
+        for c in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
         for p in (1, 2, 3)
     },
 }
