@@ -31,6 +31,7 @@ from corpus.chunks import chunks
 from corpus.languages import canonical, weight
 from corpus.long import long_documents
 from corpus.ready import LICENCES
+from corpus.records import read
 from triptych.documents import read_documents
 from triptych.io import json_lines, write_atomically, write_json
 from triptych.text import digest, fold, ranker
