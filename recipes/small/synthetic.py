@@ -2,11 +2,13 @@
 
     python recipes/small/synthetic.py inputs CORPUS --into build/ask
     python recipes/small/synthetic.py keep FOLDER --into build/answers
+    python recipes/small/synthetic.py rows QUESTIONS --corpus CORPUS --inputs build/ask --into build/part
 
 CORPUS is what recipes/small/corpus/build.py made. `inputs` writes a file of documents for each language, which
 ``triptych data synthesize`` reads: passages of manuals, the encyclopaedia and the news, and whole long documents in
 ``long-LANGUAGE``. None of them is of a development or evaluation set. recipes/small/ask.sh asks; `keep` puts the files
-of answers that it leaves together in one, compressed, in parts of at most 14 MB.
+of answers that it leaves together in one, compressed, in parts of at most 14 MB. `rows` makes training data of the
+questions that are kept: on the passage, on the same passage in another language, and on whole long documents.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from corpus.records import read
 from triptych.documents import read_documents
 from triptych.io import json_lines, write_atomically, write_json
 from triptych.text import digest, fold, ranker
+from triptych.tools.pairs.base import StructuredDocument
 from triptych.tools.synthesize.asking import AnswerStore
 from triptych.tools.synthesize.client import Endpoint
 from triptych.tools.synthesize.passages import Sampling
@@ -65,15 +68,19 @@ SENTENCES = 5
 def main() -> None:
     """Runs one of the commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("command", choices=("inputs", "keep", "check"))
+    parser.add_argument("command", choices=("inputs", "keep", "check", "rows"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, help="rows: as for inputs")
+    parser.add_argument("--inputs", type=Path, help="rows: what inputs wrote")
     parser.add_argument("--answers", type=Path, help="check: the file of answers")
     parser.add_argument("--only", nargs="*", default=(), help="check: names of files of documents")
     arguments = parser.parse_args()
     arguments.into.mkdir(parents=True, exist_ok=True)
     if arguments.command == "check":
         check(arguments.source, arguments.answers, arguments.into, arguments.only)
+    elif arguments.command == "rows":
+        rows(arguments.source, arguments.corpus / "work", arguments.inputs, arguments.into)
     else:
         {"inputs": inputs, "keep": keep}[arguments.command](arguments.source, arguments.into)
 
@@ -155,6 +162,73 @@ def check(folder: Path, answers: Path, into: Path, only: Collection[str]) -> Non
                             )
             print(name, dict(counts[name].most_common()), flush=True)
     write_json(into / "counts.json", counts)
+
+
+def rows(questions: Path, work: Path, asked_on: Path, into: Path) -> None:
+    """Training data: files of the folders ``synthetic``, ``synthetic-cross`` and ``synthetic-long``."""
+    texts = {record["id"]: record for path in sorted(asked_on.glob("*.jsonl.zst")) for record in read(path)}
+    found = [(row, texts[row["source"]["document"]]) for row in read(questions)]
+    whole = {f"{each.source}/{each.key}/{each.lang}": each for each in store.documents(work, "train")}
+    languages: dict[str, list[str]] = defaultdict(list)
+    for id_, document in whole.items():
+        if document.aligned:
+            languages[id_.rsplit("/", 1)[0]].append(document.lang)
+    stories = {
+        (story.key, canonical(language)): texts
+        for story in store.translations(work)
+        if story.source == "ntrex"
+        for language, texts in story.texts.items()
+    }
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(json_lines(into / name / "rows.jsonl"))
+            for name in ("synthetic", "synthetic-cross", "synthetic-long")
+        }
+
+        def write(name: str, row: dict[str, Any], text: str, id_: str, language: str) -> None:
+            article = id_.split("#")[0].rsplit("/", 2 - (name == "synthetic-long"))[0]
+            out = {"query": row["query"], "pos": [text], "neg": [], "lang": row["lang"], "pos_id": [id_]}
+            writers[name](
+                out | {"article": article} | ({} if language == row["lang"] else {"pos_lang": language})
+            )
+            counts[name] += 1
+
+        for row, record in found:
+            own = "\n".join(filter(None, (record.get("title"), record["text"])))
+            if "blocks" not in record:
+                write("synthetic-long", row, own, record["id"], row["lang"])
+                continue
+            write("synthetic", row, own, record["id"], row["lang"])
+            source, *key, language, number = record["id"].split("/")
+            if source == "ntrex":
+                others = sorted(other for story, other in stories if story == key[0] and other != language)
+            else:
+                others = sorted(set(languages["/".join((source, *key))]) - {language})
+            if source == "wiki" or not others:  # introductions are no translations of each other
+                continue
+            other = others[digest("other", row["query"]) % len(others)]
+            if source == "ntrex":
+                text = " ".join(stories[key[0], other][n] for n in record["blocks"])
+            else:
+                text = _same(whole["/".join((source, *key, other))], record["blocks"])
+            if text:
+                write(
+                    "synthetic-cross",
+                    row,
+                    text,
+                    "/".join((source, *key, other, f"{number}-{language}")),
+                    other,
+                )
+    print(dict(counts), flush=True)
+
+
+def _same(document: StructuredDocument, numbers: Collection[int]) -> str:
+    """The blocks of these numbers under the document's title; "" if a fifth of them is missing."""
+    lines = [block.text for block in document.blocks if block.level is None and block.number in set(numbers)]
+    if len(lines) < 0.8 * len(numbers):
+        return ""
+    return "\n".join([document.title, *lines] if document.title else lines)
 
 
 def passages(work: Path) -> Iterator[dict[str, Any]]:
