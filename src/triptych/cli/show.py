@@ -40,7 +40,7 @@ def legend(weights: HeadWeights, heads: Sequence[Head] = HEADS) -> Text:
         text.append(" + " if i else "")
         text.append(f"{weight:g} × ", style="dim").append(f"■ {head}", style=COLOURS[head])
         if head == "lexical" and isinstance(weights, DefaultWeights):
-            text.append(" coverage²", style=COLOURS[head])
+            text.append(" coverage³", style=COLOURS[head])
     return text
 
 

@@ -693,7 +693,7 @@ class Encoder:
             self.encode_query(asked, outputs=weights.heads),
             self.encode_document(listed, outputs=weights.heads),
         )
-        single = {head: scores.head_scores(*sides, head) for head in weights.heads}
+        single: dict[Head, Floats] = {head: scores.head_scores(*sides, head) for head in weights.heads}
         return scores.combine(single, weights, sides[0])
 
     def rerank(

@@ -123,7 +123,7 @@ def combine(scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encode
 
 
 def coverage(lexical: Floats, queries: Encoded | None) -> Floats:
-    """How much of each query its lexical scores cover: ``(s_lex / Σ w_q²)²``; 0 for a query without words.
+    """How much of each query its lexical scores cover: ``(s_lex / Σ w_q²)³``; 0 for a query without words.
 
     Args:
         lexical: Scores ``[Q, N]``, or ``[N]`` of a single query.
@@ -134,10 +134,10 @@ def coverage(lexical: Floats, queries: Encoded | None) -> Floats:
     """
     if queries is None or queries.lexical is None:
         raise InputError("combine: the default weights need the queries' lexical weights; expected queries")
-    own = cast(sparse.csr_array, queries.lexical)
-    own = np.asarray(own.multiply(own).sum(axis=1), dtype=np.float32).reshape(-1)
+    words = queries.lexical
+    own = np.asarray(words.multiply(words).sum(axis=1), dtype=np.float32).reshape(-1)
     share = lexical / np.maximum(own[:, None] if lexical.ndim == 2 else own, np.float32(1e-12))
-    return np.where(lexical > 0, share * share, np.float32(0))
+    return np.where(lexical > 0, share * share * share, np.float32(0))
 
 
 def head_scores(queries: Encoded, documents: Encoded, head: Head) -> Floats:
