@@ -10,7 +10,6 @@ import checkpoints
 from triptych import Encoder
 from triptych.errors import InputError
 from triptych.hakari import load_model
-from triptych.types import HeadWeights
 
 QUERIES = ["what is the sun", "a b"]
 DOCUMENTS = ["the sun is a star", "b a", "moon and sun", ""]
@@ -28,9 +27,9 @@ def load(folder: str, kind: str, **changes: Any) -> Any:
     return load_model(SimpleNamespace(**given | changes))
 
 
-def scores(folder: str, weights: tuple[float, float, float]) -> Any:
+def scores(folder: str, weights: tuple[float, float, float] | None) -> Any:
     encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32")
-    return encoder.score(QUERIES, DOCUMENTS, HeadWeights.of(weights))
+    return encoder.score(QUERIES, DOCUMENTS, weights)
 
 
 def test_dense_vectors_give_our_scores(folder: str) -> None:
@@ -58,17 +57,14 @@ def test_token_vectors_give_our_scores(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "weights"), [("all", (1, 0.3, 1)), ("dense+lexical", (1, 0.3, 0)), ("multi", (0, 0, 1))]
+    ("mode", "weights"), [("all", None), ("dense+lexical", (1, 0.3, 0)), ("multi", (0, 0, 1))]
 )
 def test_pairs_in_any_order_get_the_weighted_sum(folder: str, mode: str, weights: Any) -> None:
     model = load(folder, "reranker", model_loader_kwargs={"mode": mode})
-    expected = scores(folder, tuple(getattr(model.weights, head) for head in ("dense", "lexical", "multi")))
+    expected = scores(folder, weights)
     order = [(1, 3), (0, 2), (1, 0), (0, 0), (0, 2), (1, 1)]
     found = model.predict([[QUERIES[q], DOCUMENTS[d]] for q, d in order], batch_size=1)
     np.testing.assert_allclose(found, [expected[q, d] for q, d in order], atol=1e-5)
-    assert {head for head in ("dense", "lexical", "multi") if getattr(model.weights, head)} == {
-        head for head, weight in zip(("dense", "lexical", "multi"), weights, strict=True) if weight
-    }
 
 
 def test_queries_and_documents_have_their_prefixes(folder: str, tmp_path: Any) -> None:

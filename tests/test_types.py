@@ -8,7 +8,7 @@ from scipy import sparse
 
 import twin
 from triptych.errors import InputError
-from triptych.types import HEADS, Encoded, HeadWeights, Hit, Ragged, check_heads
+from triptych.types import HEADS, DefaultWeights, Encoded, HeadWeights, Hit, Ragged, check_heads
 
 QUICK = settings(max_examples=50, deadline=None)
 
@@ -28,8 +28,15 @@ def test_heads_have_the_names_of_other_packages_too() -> None:
 
 
 def test_default_weights_leave_out_the_heads_that_are_not_there() -> None:
-    assert HeadWeights.default(HEADS) == HeadWeights()
-    assert HeadWeights.default(["lexical", "dense"]) == (1, 0.3, 0)
+    assert HeadWeights.default(HEADS) == DefaultWeights() == (0.05, 0.1, 1)
+    assert HeadWeights.default(["lexical", "dense"]) == (1, 0.2, 0)
+    assert type(HeadWeights.of(HeadWeights.default(["dense", "multi"]))) is DefaultWeights
+
+
+def test_the_default_weights_know_the_published_ones_of_their_heads() -> None:
+    assert DefaultWeights().published == HeadWeights() == (1, 0.3, 1)
+    assert HeadWeights.default(["lexical", "dense"]).published == (1, 0.3, 0)
+    assert not isinstance(DefaultWeights().published, DefaultWeights)
 
 
 def test_what_is_shown_of_encodings_and_hits_is_short_and_has_no_arrays() -> None:

@@ -97,7 +97,7 @@ class PairScores:
         for row, own in enumerate(places.values()):
             sides = asked[row : row + 1], listed[np.asarray(own)]
             single = {head: head_scores(*sides, head) for head in self.weights.heads}
-            scores[own] = combine(single, self.weights)[0]
+            scores[own] = combine(single, self.weights, sides[0])[0]
         return scores
 
     def metadata(self) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class SearchModel:
             scores: dict[Head, Floats] = {
                 head: head_scores(asked, documents, head) for head in self.weights.heads
             }
-            totals = combine(scores, self.weights)
+            totals = combine(scores, self.weights, asked)
             if self.mode == "lexical":
                 totals = np.where(totals > 0, totals, np.float32(-np.inf))  # nothing in common: not found
             if allowed is not None:

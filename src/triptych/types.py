@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,8 @@ _SHOWN = 60  # characters of a hit's text
 class HeadWeights(NamedTuple):
     """Weights of the three scores in their sum: ``s = dense·s_dense + lexical·s_lex + multi·s_mul``.
 
-    The default is what the paper uses for MIRACL and MKQA (arXiv 2402.03216v4, appendix C).
+    The numbers by default are the paper's for MIRACL and MKQA (arXiv 2402.03216v4, appendix C). Where no weights are
+    given, those of `default` are used.
     """
 
     dense: float = 1.0
@@ -184,6 +185,8 @@ class HeadWeights(NamedTuple):
         """
         if value is None:
             return cls()
+        if isinstance(value, DefaultWeights):
+            return value
         if isinstance(value, Mapping):
             check_heads(value, "weights")
             named = {ALIASES.get(name, name): number for name, number in value.items()}
@@ -210,10 +213,11 @@ class HeadWeights(NamedTuple):
         return cls(*weights)
 
     @classmethod
-    def default(cls, heads: Iterable[str]) -> HeadWeights:
-        """The default weights of these heads; the others count 0."""
-        usual = cls()._asdict()
-        return cls.of({head: usual[head] for head in check_heads(heads, "heads")})
+    def default(cls, heads: Iterable[str]) -> DefaultWeights:
+        """The sum of these heads where no weights are given, see `DefaultWeights`; the others count 0."""
+        chosen = check_heads(heads, "heads")
+        usual = DefaultWeights() if "multi" in chosen else DefaultWeights(1.0, 0.2, 0.0)
+        return DefaultWeights(*(getattr(usual, head) if head in chosen else 0.0 for head in HEADS))
 
     @classmethod
     def parse(cls, text: str) -> HeadWeights:
@@ -233,6 +237,27 @@ class HeadWeights(NamedTuple):
     def heads(self) -> tuple[Head, ...]:
         """The heads whose weight is not zero."""
         return tuple(head for head, weight in zip(HEADS, self, strict=True) if weight)
+
+
+class DefaultWeights(HeadWeights):
+    """The sum where no weights are given: ``s = 0.05·s_dense + 0.1·(s_lex / Σ w_q²)³ + s_mul``.
+
+    The lexical score counts by how much of the query it covers: over what the query has with itself, cubed. So one
+    question's words do not outweigh the other scores and another's do something, whatever the scale of the lexical
+    head; and a few words in common, as texts in the query's own language have, hardly count.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, dense: float = 0.05, lexical: float = 0.1, multi: float = 1.0) -> Self:
+        """The three numbers; the defaults were chosen on development questions of the bundled model."""
+        return super().__new__(cls, dense, lexical, multi)
+
+    @property
+    def published(self) -> HeadWeights:
+        """The paper's weights of the same heads, for protocols that repeat its evaluation."""
+        usual = HeadWeights()
+        return HeadWeights(*(getattr(usual, head) if head in self.heads else 0.0 for head in HEADS))
 
 
 @dataclass(frozen=True, slots=True)

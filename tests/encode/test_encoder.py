@@ -16,7 +16,8 @@ from triptych import Encoder, HeadWeights
 from triptych.encode.encoder import TruncationWarning
 from triptych.errors import InputError
 from triptych.model.packed import Packed, batches, positions
-from triptych.types import HEADS
+from triptych.scores.on_numpy import combine, head_scores
+from triptych.types import HEADS, DefaultWeights
 
 # A text alone and in a batch meets other shapes in the same products, so that sums are rounded otherwise.
 ROUNDING = 2e-6
@@ -296,7 +297,19 @@ def test_progress_counts_up_to_the_number_of_texts(encoder: Encoder) -> None:
     "weights", [(1, 0.3, 1), [1, 0.3, 1], HeadWeights(), {"dense": 1, "lexical": 0.3, "multi": 1}]
 )
 def test_weights_come_in_several_forms(encoder: Encoder, weights: object) -> None:
-    np.testing.assert_array_equal(encoder.score(TEXTS[:2], TEXTS, weights), encoder.score(TEXTS[:2], TEXTS))  # type: ignore[arg-type]
+    sides = encoder.encode_query(TEXTS[:2]), encoder.encode_document(TEXTS)
+    dense, lexical, multi = (head_scores(*sides, head) for head in HEADS)
+    found = encoder.score(TEXTS[:2], TEXTS, weights)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, dense + 0.3 * lexical + multi, rtol=1e-5)
+
+
+def test_without_weights_the_default_sum_ranks(encoder: Encoder) -> None:
+    sides = encoder.encode_query(TEXTS[:2]), encoder.encode_document(TEXTS)
+    single = {head: head_scores(*sides, head) for head in HEADS}
+    expected = combine(single, DefaultWeights(), sides[0])
+    np.testing.assert_allclose(encoder.score(TEXTS[:2], TEXTS), expected, rtol=1e-5)
+    ranked = encoder.rerank(TEXTS[0], TEXTS)
+    np.testing.assert_allclose([each.score for each in ranked], np.sort(expected[0])[::-1], rtol=1e-5)
 
 
 def test_weights_of_dense_alone_give_the_dense_order(encoder: Encoder) -> None:

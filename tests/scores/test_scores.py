@@ -12,7 +12,7 @@ from triptych.errors import InputError
 from triptych.scores import on_numpy as scores
 from triptych.scores import on_torch as blocks
 from triptych.scores import on_torch as torch_scores
-from triptych.types import HeadWeights, Ragged
+from triptych.types import DefaultWeights, Encoded, HeadWeights, Ragged
 
 SMALL = settings(max_examples=40, deadline=None)
 
@@ -162,6 +162,52 @@ def test_combination_is_the_weighted_sum() -> None:
     np.testing.assert_allclose(total, 1 + 3 + 200)
     with pytest.raises(InputError, match="multi"):
         scores.combine({"dense": parts["dense"]}, HeadWeights(1, 0, 1))  # type: ignore[dict-item]
+
+
+def test_by_default_the_lexical_score_counts_by_what_it_covers_of_the_query() -> None:
+    weights = np.array([[2, 1, 0], [0, 0.1, 0], [0, 0, 0]], np.float32)
+    queries = Encoded(lexical=sparse.csr_array(weights))
+    single = {
+        "dense": np.array([[0.5, 0.1], [0.2, 0.3], [0.4, 0.6]], np.float32),
+        "lexical": np.array([[5, 1], [0.02, 0], [0, 0]], np.float32),
+        "multi": np.array([[0.7, 0.2], [0.1, 0.5], [0.3, 0.8]], np.float32),
+    }
+    expected = np.zeros((3, 2))
+    for q in range(3):
+        own = sum(float(w) ** 2 for w in weights[q])
+        for n in range(2):
+            covered = float(single["lexical"][q, n]) / own if own else 0
+            expected[q, n] = 0.05 * single["dense"][q, n] + 0.1 * covered**3 + single["multi"][q, n]
+    found = scores.combine(single, DefaultWeights(), queries)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for q in range(3):  # one query's scores are a row, as an engine has them
+        row = scores.combine({head: each[q] for head, each in single.items()}, DefaultWeights(), queries[q])
+        np.testing.assert_array_equal(row, found[q])
+
+
+def test_the_default_sum_is_the_same_at_every_scale_of_the_lexical_head() -> None:
+    rng = np.random.default_rng(0)
+    queries, documents = (sparse.csr_array(rng.integers(0, 3, (n, 9)).astype(np.float32)) for n in (4, 6))
+    scaled = [
+        scores.combine(
+            {"lexical": scores.lexical_scores(queries * scale, documents * scale)},
+            DefaultWeights(0, 1, 0),
+            Encoded(lexical=queries * scale),
+        )
+        for scale in (1, 0.25, 8)
+    ]
+    np.testing.assert_allclose(scaled[1], scaled[0], rtol=1e-5)
+    np.testing.assert_allclose(scaled[2], scaled[0], rtol=1e-5)
+
+
+def test_the_default_sum_needs_the_queries_lexical_weights() -> None:
+    one = np.ones((1, 1), np.float32)
+    every = {"dense": one, "lexical": one, "multi": one}
+    with pytest.raises(InputError, match="expected queries"):
+        scores.combine(every, DefaultWeights())
+    with pytest.raises(InputError, match="expected queries"):
+        scores.combine(every, DefaultWeights(), Encoded(dense=one))
+    assert scores.combine(every, DefaultWeights(1, 0, 3)) == 4
 
 
 @pytest.mark.parametrize("function", [scores.dense_scores, scores.lexical_scores, scores.maxsim_scores])

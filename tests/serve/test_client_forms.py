@@ -49,7 +49,8 @@ def relevance(encoder: Encoder, query: str, texts: list[str]) -> np.ndarray:
     """The weighted mean of the three scores, by the definitions."""
     left, right = encoder.encode_query(query), encoder.encode_document(texts)
     single = {head: scores.head_scores(left, right, head) for head in encoder.heads}
-    return scores.combine(single, HeadWeights())[0] / sum(HeadWeights())
+    weights = HeadWeights.default(encoder.heads)
+    return scores.combine(single, weights, left)[0] / sum(weights)
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
@@ -130,7 +131,9 @@ def test_tei_ranks_texts(shared_server: Running, encoder: Encoder) -> None:
     assert [row["text"] for row in found] == [TEXTS[row["index"]] for row in found]
     assert np.allclose([row["score"] for row in found], np.sort(expected)[::-1], atol=1e-6)
     raw = post(shared_server, "/rerank", body | {"raw_scores": True})
-    assert raw[0]["score"] == pytest.approx(found[0]["score"] * sum(HeadWeights()), rel=1e-5)
+    assert raw[0]["score"] == pytest.approx(
+        found[0]["score"] * sum(HeadWeights.default(encoder.heads)), rel=1e-5
+    )
 
 
 def test_tei_gives_tokens_and_says_what_it_is(shared_server: Running, encoder: Encoder) -> None:

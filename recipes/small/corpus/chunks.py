@@ -25,6 +25,7 @@ class Chunk:
         source: The collection.
         heading: What stands above it, or "".
         name: Number and kind of the heading: the same in translations. ``(-1, "")`` for the beginning.
+        blocks: Numbers of the blocks that it is made of: the same in translations.
     """
 
     id: str
@@ -34,12 +35,14 @@ class Chunk:
     source: str
     heading: str
     name: tuple[int, str]
+    blocks: tuple[int, ...] = ()
 
 
 def chunks(document: StructuredDocument) -> list[Chunk]:
     """Cuts a document at its headings, and where a section is long at the end of a paragraph."""
     found: list[Chunk] = []
     lines: list[str] = []
+    numbers: list[int] = []
     heading, name, length, title = "", (-1, ""), 0.0, document.title
     article = f"{document.source}/{document.key}"
     with_title = [title] if title and document.source != "ddtp" else []
@@ -48,20 +51,23 @@ def chunks(document: StructuredDocument) -> list[Chunk]:
         text = "\n".join([*with_title, *lines])
         if lines and length >= 60:
             identity = f"{article}/{document.lang}/{len(found)}"
-            found.append(Chunk(identity, text, document.lang, article, document.source, heading, name))
+            found.append(
+                Chunk(identity, text, document.lang, article, document.source, heading, name, (*numbers,))
+            )
 
     for block in document.blocks:
         size = weight(block.text, document.lang)
         if block.level is not None and (length >= LEAST or not lines):
             close()
-            lines, length = [], 0.0
+            lines, numbers, length = [], [], 0.0
             heading = "" if fold(block.text) == fold(title) else block.text
             name = (block.number, block.kind)
             continue
         if length + size > MOST and length >= LEAST:
             close()
-            lines, length, heading, name = [], 0.0, "", (-2, "")
+            lines, numbers, length, heading, name = [], [], 0.0, "", (-2, "")
         lines.append(cut(block.text, MOST * 2, document.lang))
+        numbers.append(block.number)
         length += size
     close()
     return found

@@ -259,7 +259,8 @@ def score(
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         document: A document; repeatable.
         documents: Documents: a file, a folder or '-'; repeatable.
-        weights: Weights of the three scores in their sum; by default 1,0.3,1 for the heads that there are.
+        weights: Weights of the three scores in their sum; by default 0.05·dense + 0.1·coverage³ + multi, of
+            the heads that there are.
         explain: Show which words matched with which weights, and which document token each query token met.
         full: Show whole texts instead of two lines.
         format: Format of the documents; by default by the files' endings.
@@ -287,7 +288,7 @@ def rank(
     asked = encoder.encode_query([query.text for query in queries])
     given = encoder.encode_document([document.content for document in documents])
     scores: dict[Head, Any] = {head: head_scores(asked, given, head) for head in encoder.heads}
-    total = combine(scores, weights)
+    total = combine(scores, weights, asked)
     ranked: list[list[Hit]] = []
     for i in range(len(queries)):
         hits = [

@@ -74,7 +74,7 @@ def evaluate(
         baseline: What to compare with; repeatable. See docs/evaluation-data.md.
         run: A run of another system (TREC format) to compare; repeatable.
         modes: Some of dense,lexical,multi,dense+lexical,all; by default all that the heads allow.
-        weights: Weights of a sum, such as all=0.15,0.5,0.35 (by default 1,0.3,1); repeatable.
+        weights: Weights of a sum, such as all=1,0.3,1 (the paper's); repeatable.
         tune: Choose weights on this development set, too, and report them beside the fixed ones; repeatable.
         save_weights: Keep the weights that --tune chose in this index of the same model; its searches use them then.
         split: Split to evaluate; by default each data set's usual one.

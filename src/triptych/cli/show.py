@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from triptych.types import HEADS, Head, HeadWeights, Hit
+from triptych.types import HEADS, DefaultWeights, Head, HeadWeights, Hit
 
 if TYPE_CHECKING:
     from triptych.explain import Explanation, Token
@@ -39,6 +39,8 @@ def legend(weights: HeadWeights, heads: Sequence[Head] = HEADS) -> Text:
     for i, (head, weight) in enumerate(terms):
         text.append(" + " if i else "")
         text.append(f"{weight:g} × ", style="dim").append(f"■ {head}", style=COLOURS[head])
+        if head == "lexical" and isinstance(weights, DefaultWeights):
+            text.append(" coverage³", style=COLOURS[head])
     return text
 
 
@@ -57,7 +59,7 @@ def hit_lines(
     """
     head = Text(f"{rank:>3}  ", style="bold")
     head.append(f"{hit.score:.3f} ", style="bold")
-    head.append_text(_bar(hit.scores, weights, top))
+    head.append_text(_bar(hit, weights, top))
     for name in HEADS:
         if name in hit.scores:
             head.append(f" {hit.scores[name]:.3f}", style=COLOURS[name])
@@ -101,10 +103,13 @@ def _body(console: Console, text: str, lines: int | None) -> list[Text]:
     return [Text(_INDENT).append_text(line) for line in shown]
 
 
-def _bar(scores: Mapping[Head, float], weights: HeadWeights, top: float) -> Text:
+def _bar(hit: Hit, weights: HeadWeights, top: float) -> Text:
     """The weighted scores side by side; as long as the score in relation to the best one."""
     bar = Text()
-    parts = {head: max(0.0, getattr(weights, head) * score) for head, score in scores.items()}
+    parts = {head: getattr(weights, head) * score for head, score in hit.scores.items()}
+    if "lexical" in parts:  # whatever makes it count, it is what the others leave of the sum
+        parts["lexical"] = hit.score - sum(part for head, part in parts.items() if head != "lexical")
+    parts = {head: max(0.0, part) for head, part in parts.items()}
     unit = _BAR / top if top > 0 else 0.0
     done = shown = 0.0
     for head in HEADS:

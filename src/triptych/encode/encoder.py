@@ -697,13 +697,14 @@ class Encoder:
         Returns:
             float32 ``[Q, N]``.
         """
-        weights = HeadWeights.of(weights)
+        weights = HeadWeights.default(self.heads) if weights is None else HeadWeights.of(weights)
         asked, listed = check_texts(queries, "queries"), check_texts(documents, "documents")
         sides = (
             self.encode_query(asked, outputs=weights.heads),
             self.encode_document(listed, outputs=weights.heads),
         )
-        return scores.combine({head: scores.head_scores(*sides, head) for head in weights.heads}, weights)
+        single: dict[Head, Floats] = {head: scores.head_scores(*sides, head) for head in weights.heads}
+        return scores.combine(single, weights, sides[0])
 
     def rerank(
         self,
@@ -734,7 +735,7 @@ class Encoder:
         single: dict[Head, Floats] = {
             head: scores.head_scores(left, right, head)[0] for head in weights.heads
         }
-        total = scores.combine(single, weights)
+        total = scores.combine(single, weights, left)
         best = scores.top_k(total, most or len(listed)).tolist()
         return [
             RankedText(i, float(total[i]), {head: float(single[head][i]) for head in single}) for i in best

@@ -21,7 +21,7 @@ from triptych.eval.groups import Survey
 from triptych.eval.scan import PLAIN, ListSpec, Scanned, Vectors, Work, rescore, scan, weighted
 from triptych.eval.systems import heads_of
 from triptych.scores.on_numpy import Best
-from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights
+from triptych.types import HEADS, DefaultWeights, Encoded, Floats, Head, HeadWeights
 
 RRF_K = 60
 """The constant of the original publication."""
@@ -121,14 +121,17 @@ class Pool:
     Attributes:
         rows: For each query numbers of documents, ascending.
         scores: For each query float32 ``[3, c]``, in the order dense, lexical, multi; 0 for a head that there is not.
+        queries: The queries; needed for `DefaultWeights`.
     """
 
     rows: list[NDArray[np.int64]]
     scores: list[Floats]
+    queries: Encoded | None = None
 
     def ranked(self, query: int, weights: HeadWeights, ranks: NDArray[np.int64]) -> Ranking:
         """All candidates of a query by a weighted sum, equal ones by their rank."""
-        return _sorted(self.rows[query], self.scores[query], weights, ranks)
+        asked = None if self.queries is None else self.queries[query]
+        return _sorted(self.rows[query], self.scores[query], weights, ranks, asked)
 
 
 def exact(
@@ -181,7 +184,7 @@ def paper(
     reranked: int = RERANKED,
     work: Work = PLAIN,
 ) -> Found:
-    """Ranks by the paper's protocol; it needs the dense head.
+    """Ranks by the paper's protocol, where no weights are given with the paper's; it needs the dense head.
 
     Args:
         scope: Documents and queries.
@@ -191,6 +194,10 @@ def paper(
         reranked: How many of dense retrieval's list are re-ranked.
         work: How scores are computed.
     """
+    modes = {
+        name: weights.published if isinstance(weights, DefaultWeights) else weights
+        for name, weights in modes.items()
+    }
     heads = heads_of(modes)
     now: tuple[Head, ...] = tuple(
         head for head in HEADS if head == "dense" or (head == "lexical" and "lexical" in heads)
@@ -239,7 +246,7 @@ def pool_of(
         late = rescore(scope.vectors, scope.queries.multi, rows, work)
         for scored, found in zip(scores, late, strict=True):
             scored[HEADS.index("multi")] = found
-    return Pool(rows, scores)
+    return Pool(rows, scores, scope.queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +307,13 @@ def _listed(best: Best, query: int) -> Ranking:
 
 
 def _sorted(
-    rows: NDArray[np.int64], scores: Floats, weights: HeadWeights, ranks: NDArray[np.int64]
+    rows: NDArray[np.int64],
+    scores: Floats,
+    weights: HeadWeights,
+    ranks: NDArray[np.int64],
+    query: Encoded | None = None,
 ) -> Ranking:
-    total = weighted(dict(zip(HEADS, scores, strict=True)), weights)
+    total = weighted(dict(zip(HEADS, scores, strict=True)), weights, query)
     rows, total = rows[total > -np.inf], total[total > -np.inf]
     order = np.lexsort((ranks[rows], -total))
     return Ranking(rows[order], total[order])

@@ -277,13 +277,15 @@ def scan(
     lists = {name: Best(len(queries), min(one.k, len(corpus)), len(heads)) for name, one in wanted.items()}
     found = Scanned(heads, lists, dict.fromkeys((*heads, "rank"), 0.0), dict.fromkeys(heads, 0))
     chunks = [
-        (start, work.scoring(queries[start : start + _QUERIES])) for start in range(0, len(queries), _QUERIES)
+        (start, part, work.scoring(part))
+        for start in range(0, len(queries), _QUERIES)
+        for part in (queries[start : start + _QUERIES],)
     ]
     for start, block in vectors.blocks(heads, work):
         rows = np.arange(start, start + len(block))
         for head in heads:
             found.bytes[head] += _size(block, head)
-        for first, score in chunks:
+        for first, part, score in chunks:
             scores: dict[Head, Floats] = {}
             for head in heads:
                 began = time.perf_counter()
@@ -292,7 +294,7 @@ def scan(
             began = time.perf_counter()
             parts = np.stack([scores[head] for head in heads])
             for name, one in wanted.items():
-                total = weighted(scores, one.weights)
+                total = weighted(scores, one.weights, part)
                 lists[name].add(first, rows, corpus.ranks[rows], total, parts)
             found.seconds["rank"] += time.perf_counter() - began
     for best in lists.values():
@@ -300,10 +302,10 @@ def scan(
     return found
 
 
-def weighted(scores: Mapping[Head, Floats], weights: HeadWeights) -> Floats:
+def weighted(scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encoded | None = None) -> Floats:
     """The weighted sum over the heads that have scores; -inf (not listed) where a lexical score alone is 0."""
-    here = HeadWeights(*(getattr(weights, head) if head in scores else 0.0 for head in HEADS))
-    total = combine(scores, here)
+    here = type(weights)(*(getattr(weights, head) if head in scores else 0.0 for head in HEADS))
+    total = combine(scores, here, queries)
     return np.where(total > 0, total, np.float32(-np.inf)) if here.heads == ("lexical",) else total
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from triptych.collections.base import Collection, Corpus, Ranked, Run, digest_of
 from triptych.collections.trec import read_run
 from triptych.errors import InputError, ModelError
-from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Progress
+from triptych.types import HEADS, DefaultWeights, Encoded, Floats, Head, HeadWeights, Progress
 
 if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
@@ -27,9 +27,9 @@ MODES: Mapping[str, HeadWeights] = {
     "lexical": HeadWeights(0, 1, 0),
     "multi": HeadWeights(0, 0, 1),
     "dense+lexical": HeadWeights(1, 0.3, 0),
-    "all": HeadWeights(1, 0.3, 1),
+    "all": DefaultWeights(),
 }
-"""Names and weights as in arXiv 2402.03216v4, tables 1 and 2 and appendix C (MIRACL, MKQA)."""
+"""Names as in arXiv 2402.03216v4, tables 1 and 2; its weights of all three scores are those of the paper's protocol."""
 
 FUSED: Mapping[str, tuple[str, ...]] = {
     "dense+lexical rrf": ("dense", "lexical"),

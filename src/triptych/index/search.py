@@ -50,7 +50,7 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         weights: Weights of the scores dense, lexical, multi in their sum; default those that were set for the index,
-            or else (1, 0.3, 1) for the heads that it has.
+            or else the default sum of the heads that it has, 0.05·dense + 0.1·coverage³ + multi.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.
@@ -149,7 +149,8 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
         what = "a search with lexical_queries='idf'"
         weights = HeadWeights(0, 1, 0) if weights is None else weights
     if weights is None:
-        weights = HeadWeights.default(heads)
+        usual = HeadWeights.default(heads)
+        weights = usual.published if protocol == "paper" else usual
     chosen = HeadWeights.of(weights)
     if lacking := [head for head in chosen.heads if head not in heads]:
         raise InputError(
@@ -253,7 +254,7 @@ def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]
             _only_listed(scores[i], unions[i], {r: lists[r][i] for r in plan.routes})
             for i in range(len(unions))
         ]
-    totals = [combine(found, plan.weights) for found in scores]
+    totals = [combine(found, plan.weights, queries[i]) for i, found in enumerate(scores)]
     return _hits(engine, unions, scores, totals, plan.k)
 
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from triptych.errors import InputError
 from triptych.scores.tokens import Tokens
-from triptych.types import Encoded, Floats, Head, HeadWeights, Ragged
+from triptych.types import DefaultWeights, Encoded, Floats, Head, HeadWeights, Ragged
 
 # Elements of the largest intermediate of MaxSim: 64 MB in float32, which stays near the cache's reach
 # while the matrix product is still large enough to run at full speed.
@@ -97,25 +97,47 @@ def maxsim_scores(queries: Ragged, documents: Ragged | Tokens) -> Floats:
     return scores
 
 
-def combine(scores: Mapping[Head, Floats], weights: HeadWeights) -> Floats:
+def combine(scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encoded | None = None) -> Floats:
     """The weighted sum of the single scores (section 3.2, hybrid retrieval); it is not renormalised.
 
     Args:
         scores: Equal shapes, one for each head that has a weight.
         weights: Weights ≥ 0.
+        queries: What the scores are of, a row each; needed for `DefaultWeights`, in which the lexical score counts by
+            how much of the query it covers.
 
     Raises:
-        InputError: If a head with a weight has no scores.
+        InputError: If a head with a weight has no scores, or the queries are needed and missing.
     """
     missing = [head for head in weights.heads if head not in scores]
     if missing:
         raise InputError(
             f"combine: weights {tuple(weights)} use {missing}, but the scores given are {list(scores)}"
         )
+    if isinstance(weights, DefaultWeights) and weights.lexical:
+        scores = {**scores, "lexical": coverage(scores["lexical"], queries)}
     total: Floats = sum(
         (np.float32(getattr(weights, head)) * scores[head] for head in weights.heads), np.float32(0)
     )  # type: ignore[assignment]
     return total
+
+
+def coverage(lexical: Floats, queries: Encoded | None) -> Floats:
+    """How much of each query its lexical scores cover: ``(s_lex / Σ w_q²)³``; 0 for a query without words.
+
+    Args:
+        lexical: Scores ``[Q, N]``, or ``[N]`` of a single query.
+        queries: Q queries with their lexical weights.
+
+    Raises:
+        InputError: For queries without lexical weights.
+    """
+    if queries is None or queries.lexical is None:
+        raise InputError("combine: the default weights need the queries' lexical weights; expected queries")
+    words = queries.lexical
+    own = np.asarray(words.multiply(words).sum(axis=1), dtype=np.float32).reshape(-1)
+    share = lexical / np.maximum(own[:, None] if lexical.ndim == 2 else own, np.float32(1e-12))
+    return np.where(lexical > 0, share * share * share, np.float32(0))
 
 
 def head_scores(queries: Encoded, documents: Encoded, head: Head) -> Floats:

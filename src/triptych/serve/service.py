@@ -274,9 +274,7 @@ class Service:
         left = await model.encode([query], prefix=config.query_prefix, cut=cut)
         right = await model.encode(texts, prefix=config.document_prefix, cut=cut)
         single = await self.in_thread(partial(_scores, left, right, encoder.heads)) if texts else {}
-        total = (
-            scores.combine({head: single[head] for head in weights.heads}, weights) if texts else np.zeros(0)
-        )
+        total = scores.combine(single, weights, left.encoded) if texts else np.zeros(0)
         return RerankScores(cast(Floats, total), single, weights, left.tokens + right.tokens)
 
     def _shared_of(self, model: Batcher) -> SharedEncoder:

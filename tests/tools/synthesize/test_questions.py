@@ -10,10 +10,14 @@ from triptych.tools.synthesize.questions import (
     PROBLEMS,
     QuestionLimits,
     _phrases,
+    _prompts,
+    asks_yes_or_no,
     clean,
+    invents,
     languages,
     load_prompt,
     problem_of,
+    repeats,
     speaks,
 )
 from triptych.tools.synthesize.synthesize import QuestionRecipe
@@ -81,7 +85,7 @@ REFUSALS = [
 
 
 def problem(answer: str, language: str = "en", **limits: int) -> str | None:
-    return problem_of(clean(answer), PASSAGE, language, QuestionLimits(**limits), RANK)
+    return problem_of(clean(answer), PASSAGE, language, QuestionLimits(**limits), RANK, answer)
 
 
 @pytest.mark.parametrize("language", GOOD)
@@ -205,6 +209,63 @@ def test_a_prompt_has_title_and_passage_and_leaves_what_is_in_them_alone(languag
     assert RANK(system["content"])[0][0] == (language if language != "sw" else "en")
 
 
+@pytest.mark.parametrize("language", [*languages(_prompts().joinpath("small")), "sw"])
+def test_a_prompt_for_small_models_shows_examples_that_pass_the_checks(language: str) -> None:
+    prompt = load_prompt(language, style="small")
+    system, *turns, last = prompt.messages("A title", "Braces {title} stay", language)
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+    assert last == {"role": "user", "content": "A title\n\nBraces {title} stay"}
+    assert RANK(system["content"])[0][0] == (language if language != "sw" else "en")
+    shown = "en" if language == "sw" else language
+    for asked, answer in zip(turns[::2], turns[1::2], strict=True):
+        assert problem_of(answer["content"], asked["content"], shown, QuestionLimits(), RANK) is None, answer
+
+
+@pytest.mark.parametrize(
+    ("question", "language", "expected"),
+    [
+        ("Is Lake Baikal deep?", "en", True),
+        ("How deep is Lake Baikal?", "en", False),
+        ("Ist der Baikalsee tief?", "de", True),
+        ("Worin liegt der Baikalsee?", "de", False),
+        ("¿Es profundo el lago Baikal?", "es", True),
+        ("Baykal Gölü derin mi?", "tr", True),
+        ("Глубоко ли озеро Байкал?", "ru", True),
+        ("贝加尔湖深吗？", "zh", True),
+        ("バイカル湖は深いですか？", "ja", True),
+        ("هل بحيرة بايكال عميقة؟", "ar", True),
+        ("Ko dziļš ir Baikāla ezers?", "lv", False),  # no list of words
+    ],
+)
+def test_a_question_for_yes_or_no_is_told(question: str, language: str, expected: bool) -> None:
+    assert asks_yes_or_no(question, language) is expected
+
+
+@pytest.mark.parametrize(
+    ("question", "language", "expected"),
+    [
+        ("How deep is Lake Baikal in Siberia?", "en", False),
+        ("How deep is Lake Baikal in Mongolia?", "en", True),
+        ("How deep was Lake Baikal in 1920?", "en", True),
+        ("What of the 1,642 metres of Lake Baikal?", "en", False),
+        ("Wie tief ist der See mit Namen Baikal?", "de", False),  # nouns are no names there
+        ("Wie tief war der Baikal 1920?", "de", True),
+        ("Насколько глубок Байкал в Сибири?", "ru", False),  # no word in common: another script
+    ],
+)
+def test_a_question_with_a_name_or_number_of_its_own_is_told(
+    question: str, language: str, expected: bool
+) -> None:
+    source = "Lake Baikal lies in southern Siberia. It is 1,642 metres deep."
+    assert invents(question, source, language) is expected
+
+
+def test_half_an_example_in_a_prompt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "de.txt").write_text("Sei kurz.\n---\nBeispiel\n---\n{passage}", "utf-8")
+    with pytest.raises(DataError, match=r"de\.txt: expected instructions"):
+        load_prompt("de", tmp_path)
+
+
 def test_own_prompts_come_before_those_of_the_package(tmp_path: Path) -> None:
     (tmp_path / "de.txt").write_text("Sei kurz.\n---\n{passage}", "utf-8")
     assert load_prompt("de-AT", tmp_path).messages(None, "x", "de")[0]["content"] == "Sei kurz."
@@ -225,3 +286,13 @@ def test_prompts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         load_prompt("de", tmp_path)
     with pytest.raises(InputError, match="expected a folder"):
         QuestionRecipe(prompts=tmp_path / "nowhere")
+
+
+def test_a_question_that_falls_back_on_an_example_is_told() -> None:
+    example = "How do I get back an older version of a file from the .snapshots folder?"
+    assert repeats("How do I get back an older version of a Dalek?", [example])
+    assert repeats(
+        "बिलुबी के तीन बच्चे को किसी फ़ाइल का पुराना संस्करण कैसे वापस पाएँ?",
+        [".snapshots फ़ोल्डर से किसी फ़ाइल का पुराना संस्करण कैसे वापस पाएँ?"],
+    )
+    assert not repeats("How do I lock the screen of a Dalek?", [example])

@@ -190,7 +190,7 @@ def scoring_of(options: MiningOptions, heads: Sequence[Head]) -> Scoring:
         InputError: If a head is asked for that the model lacks.
     """
     search = options.search
-    weights = search.weights or HeadWeights.default(heads)
+    weights = search.weights or HeadWeights.default(heads).published
     if search.ranking != "hybrid":
         weights = HeadWeights.of({search.ranking: 1.0})
     routes = search.routes

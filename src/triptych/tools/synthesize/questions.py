@@ -1,21 +1,22 @@
 """Prompts, and what is wrong with the question that a model answered.
 
 A prompt is a file ``prompts/LANGUAGE.txt`` with the instructions, a line ``---``, and the request, in which ``{title}``
-and ``{passage}`` are replaced. Languages without a file get ``other.txt``, which is in English and asks for a question
-in ``{language}``.
+and ``{passage}`` are replaced. Between the two may stand examples, a request and its answer each, set off in the same
+way. Languages without a file get ``other.txt``, which is in English and asks for a question in ``{language}``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from triptych.config import check_types
 from triptych.errors import DataError, InputError
@@ -23,6 +24,8 @@ from triptych.text import Rank, gram_size, primary, size, units
 
 _PACKAGE = "triptych.tools.synthesize"
 OTHER = "other"
+Style = Literal["full", "small"]
+"""Of the package's prompts: "full" has all rules; "small", for models of few parameters, has fewer, and examples."""
 NOTHING = "NONE"
 """What the model is told to answer if nothing worth asking stands in a passage."""
 
@@ -35,22 +38,23 @@ class Prompt:
         name: The name of its file without ending.
         system: The instructions.
         user: The request with ``{title}``, ``{passage}`` and, in "other", ``{language}``.
+        examples: Requests and their answers, in turns.
     """
 
     name: str
     system: str
     user: str
+    examples: tuple[str, ...] = ()
 
     def messages(self, title: str | None, passage: str, language: str) -> list[dict[str, str]]:
         """The messages of a request to a chat model."""
         values = {"{title}": title or "—", "{passage}": passage, "{language}": language}
-        return [
-            {"role": "system", "content": _fill(self.system, values)},
-            {"role": "user", "content": _fill(self.user, values)},
-        ]
+        turns = (_fill(self.system, values), *self.examples, _fill(self.user, values))
+        roles = ("system", *("user", "assistant") * (len(self.examples) // 2), "user")
+        return [{"role": role, "content": text} for role, text in zip(roles, turns, strict=True)]
 
 
-def languages(folder: Path | None = None) -> list[str]:
+def languages(folder: Traversable | None = None) -> list[str]:
     """Languages that have a prompt of their own."""
     names = [path.name for path in (folder or _prompts()).iterdir()]
     return sorted(
@@ -58,25 +62,27 @@ def languages(folder: Path | None = None) -> list[str]:
     )
 
 
-def load_prompt(language: str, folder: Path | None = None) -> Prompt:
+def load_prompt(language: str, folder: Path | None = None, style: Style = "full") -> Prompt:
     """The prompt of a language (``pt-BR`` is ``pt``), or "other".
 
     Args:
         language: ISO 639-1 code.
         folder: Own prompts; what it lacks comes from the package.
+        style: Which prompts of the package.
 
     Raises:
-        DataError: For a file without the line ``---`` or without ``{passage}``.
+        DataError: For a file without the line ``---`` or without ``{passage}``, or with half an example.
     """
+    own = _prompts() if style == "full" else _prompts().joinpath(style)
     for name in (primary(language), OTHER):
-        for place in (folder, _prompts()):
+        for place in (folder, own):
             file = None if place is None else place.joinpath(f"{name}.txt")
             if file is not None and file.is_file():
-                system, line, user = _read_prompt(file).partition("\n---\n")
-                if not line or "{passage}" not in user:
+                parts = [part.strip() for part in _read_prompt(file).split("\n---\n")]
+                if len(parts) < 2 or len(parts) % 2 or "{passage}" not in parts[-1]:
                     message = "expected instructions, a line '---', and a request with {passage}"
                     raise DataError(message, f"{name}.txt")
-                return Prompt(name, system.strip(), user.strip())
+                return Prompt(name, parts[0], parts[-1], tuple(parts[1:-1]))
     raise DataError("no prompt at all", "prompts")
 
 
@@ -112,6 +118,9 @@ PROBLEMS = {
     "too long": "too long for a search",
     "refers to the text": "it speaks of the text, which a searcher does not have",
     "copied": "it copies the passage",
+    "an example": "it repeats an example of the prompt",
+    "yes or no": "it asks for yes or no",
+    "invented": "a number or name in it is not in the document",
     "other language": "it is not in the document's language",
     "repeated": "the same question was asked about another document",
     "not found": "a search with the question does not find the document",
@@ -139,6 +148,9 @@ _QUOTES = {
     "`": "`",
     "*": "*",
 }
+_NUMBER = re.compile(r"\d+")
+_WORD = re.compile(r"[^\W\d_]+")
+_NOUNS = frozenset(("de", "lb", "nds"))  # languages whose nouns begin with a capital
 _RUN = 6  # words in a row that are a copy, if most of the question is made of such
 _RUN_CHARACTERS = 12  # the same where words are not separated
 _COPIED = 0.6
@@ -184,7 +196,7 @@ def clean(answer: str) -> str:
 
 
 def problem_of(
-    question: str, passage: str, language: str, limits: QuestionLimits, rank: Rank | None
+    question: str, passage: str, language: str, limits: QuestionLimits, rank: Rank | None, source: str = ""
 ) -> str | None:
     """The first thing that is wrong with a question (a key of `PROBLEMS`), or None.
 
@@ -194,6 +206,7 @@ def problem_of(
         language: That it should be in, ISO 639-1.
         limits: What it may be.
         rank: Log-probabilities of languages (`triptych.text.ranker`); None: languages are not checked.
+        source: The document, whose numbers and names a question may have.
     """
     checks: tuple[tuple[str, bool], ...] = (
         ("empty", not question),
@@ -211,7 +224,9 @@ def problem_of(
             return name
     if rank is not None and limits.check_language and not speaks(question, language, rank):
         return "other language"
-    return None
+    if limits.check_language and asks_yes_or_no(question, language):
+        return "yes or no"
+    return "invented" if invents(question, source or passage, language) else None
 
 
 def is_refusal(answer: str) -> bool:
@@ -228,16 +243,55 @@ def refers(question: str, language: str) -> bool:
 
 def is_copy(question: str, passage: str) -> bool:
     """Whether most of a question is made of runs of words that stand so in the passage."""
-    words, source = units(question), units(passage)
+    words, copied = _runs(question, passage)
+    return copied >= _COPIED * words > 0
+
+
+def repeats(question: str, examples: Sequence[str]) -> bool:
+    """Whether a question has a run of words of one of the prompt's examples: small models fall back on these."""
+    return any(_runs(question, example)[1] for example in examples)
+
+
+def _runs(question: str, source: str) -> tuple[int, int]:
+    """How many words a question has, and how many are in runs that the source has too; 0 words if it is too short."""
+    words, known = units(question), units(source)
     run = _RUN if gram_size(words, 1) == 1 else _RUN_CHARACTERS
     if len(words) < run:
-        return False
-    known = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
+        return 0, 0
+    grams = {tuple(known[i : i + run]) for i in range(len(known) - run + 1)}
     covered: set[int] = set()
     for i in range(len(words) - run + 1):
-        if tuple(words[i : i + run]) in known:
+        if tuple(words[i : i + run]) in grams:
             covered |= set(range(i, i + run))
-    return len(covered) >= _COPIED * len(words)
+    return len(words), len(covered)
+
+
+def asks_yes_or_no(question: str, language: str) -> bool:
+    """Whether a question has none of its language's words that ask for more; languages without a list have."""
+    pattern = _question_words().get(primary(language))
+    return pattern is not None and not pattern.search(question)
+
+
+def invents(question: str, source: str, language: str) -> bool:
+    """Whether a number or a name of a question is not in its source.
+
+    Names are words that begin with a capital, behind the first; their first four letters have to be there, since
+    endings change. German writes all nouns so, and is looked at for numbers alone, as are questions of which no word
+    begins as one of the source does: the source is in another language or script.
+    """
+    known = unicodedata.normalize("NFKC", source).casefold()
+    asked = unicodedata.normalize("NFKC", question)
+    if not set(_NUMBER.findall(asked)) <= set(_NUMBER.findall(known)):
+        return True
+    words = [word for word in _WORD.findall(asked) if len(word) > 2]
+    there = [word[:4].casefold() in known for word in words]
+    if primary(language) in _NOUNS or not any(there):
+        return False
+    first = asked.find(words[0]) if words else 0
+    return any(
+        word[0].isupper() and not found and asked.find(word) > first
+        for word, found in zip(words, there, strict=True)
+    )
 
 
 def speaks(text: str, language: str, rank: Rank) -> bool:
@@ -263,6 +317,12 @@ def _phrases() -> Mapping[str, Any]:
 @cache
 def _refusals() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(pattern, re.IGNORECASE) for pattern in _phrases()["refusal"])
+
+
+@cache
+def _question_words() -> Mapping[str, re.Pattern[str]]:
+    words = _phrases()["question words"].items()
+    return {name: re.compile(pattern, re.IGNORECASE) for name, pattern in words}
 
 
 @cache

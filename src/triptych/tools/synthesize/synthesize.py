@@ -26,7 +26,7 @@ from triptych.tools.synthesize.asking import (
 )
 from triptych.tools.synthesize.client import NO_TOKENS, Answer, Endpoint, TokenCount
 from triptych.tools.synthesize.passages import Sampling, Span, draw_passages
-from triptych.tools.synthesize.questions import QuestionLimits, clean, load_prompt, problem_of
+from triptych.tools.synthesize.questions import QuestionLimits, Style, clean, load_prompt, problem_of, repeats
 from triptych.tools.synthesize.round_trip import Finder, Question
 from triptych.tools.tally import Tally, shorten
 from triptych.types import Progress
@@ -47,6 +47,7 @@ class QuestionRecipe:
         limits: What a question may be.
         language: Language of documents that do not say theirs; None: it is identified.
         prompts: A folder with own prompts, LANGUAGE.txt; see docs/data-synthetic.md.
+        prompt_style: Prompts of the package: with all rules, or with fewer and with examples, for small models.
         depth: A document has to be among the first so many that its question finds.
     """
 
@@ -54,6 +55,7 @@ class QuestionRecipe:
     limits: QuestionLimits = field(default_factory=QuestionLimits)
     language: str | None = None
     prompts: Path | None = None
+    prompt_style: Style = "full"
     depth: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
@@ -230,7 +232,7 @@ def draw(work: Synthesis, document: Document, rank: Rank | None) -> list[Drawn]:
     drawn: list[Drawn] = []
     for span in spans:
         language = _language(document, span.text, recipe, rank)
-        prompt = load_prompt(language, recipe.prompts)
+        prompt = load_prompt(language, recipe.prompts, recipe.prompt_style)
         messages = prompt.messages(document.title, span.text, language)
         key = key_of(endpoint.model, messages, endpoint.settings)
         drawn.append(
@@ -280,7 +282,7 @@ def _good(
             continue
         report.uncounted += not answer.counted
         question = clean(answer.text)
-        problem = _problem(answer, question, each, work, rank)
+        problem = problem_of_answer(work, answer, question, each, rank)
         if problem is None and fold(question) in seen:
             problem = "repeated"
         if problem is None:
@@ -291,13 +293,20 @@ def _good(
     return good
 
 
-def _problem(answer: Answer, question: str, each: Drawn, work: Synthesis, rank: Rank | None) -> str | None:
+def problem_of_answer(
+    work: Synthesis, answer: Answer, question: str, each: Drawn, rank: Rank | None
+) -> str | None:
+    """What is wrong with an answer, or with the question that it holds; None if nothing is."""
     if answer.refused:
         return "refused"
     if answer.finish == "length":
         return "cut off"
     checker = None if each.language == UNKNOWN else rank
-    return problem_of(question, each.span.text, each.language, work.recipe.limits, checker)
+    limits = work.recipe.limits
+    shown = [turn["content"] for turn in each.request.messages if turn["role"] == "assistant"]
+    if repeats(question, shown):
+        return "an example"
+    return problem_of(question, each.span.text, each.language, limits, checker, each.document.content)
 
 
 def _found(work: Synthesis, good: dict[bytes, Question], report: SynthesisReport) -> dict[bytes, str]:
@@ -329,12 +338,13 @@ def _write(
                 progress("writing", number, None)
             question = left.pop(each.request.key, None)
             if question is not None:
-                write(_example(each, question, work.endpoint.model))
+                write(to_example(each, question, work.endpoint.model))
                 report.examples += 1
                 report.languages[each.language] += 1
 
 
-def _example(each: Drawn, question: str, model: str) -> dict[str, Any]:
+def to_example(each: Drawn, question: str, model: str) -> dict[str, Any]:
+    """The row that is written for a question."""
     document, span = each.document, each.span
     source = {"dataset": "synthetic", "model": model, "prompt": each.prompt, "document": document.id}
     source |= {"passage": [span.start, span.start + len(span.text)]}
