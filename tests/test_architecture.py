@@ -21,7 +21,7 @@ LAYERS = (
     ("scores", "model"),
     ("documents", "files", "markup", "passages", "records"),
     ("io", "text", "config"),
-    ("types", "notebook"),
+    ("types", "notebook", "columns"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}
@@ -38,6 +38,7 @@ WITHOUT_TORCH = (
     "text",
     "io",
     "types",
+    "columns",
     "errors",
     "config",
 )

@@ -100,5 +100,5 @@ def test_reading_parquet_without_pyarrow_says_which_extra(
 ) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtra, match=r"rows.parquet.*triptych\[train\]"):
+    with pytest.raises(MissingExtra, match=r"rows.parquet.*triptych\[files\]"):
         list(read_examples([tmp_path / "rows.parquet"]))

@@ -36,6 +36,7 @@ from triptych.io import (
 from triptych.markup import Plain, plain_html, plain_markdown, plain_text
 from triptych.records import (
     COMPRESSED,
+    PARQUET,
     QUERY_FIELDS,
     Document,
     Fields,
@@ -45,6 +46,7 @@ from triptych.records import (
     csv_rows,
     ending,
     first_of,
+    parquet_rows,
     parse_object,
     table_records,
     to_document,
@@ -56,6 +58,7 @@ Format: TypeAlias = Literal[
     "jsonl",
     "tsv",
     "csv",
+    "parquet",
     "text",
     "lines",
     "markdown",
@@ -73,7 +76,7 @@ Format: TypeAlias = Literal[
     "code",
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
-RECORDS: tuple[Format, ...] = ("jsonl", "tsv", "csv", "lines")
+RECORDS: tuple[Format, ...] = ("jsonl", "tsv", "csv", "parquet", "lines")
 """Formats with a document a line or row."""
 WHOLE: tuple[Format, ...] = tuple(name for name in FORMATS if name not in (*RECORDS, "json"))
 """Formats of files that are one document, but for a mailbox."""
@@ -83,6 +86,7 @@ _ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".tsv": "tsv",
     ".csv": "csv",
+    **dict.fromkeys(PARQUET, "parquet"),
     ".txt": "text",
     ".text": "text",
     ".md": "markdown",
@@ -132,10 +136,11 @@ def read_documents(
     Args:
         sources: Paths; ``-`` is standard input. Files of `list_documents` too.
         format: The format of everything that is read. By default the ending of a file decides, before that of a
-            compression: .jsonl .ndjson .tsv .csv .txt .text .md .markdown .html .htm .xhtml .json .rst .ipynb .pdf
-            .docx .pptx .epub .eml .mbox and those of source code. A .json file is an array of records, or else one
-            document. Standard input and pipes have no ending: there a first byte ``{`` (after blanks) means
-            ``jsonl``, and anything else ``lines``, one document for each line of plain text that is not blank.
+            compression: .jsonl .ndjson .tsv .csv .parquet .pq .txt .text .md .markdown .html .htm .xhtml .json
+            .rst .ipynb .pdf .docx .pptx .epub .eml .mbox and those of source code. A .json file is an array of
+            records, or else one document. Standard input and pipes have no ending: there a first byte ``{`` (after
+            blanks) means ``jsonl``, and anything else ``lines``, one document for each line of plain text that is not
+            blank.
         fields: Names of the fields in JSON Lines and in the header of a table. A table's other cells become numbers
             and booleans where `triptych.records.typed` says so.
         on_skip: Called with each file of a folder that gives no document, and why. Such a file named in `sources` is
@@ -180,7 +185,7 @@ def read_queries(
 
     Args:
         source: A path; ``-`` is standard input.
-        format: "jsonl", "tsv", "csv" or "lines"; by default as for `read_documents`.
+        format: "jsonl", "tsv", "csv", "parquet" or "lines"; by default as for `read_documents`.
         fields: Names of the fields in JSON Lines and in the header of a table.
 
     Yields:
@@ -190,9 +195,8 @@ def read_queries(
         DataError: As for `read_documents`, and for an empty query.
         InputError: For an unknown format, or one that holds no queries.
     """
-    allowed = ("jsonl", "tsv", "csv", "lines")
-    if format is not None and format not in allowed:
-        raise InputError(f"read_queries: got format {format!r}; expected one of {', '.join(allowed)}")
+    if format is not None and format not in RECORDS:
+        raise InputError(f"read_queries: got format {format!r}; expected one of {', '.join(RECORDS)}")
     given, default = fields or Fields(), Fields()
     names = Fields(
         QUERY_FIELDS.id if given.id == default.id else given.id,
@@ -357,6 +361,8 @@ class _Reader:
             return self._json_lines(read_lines(self.source))
         if format in ("tsv", "csv"):
             return self._table(is_csv=format == "csv")
+        if format == "parquet":
+            return self._parquet()
         if format == "lines":
             return self._plain_lines()
         if format == "json":
@@ -382,6 +388,14 @@ class _Reader:
             document = to_document(record, self.how.fields, place)
             metadata = {column: typed(cell) for column, cell in document.metadata.items()}
             yield place, replace(document, metadata=metadata)
+
+    def _parquet(self) -> Found:
+        # A file by itself is not read into memory.
+        path = Path(self.source.name)
+        content = path if path.is_file() else read_bytes(self.source)
+        for record, row in parquet_rows(content, self.source.name):
+            place = self._place(record=record)
+            yield place, to_document(row, self.how.fields, place)
 
     def _plain_lines(self) -> Found:
         for line in read_lines(self.source):

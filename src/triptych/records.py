@@ -532,7 +532,8 @@ def places_of(path: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
         DataError: For a file that cannot be read as what it should be.
     """
     if ending(path) in PARQUET:
-        yield from _parquet(path)
+        name = path.as_posix()
+        yield from ((Place(name, number), row) for number, row in parquet_rows(path, name))
         return
     with open_source(path) as source:
         for line in read_lines(source):
@@ -549,20 +550,34 @@ def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
     return parse_object(raw, place) if isinstance(raw, str) else raw
 
 
-def _parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+def parquet_rows(content: Path | bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbers, from 1, and rows of a Parquet file, without columns of vectors (`triptych.columns`).
+
+    Args:
+        content: The file, or its bytes.
+        name: For messages.
+
+    Raises:
+        DataError: For a file that cannot be read.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingExtra(f"{path}: reading Parquet", "train") from error
+        raise MissingExtra(f"{name}: reading Parquet", "files") from error
+    from triptych.columns import vector_columns
+
     number = 0
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
+        source: Any = pa.BufferReader(content) if isinstance(content, bytes) else content
+        with pq.ParquetFile(source, memory_map=True) as file:
+            skip = vector_columns(file.schema_arrow)
+            columns = [name for name in file.schema_arrow.names if name not in skip] if skip else None
+            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
                 for row in cast("list[dict[str, Any]]", batch.to_pylist()):
                     number += 1
-                    yield Place(path.as_posix(), number), row
+                    yield number, row
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"not a Parquet file that can be read: {error}", path) from error
+        raise DataError(f"not a Parquet file that can be read: {error}", name) from error
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", name) from error

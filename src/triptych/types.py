@@ -14,6 +14,7 @@ from triptych.errors import InputError, show
 from triptych.notebook import bars, html_table, shorten
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from scipy import sparse
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -387,6 +388,40 @@ class Encoded:
             sparse.csr_array(sparse.vstack(lexical, format="csr")) if lexical else None,
             _concat_ragged(multi) if multi else None,
         )
+
+    def to_arrow(
+        self, *, half: bool = False, tokens: Callable[[Sequence[int]], list[str]] | None = None
+    ) -> pa.Table:
+        """The vectors as a table with the columns of `triptych.columns`, one row a text.
+
+        Args:
+            half: Whether numbers are written in 16 bits.
+            tokens: Gives the tokens of token ids, such as ``encoder.tokenizer.pieces``: they become a further column.
+
+        Raises:
+            InputError: For numbers that 16 bits do not hold.
+        """
+        from triptych.columns import to_arrow
+
+        return to_arrow(self, half=half, tokens=tokens)
+
+    @classmethod
+    def from_arrow(
+        cls, table: pa.Table | pa.RecordBatch, widths: Mapping[Head, int] | None = None
+    ) -> Encoded:
+        """The inverse of `to_arrow`, for tables of other programs too: any lists of numbers will do.
+
+        Args:
+            table: With the columns of at least one head; others are passed over.
+            widths: Columns of each head, for tables that do not say: of the lexical one else the largest token id.
+
+        Raises:
+            InputError: For missing columns and, with its row, for vectors of different widths, nulls, NaN, negative or
+                repeated token ids, and negative weights.
+        """
+        from triptych.columns import from_arrow
+
+        return from_arrow(table, widths)
 
 
 def _height(matrix: sparse.csr_array) -> int:

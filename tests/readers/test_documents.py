@@ -309,9 +309,7 @@ def test_a_folder_without_permission_is_an_error(put: Put) -> None:
 def test_an_unknown_format_is_an_error_at_once() -> None:
     with pytest.raises(InputError, match=r"format 'xml'; expected one of jsonl, tsv"):
         read_documents("a.xml", format="xml")  # pyright: ignore[reportArgumentType]
-    names = (
-        "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub"
-    )
+    names = "a.ndjson.zstd a.TSV a.csv.xz a.text a.htm.bz2 a.md a.json a.rst a.ipynb a.pdf a.docx a.pptx a.epub a.pq"
     assert {format_of(name) for name in (*names.split(), "a.eml", "a.py", "a.odt", "a.xlsx")} == (
         set(FORMATS) - {"lines"}
     )
@@ -530,7 +528,7 @@ def test_bad_queries_are_an_error(put: Put, name: str, content: str, message: st
     path = put(name, content)
     with pytest.raises(DataError, match=message):
         list(read_queries(path.parent if name.startswith("d/") else path))
-    with pytest.raises(InputError, match="expected one of jsonl, tsv, csv, lines"):
+    with pytest.raises(InputError, match="expected one of jsonl, tsv, csv, parquet, lines"):
         read_queries(path, format="text")
 
 

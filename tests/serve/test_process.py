@@ -18,11 +18,13 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+import checkpoints
 from serve.conftest import make_index
 from triptych import Encoder
 from triptych.cli.app import app
 from triptych.client import Client
 from triptych.errors import EndpointError
+from triptych.index.alias import switch
 from triptych.index.index import Index
 from triptych.index.store import EngineName
 
@@ -167,3 +169,52 @@ def test_two_indexes_of_one_name_are_refused(encoder: Encoder, tmp_path: Path) -
     done = CliRunner().invoke(app, ["serve", *places])
     assert done.exit_code == 2
     assert "two indexes with the name 'my.index'" in done.stderr
+
+
+def test_queries_are_answered_while_a_name_is_switched_to_an_index_of_another_model(
+    folder: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    other = Encoder.from_pretrained(
+        checkpoints.make("bert", tmp_path / "bert"), device="cpu", dtype="float32"
+    )
+    for name, model in (("old", encoder), ("new", other)):
+        with Index.create(tmp_path / f"{name}.index", model, engine="exact") as index:
+            index.add(["x"], [f"the {name} text"])
+    switch(tmp_path / "docs", tmp_path / "old.index")
+    answers: list[list[tuple[int, str]]] = [[], [], []]
+    stop = threading.Event()
+
+    def wait_for(text: str) -> None:
+        end = time.monotonic() + 60
+        while not all(mine and text in mine[-1][1] for mine in answers):
+            assert time.monotonic() < end, answers[0][-1:]
+            time.sleep(0.05)
+
+    with process(f"main={tmp_path / 'docs'}") as (running, url):
+
+        def ask(mine: list[tuple[int, str]]) -> None:
+            with httpx.Client() as client:
+                while not stop.is_set():
+                    done = client.post(f"{url}/v1/indexes/main/search", json={"query": "the text", "k": 1})
+                    mine.append((done.status_code, done.text))
+
+        asking = [threading.Thread(target=ask, args=(mine,), daemon=True) for mine in answers]
+        for each in asking:
+            each.start()
+        wait_for("the old text")
+        switch(tmp_path / "docs", tmp_path / "new.index")
+        running.send_signal(signal.SIGHUP)
+        wait_for("the new text")
+        Index.open(tmp_path / "old.index").close()  # the server has given it back
+        # A name that stands for nothing good stays as it was.
+        (tmp_path / "docs").unlink()
+        running.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        stop.set()
+        for each in asking:
+            each.join()
+        assert httpx.post(f"{url}/v1/indexes/main/search", json={"query": "text"}).status_code == 200
+    for mine in answers:
+        assert {status for status, _ in mine} == {200}
+        kinds = ["the new text" in text for _, text in mine]
+        assert kinds == sorted(kinds)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from triptych import __version__
-from triptych.cli import data, demo, encode, evaluate, index, mine, serve, synthesize, train
+from triptych.cli import data, demo, encode, evaluate, index, mine, move, serve, synthesize, train
 from triptych.cli.command import HELP, Command, Group
 from triptych.cli.terminal import forget_stdout, no_questions, printable, say, warnings_as_lines
 from triptych.errors import InputError, TriptychError
@@ -47,7 +47,9 @@ class Main(Group):
         "search": index.search,
         "serve": serve.serve,
         "mcp": serve.mcp,
-        "export": index.export,
+        "export": move.export,
+        "copy": move.copy,
+        "switch": move.switch,
         "encode": encode.encode,
         "score": encode.score,
         "info": demo.info,

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 MANIFEST = "encoded.json"
 
 
-@command(
-    {"inputs": "INPUT...", "into": "-o FOLDER", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"}
-)
+@command({"inputs": "INPUT...", "into": "-o PLACE", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"})
 def encode(
     inputs: list[str],
     *,
     into: Path | None = None,
     jsonl: bool = False,
     outputs: tuple[Head, ...] | None = None,
+    with_text: bool = False,
+    with_tokens: bool = False,
+    half: bool = False,
     as_queries: bool = False,
     max_length: int | None = None,
     block: int = 1024,
@@ -42,18 +43,22 @@ def encode(
 ) -> None:
     """Encode texts into dense vectors, lexical weights and token vectors.
 
-    A FOLDER gets, for each block, NUMBER.safetensors with the arrays dense, lexical.data, lexical.indices,
+    A folder as PLACE gets, for each block, NUMBER.safetensors with the arrays dense, lexical.data, lexical.indices,
     lexical.indptr, lexical.shape, multi.values and multi.offsets, NUMBER.ids.json with the texts' ids, and in
-    the end encoded.json with what made them. With --jsonl each line has id, dense, lexical (token id to weight)
-    and multi.
+    the end encoded.json with what made them; the same command resumes. A PLACE that ends in .parquet, .arrow, .npz,
+    .npy or .fvecs is one file for other programs (docs/other-engines.md). With --jsonl each line has id, dense,
+    lexical (token id to weight) and multi.
 
     Example: triptych encode corpus.jsonl --into vectors/ --outputs dense,lexical
 
     Args:
         inputs: Files and folders to read; '-' is standard input.
-        into: Write blocks here; the same command again resumes.
+        into: Write blocks into this folder, or all into this file.
         jsonl: Write one JSON object a text to standard output instead.
         outputs: Heads to compute, such as dense,lexical; by default all.
+        with_text: A Parquet or Arrow file: with texts and metadata, as triptych index takes it.
+        with_tokens: A Parquet or Arrow file: also with the tokens that the lexical weights are of.
+        half: A file: numbers in 16 bits instead of 32.
         as_queries: Encode as queries: with the model's prefix for those.
         max_length: Most tokens a text; by default what the model reads.
         block: Texts that are encoded and written at once.
@@ -62,15 +67,22 @@ def encode(
             encoded.json.
     """
     from triptych.cli.options import Inputs
+    from triptych.encode.tables import TABLES, json_rows
+    from triptych.records import ending
     from triptych.types import check_heads
 
     if (into is None) != jsonl:
         raise InputError("encode: give either --into FOLDER or --jsonl")
+    to_table = into is not None and ending(into) in TABLES
+    if (with_text or with_tokens or half) and not to_table:
+        raise InputError(
+            "encode: --with-text, --with-tokens and --half need --into FILE.parquet, or another such file"
+        )
     if jsonl and as_json:
         raise InputError("encode: --json reports on a folder; --jsonl is JSON already")
     heads = None if outputs is None else check_heads(outputs, "--outputs")
     part = _shard(shard)
-    if shard is not None and into is None:
+    if shard is not None and (into is None or to_table):
         raise InputError("encode: --shard needs --into FOLDER, where the parts meet")
     source = Inputs(inputs, form)
     total = source.count()
@@ -81,13 +93,19 @@ def encode(
     how: dict[str, Any] = {"block": block, "devices": devices, "shard": part}
     started = time.perf_counter()
     if into is None:
-        for ids, encoded in _Blocks(encoder, source, total, {**how, **options}):
-            _write_lines(ids, encoded)
+        for documents, encoded in _Blocks(encoder, source, total, {**how, **options}):
+            for row in json_rows([document.id for document in documents], None, None, encoded, digits=7):
+                emit(row)
         return
-    report = _write_folder(encoder, source, into, total, options, how)
+    if to_table:
+        stream = _Blocks(encoder, source, total, {**how, **options})
+        form_of_file = {"with_text": with_text, "with_tokens": with_tokens, "half": half}
+        report = _write_table(encoder, stream, into, options["outputs"], **form_of_file)
+    else:
+        report = _write_folder(encoder, source, into, total, options, how)
     seconds = time.perf_counter() - started
     if as_json:
-        emit({"folder": str(into), **report, "seconds": round(seconds, 3)})
+        emit({"file" if to_table else "folder": str(into), **report, "seconds": round(seconds, 3)})
         return
     texts, names = report["texts"], ", ".join(report["heads"])
     stdout().print(
@@ -107,7 +125,7 @@ def _shard(value: str | None) -> tuple[int, int] | None:
 
 
 class _Blocks:
-    """Iterated once: ids and representations block by block; holds a few blocks at a time.
+    """Iterated once: documents and representations block by block; holds a few blocks at a time.
 
     Args:
         encoder: The encoder.
@@ -123,25 +141,25 @@ class _Blocks:
     def __init__(self, encoder: Encoder, source: Inputs, total: int | None, options: dict[str, Any]) -> None:
         self._encoder, self._source, self._total, self._options = encoder, source, total, options
         self._part, self._parts = options["shard"] or (0, 1)
-        self._waiting: list[list[str]] = []
+        self._waiting: list[list[Document]] = []
         self.blocks = self.texts = 0
 
     def _contents(self) -> Iterator[str]:
         for documents in self._source.blocks(self._options["block"]):
             if self.blocks % self._parts == self._part:
-                self._waiting.append([document.id for document in documents])
+                self._waiting.append(documents)
             self.blocks, self.texts = self.blocks + 1, self.texts + len(documents)
             yield from (document.content for document in documents)
 
-    def __iter__(self) -> Iterator[tuple[list[str], Encoded]]:
+    def __iter__(self) -> Iterator[tuple[list[Document], Encoded]]:
         done = 0
         total = None if self._parts > 1 else self._total
         with progress() as draw:
             for encoded in self._encoder.encode_stream(self._contents(), **self._options):
-                ids = self._waiting.pop(0)
-                done += len(ids)
+                documents = self._waiting.pop(0)
+                done += len(documents)
                 draw("encoding", done, total)
-                yield ids, encoded
+                yield documents, encoded
 
 
 def _write_folder(
@@ -156,7 +174,8 @@ def _write_folder(
 
     part, parts = how["shard"] or (0, 1)
     stream, done, own = _Blocks(encoder, source, total, {**how, **options, "folder": folder}), 0, 0
-    for ids, _ in stream:
+    for documents, _ in stream:
+        ids = [document.id for document in documents]
         path = folder / f"{own * parts + part:08d}.ids.json"
         if not path.is_file() or json.loads(path.read_bytes()) != ids:
             write_json(path, ids)
@@ -185,23 +204,27 @@ def _write_folder(
     return facts if how["shard"] is None else {**facts, "blocks": own, "texts": done, "missing": missing}
 
 
-def _write_lines(ids: list[str], encoded: Encoded) -> None:
-    for i, name in enumerate(ids):
-        line: dict[str, Any] = {"id": name}
-        if encoded.dense is not None:
-            line["dense"] = _rounded(encoded.dense[i])
-        if encoded.lexical is not None:
-            start, end = encoded.lexical.indptr[i : i + 2]
-            weights = _rounded(encoded.lexical.data[start:end])
-            line["lexical"] = dict(zip(map(str, encoded.lexical.indices[start:end]), weights, strict=True))
-        if encoded.multi is not None:
-            line["multi"] = [_rounded(row) for row in encoded.multi[i]]
-        emit(line)
+def _write_table(
+    encoder: Encoder,
+    stream: _Blocks,
+    path: Path,
+    heads: Sequence[Head],
+    *,
+    with_text: bool,
+    with_tokens: bool,
+    half: bool,
+) -> dict[str, Any]:
+    from triptych.cli.options import metadata_of
+    from triptych.encode.tables import writing
 
-
-def _rounded(values: Any) -> list[float]:
-    """Seven digits: what a float32 holds."""
-    return [float(f"{value:.7g}") for value in values.tolist()]
+    facts = {"model": {"source": encoder.source, "fingerprint": encoder.fingerprint}}
+    widths: dict[Head, int] = {head: encoder.widths[head] for head in heads}
+    tokens = encoder.tokenizer.pieces if with_tokens else None
+    with writing(path, widths, facts, half=half, tokens=tokens, with_text=with_text) as write:
+        for documents, encoded in stream:
+            ids, texts = [each.id for each in documents], [each.content for each in documents]
+            write(ids, texts, [metadata_of(each) for each in documents], encoded)
+    return {**facts["model"], "heads": list(heads), "blocks": stream.blocks, "texts": stream.texts}
 
 
 @command(

@@ -1,4 +1,4 @@
-"""`triptych index`, `triptych search`, `triptych export` and `triptych verify`."""
+"""`triptych index`, `triptych search` and `triptych verify`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from triptych.cli.options import Form, Inputs, Loading
     from triptych.client import Client
     from triptych.encode.encoder import Encoder
-    from triptych.encode.stream import FinishedStream
     from triptych.explain import Explanation
     from triptych.index.index import Index
     from triptych.index.layout import LayoutOptions
@@ -56,7 +55,6 @@ _WHILE_BUILDING = 1.3
         "query_weights_from": "FILE",
         "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
-        "from_stream": "FOLDER",
     },
     basic="into metadata multi engine delete passages keep watch format model as_json",
 )
@@ -73,7 +71,6 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
-    from_stream: Path | None = None,
     block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
     query_weights_from: Path | None = None,
@@ -86,7 +83,8 @@ def index(
 
     Reads JSON Lines, tables, text, Markdown, HTML, PDF, office files, e-books, notebooks, mail, source code, and
     folders and archives of them (docs/files.md). Long documents are cut into passages. The same command again encodes
-    what is new or has changed, and removes what is gone; what a run has stored when it is interrupted stays.
+    what is new or has changed, and removes what is gone; what a run has stored when it is interrupted stays. Of Parquet
+    and Arrow files with vectors (docs/other-engines.md) these are taken, and nothing is encoded.
 
     Example: triptych index notes/ articles.jsonl.zst --into my.index --metadata lang=en
 
@@ -100,8 +98,6 @@ def index(
         optimize: Rearrange the index for faster search in the end.
         keep: Keep documents that came from these inputs before and are there no more.
         watch: Go on and follow changes of the inputs, until Ctrl-C.
-        from_stream: Take the vectors of the inputs from this folder, where triptych encode wrote them, in as many
-            processes as it took; the documents stay whole.
         block_tokens: Tokens that are encoded and made durable at once.
         weights: Keep these weights of the scores in the index, for searches that name none.
         query_weights_from: Count in the documents of this file or folder how rare a word is, instead of in the index's
@@ -120,14 +116,10 @@ def index(
             "index: got nothing to do; expected files to read, --delete, --delete-from, --weights, "
             "--query-weights-from or --optimize"
         )
-    source = Inputs(inputs or [], form)
+    tables = _tables_of(inputs or [], watch=watch)
+    source = Inputs([] if tables else inputs or [], form)
     expected = source.check()
-    stream = None
-    if from_stream is not None:
-        from triptych.encode.stream import FinishedStream
-
-        stream, passages = FinishedStream(from_stream, source.texts), replace(passages, passages="none")
-    with _open_or_create(into, model, loading, storage, engine, bool(inputs)) as opened:
+    with _open_or_create(into, model, loading, storage, engine, bool(inputs), tables) as opened:
         if weights is not None:
             opened.set_weights(weights)
         if query_weights_from is not None:
@@ -138,16 +130,12 @@ def index(
         started = time.perf_counter()
         deleted = opened.delete(removed) if removed else 0
         announce = None if "://" in into else partial(_announce, into, len(opened), expected)
-        changes = _synchronize(
-            opened,
-            source,
-            passages,
-            extra,
-            keep=keep,
-            block_tokens=block_tokens,
-            on_first=announce,
-            stream=stream,
-        )
+        if tables:
+            changes = _import(opened, tables, form, extra)
+        else:
+            changes = _synchronize(
+                opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
+            )
         if optimize:
             opened.optimize()
         opened.flush()
@@ -173,7 +161,6 @@ def _synchronize(
     keep: bool,
     block_tokens: int,
     on_first: Callable[[int, int], None] | None = None,
-    stream: FinishedStream | None = None,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
     from triptych.index.sync import Changes
@@ -182,12 +169,7 @@ def _synchronize(
         return Changes()
     with progress() as draw:
         run = opened.synchronizer(
-            passages,
-            metadata=extra,
-            block_tokens=block_tokens,
-            progress=draw,
-            on_first=on_first,
-            stream=stream,
+            passages, metadata=extra, block_tokens=block_tokens, progress=draw, on_first=on_first
         )
         try:
             source.add_to(run, keep=keep)
@@ -210,6 +192,36 @@ def _announce(place: str, there: int, expected: int, documents: int, size: int) 
         say(
             f"warning: that is too little, with what the engine needs meanwhile ({_WHILE_BUILDING} times the size)"
         )
+
+
+def _tables_of(inputs: list[str], *, watch: bool) -> list[Path]:
+    """The inputs if they are files with vectors; none if they are to be encoded."""
+    if not any(
+        Path(path).suffix.lower() in (".parquet", ".pq", ".arrow", ".feather", ".ipc") for path in inputs
+    ):
+        return []
+    from triptych.encode.tables import table_facts
+
+    found = [Path(path) for path in inputs if table_facts(Path(path))]
+    if found and (watch or len(found) < len(inputs)):
+        raise InputError(
+            f"index: got {found[0]}, which has vectors, {'and --watch' if watch else 'and inputs without'}; expected "
+            "files with vectors alone"
+        )
+    return found
+
+
+def _import(opened: Index, tables: list[Path], form: Form, extra: dict[str, Any]) -> Changes:
+    """Takes documents with their vectors from files."""
+    from triptych.index.sync import Changes
+    from triptych.index.tables import import_table
+
+    changes = Changes()
+    with progress() as draw:
+        for path in tables:
+            changes.added += import_table(opened, path, fields=form.fields, metadata=extra, progress=draw)
+    changes.passages = changes.added
+    return changes
 
 
 def _report(
@@ -272,11 +284,18 @@ def _open_or_create(
     storage: LayoutOptions,
     engine: EngineName | None,
     may_create: bool,
+    tables: list[Path],
 ) -> Generator[Index]:
-    """Opens an index, or makes one, of which nothing stays if nothing was stored in it."""
+    """Opens an index, or makes one, of which nothing stays if nothing was stored in it.
+
+    For files with vectors the model is loaded only if it is named.
+    """
     from triptych.cli.options import default_model
     from triptych.index.index import Index
     from triptych.index.store import find_manifest
+
+    def load(usual: str) -> Encoder | None:
+        return None if tables and model is None else loading.encoder(model or usual)
 
     try:
         manifest = find_manifest(place)
@@ -284,8 +303,13 @@ def _open_or_create(
         folder = Path(place)
         if not may_create or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise
-        encoder = loading.encoder(model or default_model())
-        made = Index.create(place, encoder, engine=engine or "auto", **storage)
+        encoder, kind = load(default_model()), engine or "auto"
+        if tables:
+            from triptych.index.tables import create_for_table
+
+            made = create_for_table(place, tables[0], encoder, engine=kind, **storage)
+        else:
+            made = Index.create(place, cast("Encoder", encoder), engine=kind, **storage)
         empty = True
         try:
             with made:
@@ -304,7 +328,7 @@ def _open_or_create(
             raise InputError(
                 f"--{name.replace('_', '-')}: got {value}; {place} has {chosen[name]}, which is chosen once"
             )
-    with Index.open(place, loading.encoder(model or manifest.source)) as opened:
+    with Index.open(place, load(manifest.source)) as opened:
         yield opened
 
 
@@ -479,46 +503,6 @@ def show_hits(
         if explained:
             line["explanation"] = explained[i].to_json()
         emit(line)
-
-
-@command(
-    {
-        "index": "INDEX",
-        "output": "-o FILE",
-        "conditions": "-f --filter CONDITION",
-        "filter_json": "JSON",
-    }
-)
-def export(
-    index: str,
-    *,
-    output: Path,
-    conditions: list[str] | None = None,
-    filter_json: str | None = None,
-) -> None:
-    """Write the documents of an index (id, text, metadata) as JSON Lines, which triptych index reads again.
-
-    Example: triptych export my.index --output documents.jsonl.zst --filter lang=en
-
-    Args:
-        index: Folder of the index, or a server's address.
-        output: This file, compressed if its name ends in .gz or .zst; '-' is standard output.
-        conditions: Only documents that fulfil this, as in triptych search; repeatable.
-        filter_json: Only documents that fulfil this filter.
-    """
-    from triptych.cli.options import parse_filter
-    from triptych.index.index import Index
-    from triptych.io import STDIN, json_lines
-
-    where = parse_filter(conditions or [], filter_json)
-    with Index.open(index) as opened, progress() as draw, ExitStack() as stack:
-        total = opened.count(where)
-        write = emit if str(output) == STDIN else stack.enter_context(json_lines(output))
-        done = 0
-        for done, document in enumerate(opened.documents(where), start=1):
-            write(document)
-            draw("exporting", done, total)
-    say(f"{output}: {done} documents")
 
 
 @command({"place": "PATH"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +41,13 @@ def serve(
     """Serve indexes and their models over HTTP, with a search page.
 
     Speaks its own form and those of OpenAI, text-embeddings-inference, Cohere, Jina and vLLM; /docs describes them.
+    After SIGHUP it serves what the names stand for then (triptych switch).
 
     Example: triptych serve my.index --port 8080
 
     Args:
-        places: Folders or Qdrant addresses of indexes; each is served under the last part of its name.
+        places: Folders or Qdrant addresses of indexes; each is served under the last part of its name, or under NAME if
+            it is given as NAME=PLACE.
         model: Models to serve: 'small', a checkpoint folder, or a Hub name; repeatable. The indexes' own are loaded
             from where they were, unless they are among these.
         devices: Devices to compute on, each with its copy of the models; by default a GPU if there is one.
@@ -62,6 +65,7 @@ def serve(
         raise MissingExtra(f"triptych serve (without {missing[0]})", "serve")
     from triptych.cli.options import default_model
     from triptych.serve.app import run
+    from triptych.serve.reload import Reloader
     from triptych.serve.service import Service
 
     if settings.new_indexes is not None:
@@ -69,16 +73,23 @@ def serve(
         model = model or ([] if places else [default_model()])  # new indexes need one
     if not places and not model:
         raise InputError("serve: got nothing to serve; expected indexes, or --model")
-    indexes = _open(places or [])
+    names = _names(places or [])
+    indexes = _open(names)
     models = _load(indexes, model or [], devices, loading)
     service = Service(models, indexes, settings)
-    logger = logging.getLogger("triptych.access")
-    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    del indexes  # one that the service no longer has is to close itself
+    service.reload = Reloader(
+        service,
+        names,
+        lambda source: [replace(loading, device=each).encoder(source) for each in devices or (None,)],
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.addHandler(handler)
+    for logger, level in (("access", logging.ERROR if quiet else logging.INFO), ("serve", logging.INFO)):
+        logging.getLogger(f"triptych.{logger}").setLevel(level)
+        logging.getLogger(f"triptych.{logger}").addHandler(handler)
     scheme = "https" if settings.certificate else "http"
-    say(f"serving {', '.join(indexes) or 'embeddings'} on {scheme}://{settings.host}:{settings.port}")
+    say(f"serving {', '.join(names) or 'embeddings'} on {scheme}://{settings.host}:{settings.port}")
     run(service)
 
 
@@ -106,7 +117,7 @@ def mcp(
     from triptych.serve.mcp import mcp_server
     from triptych.serve.service import Service
 
-    indexes = _open(places)
+    indexes = _open(_names(places))
     service = Service(_load(indexes, model or [], (), loading), indexes)
 
     async def run() -> None:
@@ -125,17 +136,24 @@ def _indexes_in(folder: Path) -> list[str]:
     return [str(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
 
 
-def _open(places: list[str]) -> dict[str, Index]:
-    """Indexes by the last part of their names."""
+def _names(places: list[str]) -> dict[str, str]:
+    """Places by the names before them (NAME=PLACE), or the last part of their own."""
+    found: dict[str, str] = {}
+    for given in places:
+        name, equals, place = given.partition("=")
+        if not equals or "/" in name or os.path.lexists(given):
+            name, place = given.rstrip("/").rpartition("/")[2], given
+        if name in found:
+            raise InputError(f"serve: got two indexes with the name {name!r}; expected different names")
+        found[name] = place
+    return found
+
+
+def _open(places: dict[str, str]) -> dict[str, Index]:
+    """Open indexes by name."""
     from triptych.index.index import Index
 
-    opened: dict[str, Index] = {}
-    for place in places:
-        name = place.rstrip("/").rpartition("/")[2]
-        if name in opened:
-            raise InputError(f"serve: got two indexes with the name {name!r}; expected different names")
-        opened[name] = Index.open(place)
-    return opened
+    return {name: Index.open(place) for name, place in places.items()}
 
 
 def _load(

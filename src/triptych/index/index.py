@@ -48,7 +48,6 @@ from triptych.types import (
 )
 
 if TYPE_CHECKING:
-    from triptych.encode.stream import FinishedStream
     from triptych.model.tokenizer import TextTokenizer
 
 BLOCK = 128
@@ -257,12 +256,41 @@ class Index:
                 )
             progress("index", 0, len(payloads))
         engine, done = self._store.engine, 0
-        for part in _blocks(payloads, block):
+        for part in blocks_by_length(payloads, block):
             vectors = self.encoder.encode_document([p["text"] for p in part], outputs=engine.layout.heads)
             self._store.add(vectors, part)
             done += len(part)
             if progress is not None:
                 progress("index", done, len(payloads))
+        return len(payloads)
+
+    def add_encoded(
+        self,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        vectors: Encoded,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> int:
+        """Adds documents whose vectors are there already; one whose id is there is replaced.
+
+        Args:
+            ids: N distinct names.
+            texts: N texts.
+            vectors: Of the N texts, by the index's own model; further heads than the index's are not stored.
+            metadata: As for `add`.
+
+        Returns:
+            N.
+
+        Raises:
+            InputError: For bad ids, texts or metadata, or vectors that do not fit the index; nothing is stored then.
+            StorageError: If they could not be stored.
+        """
+        self._store.check_open()
+        payloads = read_payloads(ids, texts, metadata)
+        if not isinstance(vectors, Encoded):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"add_encoded: got {type(vectors).__name__} for vectors; expected an Encoded")
+        self._store.add(vectors, payloads)
         return len(payloads)
 
     def add_documents(
@@ -337,22 +365,8 @@ class Index:
         block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
         on_first: Callable[[int, int], None] | None = None,
-        stream: FinishedStream | None = None,
     ) -> Synchronizer:
-        """What `add_documents` and `add_files` work with; for a program that reads its sources by itself.
-
-        Args:
-            options: As for `add_documents`.
-            metadata: Given to every document.
-            block_tokens: Tokens that are encoded and stored at once.
-            progress: As for `add_documents`.
-            on_first: Called once, with a number of documents and the bytes that they will take on the disk.
-            stream: Vectors of the documents that were encoded before; then these stay whole.
-
-        Raises:
-            InputError: If documents are to be cut whose vectors are there, or these lack a head of the index.
-            IndexForeign: If the vectors are of another model.
-        """
+        """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
         self._store.check_open()
         check_callable(progress, "progress")
         block = check_integer(block_tokens, "index: got block_tokens")
@@ -365,20 +379,7 @@ class Index:
             block_tokens=block,
             progress=progress,
             on_first=on_first,
-            encoded=None if stream is None else self._check_stream(stream, how).vectors,
         )
-
-    def _check_stream(self, stream: FinishedStream, options: PassageOptions) -> FinishedStream:
-        if options.passages != "none":
-            raise InputError("index: got encoded documents, which stay whole; expected passages='none'")
-        if lacking := [head for head in self.heads if head not in stream.facts["heads"]]:
-            raise InputError(f"index: got vectors without {lacking}; the index has {', '.join(self.heads)}")
-        if stream.facts["fingerprint"] != self._store.manifest.fingerprint:
-            raise IndexForeign(
-                f"{self._store.place}: holds vectors of {self._store.manifest.source!r}; got ones of "
-                f"{stream.facts['model']!r}, which is another model"
-            )
-        return stream
 
     @property
     def has_passages(self) -> bool:
@@ -761,8 +762,8 @@ def _check_key(api_key: object) -> None:
         raise InputError(f"index: got {type(api_key).__name__} for api_key; expected a string or None")
 
 
-def _blocks(payloads: Sequence[Payload], most: int) -> Iterator[Sequence[Payload]]:
-    """Runs of documents that are encoded at once: so many, or so many characters, that memory stays bounded."""
+def blocks_by_length(payloads: Sequence[Payload], most: int = BLOCK) -> Iterator[Sequence[Payload]]:
+    """Runs of documents that are handled at once: so many, or so many characters, that memory stays bounded."""
     lengths = np.asarray([len(payload["text"]) for payload in payloads], dtype=np.int64)
     for run in cuts(lengths, BLOCK_CHARACTERS):
         for start in range(run.start, run.stop, most):

@@ -97,6 +97,52 @@ def connect(place: str, api_key: str | None = None) -> tuple[QdrantClient, str]:
     return client, collection
 
 
+def resolve(client: QdrantClient, name: str) -> str:
+    """The collection that an alias stands for, or the name itself.
+
+    Qdrant would follow it at every request: an index that is open would turn into another, of another model perhaps.
+    """
+    if name == _LOCAL_COLLECTION:
+        return name
+    with _asking(name):
+        found = client.get_aliases().aliases
+    return next((each.collection_name for each in found if each.alias_name == name), name)
+
+
+def place_of(place: str, collection: str) -> str:
+    """The address of a collection on the same server."""
+    return place if place.startswith(LOCAL) else f"{place.rstrip('/').rpartition('/')[0]}/{collection}"
+
+
+def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
+    """Makes an alias stand for a collection, in one step; see `triptych.index.alias.switch`."""
+    m = _models()
+    client, name = connect(alias, api_key)
+    try:
+        other, collection = connect(target, api_key)
+        other.close()
+        if place_of(target, "") != place_of(alias, "") or LOCAL in (alias[:6], target[:6]):
+            raise InputError(f"switch: got {alias} for {target}; expected two addresses of one server")
+        collection = resolve(client, collection)
+        read_manifest(client, collection)
+        before = resolve(client, name)
+        with _asking(name):
+            if before == name and client.collection_exists(name):
+                raise IndexExists(
+                    f"{alias}: there is a collection of this name; expected an alias, or a new name"
+                )
+        steps: list[Any] = [
+            m.CreateAliasOperation(create_alias=m.CreateAlias(collection_name=collection, alias_name=name))
+        ]
+        if before != name:
+            steps.insert(0, m.DeleteAliasOperation(delete_alias=m.DeleteAlias(alias_name=name)))
+        with _asking(name, writing=True):
+            client.update_collection_aliases(steps)
+    finally:
+        client.close()
+    return None if before == name else place_of(alias, before)
+
+
 def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantEngine:
     """Makes a collection with a manifest.
 

@@ -98,7 +98,6 @@ class Store:
         self.place = place
         self.manifest = manifest
         self.engine = opened.engine
-        self._since = 0
         self._opened = opened
         self._close = weakref.finalize(self, opened.close)
 
@@ -150,14 +149,8 @@ class Store:
             self._opened.torn = True
             raise
 
-    def add(self, vectors: Encoded, payloads: Sequence[Payload], *, bulk: bool = False) -> None:
+    def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
         """Adds documents as the layout wants them: with their token vectors pooled, and measured from a frame.
-
-        Args:
-            vectors: Of N texts.
-            payloads: Of N documents.
-            bulk: Whether very many are added, and nobody searches meanwhile: then the embedded engine moves what it
-                holds in memory to files, and makes its graph, each time that there are as many as it compares at once.
 
         Raises:
             InputError: As `Engine.add`.
@@ -171,10 +164,6 @@ class Store:
                 self._write(replace(self.manifest, layout=layout.fit(multi)))
         with self.changing() as engine:
             engine.add(vectors, payloads)
-            self._since += len(payloads) if bulk and self.manifest.engine == "edge" else 0
-            if self._since >= max(1, layout.exact_below):
-                engine.optimize()
-                self._since = 0
 
     def set_weights(self, weights: HeadWeights | None) -> None:
         """Writes other weights to the manifest, at once or not at all."""
@@ -264,13 +253,17 @@ def open_store(place: str, api_key: str | None = None, *, read_only: bool = Fals
     if server.is_address(place):
         client, collection = server.connect(place, api_key)
         try:
+            # An alias is followed once: it may stand for another index later.
+            collection = server.resolve(client, collection)
+            place = server.place_of(place, collection)
             manifest = server.read_manifest(client, collection)
             opened = _Opened(server.load(client, collection, manifest.layout), read_only=read_only)
             return Store(place, manifest, opened)
         except BaseException:
             client.close()
             raise
-    folder = Path(place).absolute()
+    folder = Path(place)
+    folder = folder.resolve() if folder.is_symlink() else folder.absolute()  # a link may be switched later
     manifest = read_manifest(folder)
     if read_only and manifest.engine == "exact":
         return Store(str(folder), manifest, _read_beside_writer(folder, manifest))

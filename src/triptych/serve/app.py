@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import signal
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await service.start()
+        _reload_on_sighup(service)
         async with agents.session_manager.run():
             yield
         await service.close()
@@ -84,6 +88,20 @@ def create_app(service: Service) -> FastAPI:
 
     app.mount("/", PageFiles(directory=PAGE, html=True), "page")
     return app
+
+
+def _reload_on_sighup(service: Service) -> None:
+    if service.reload is None or threading.current_thread() is not threading.main_thread():
+        return
+    loop, reload = asyncio.get_running_loop(), service.reload
+    running: set[asyncio.Future[None]] = set()
+
+    def begin() -> None:
+        task = asyncio.ensure_future(reload())
+        running.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(running.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

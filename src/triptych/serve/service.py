@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,7 @@ class Service:
         keys: Who may do what.
         metrics: What it counts.
         ready: Whether it takes requests.
+        reload: What SIGHUP calls; None: nothing.
 
     Raises:
         InputError: For a name that cannot stand in an address, or an index without its model.
@@ -103,7 +104,8 @@ class Service:
         self.settings = settings or ServeSettings()
         self._creating = threading.Lock()
         self.keys, self.metrics, self.ready = Keys.load(self.settings.keys), Metrics(), False
-        self._models, self._indexes = models, dict(indexes)
+        self._models, self._indexes = dict(models), dict(indexes)
+        self.reload: Callable[[], Awaitable[None]] | None = None
         for name in indexes:
             if not _NAME.fullmatch(name):
                 raise InputError(
@@ -133,6 +135,30 @@ class Service:
             index.encoder = self._shared_of(self.model_of(name))
         self.ready = True
 
+    def switch(self, name: str, index: Index, source: str, encoders: Sequence[Encoder]) -> None:
+        """Serves another index under a name, from the next request on.
+
+        Requests that have begun finish with the former one, which closes itself when the last of them is done. Its
+        model stays loaded.
+
+        Args:
+            name: A name that is served.
+            index: The open index.
+            source: A name for its model, if it is not served yet.
+            encoders: The model, once per device; none if it is served already.
+        """
+        fingerprint = index.info()["model"]["fingerprint"]
+        if encoders:
+            if source in self._batchers:  # another model lies there now
+                source = f"{source}@{fingerprint[:12]}"
+            self._models[source] = encoders
+            self._batchers[source] = Batcher(encoders, self.settings, self.metrics)
+            self._batchers[source].start()
+            self._shared[source] = SharedEncoder(self._batchers[source], asyncio.get_running_loop())
+        model = next(each for each in self._batchers.values() if each.encoder.fingerprint == fingerprint)
+        index.encoder = self._shared_of(model)
+        self._fingerprints[name], self._indexes[name] = fingerprint, index
+
     async def close(self) -> None:
         """Finishes what was accepted, and closes models and indexes."""
         self.ready = False
@@ -148,6 +174,11 @@ class Service:
     def model_names(self) -> list[str]:
         """Names of the models, the default one first."""
         return list(self._models)
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Those of the models."""
+        return {each.encoder.fingerprint for each in self._batchers.values()}
 
     @property
     def index_names(self) -> list[str]:
