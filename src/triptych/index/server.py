@@ -158,6 +158,7 @@ def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
     return None if before == name else place_of(alias, before)
 
 
+<<<<<<< HEAD
 def read_options(place: str) -> dict[str, int]:
     """What stands behind the question mark of an address, by the names of `OPTIONS`.
 
@@ -213,6 +214,9 @@ class _Patient:
 def create(
     client: QdrantClient, collection: str, manifest: Manifest, options: Mapping[str, int] | None = None
 ) -> QdrantEngine:
+=======
+def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantEngine:
+>>>>>>> h-move
     """Makes a collection with a manifest.
 
     Args:
