@@ -33,24 +33,24 @@ from triptych.types import Encoded, HeadWeights, Ragged
 
 WAYS: tuple[LayoutOptions, ...] = (
     {"multi": "float16"},
-    {"multi": "int8"},
-    {"multi": "4bit"},
+    {"multi": "2bit", "pool_tokens": 2},
+    {"multi": "1bit", "pool_tokens": 2},
+    {"multi": "2bit", "pool_tokens": 3},
+    {"multi": "2bit", "pool_tokens": 4},
     {"multi": "2bit"},
     {"multi": "1bit"},
     {"multi": "binary"},
+    {"multi": "4bit", "pool_tokens": 3},
+    {"multi": "4bit", "pool_tokens": 4},
     {"multi": "float16", "pool_tokens": 2},
     {"multi": "4bit", "pool_tokens": 2},
-    {"multi": "2bit", "pool_tokens": 2},
-    {"multi": "1bit", "pool_tokens": 2},
-    {"multi": "4bit", "pool_tokens": 3},
-    {"multi": "2bit", "pool_tokens": 3},
     {"multi": "1bit", "pool_tokens": 3},
-    {"multi": "2bit", "pool_tokens": 4},
+    {"multi": "4bit"},
+    {"multi": "int8"},
     {"multi": "float16", "multi_width": 128},
     {"multi": "4bit", "multi_width": 192},
     {"multi": "4bit", "multi_width": 128},
-    {"multi": "2bit", "multi_width": 192},
-    {"multi": "4bit", "multi_width": 192, "pool_tokens": 2},
+    {"multi": "2bit", "multi_width": 192, "pool_tokens": 2},
 )
 CANDIDATES = 100
 FIRST = 128
@@ -73,10 +73,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="small")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--ways", default=":", help="which, such as 0:5 for the first five")
     parser.add_argument("--passages", type=int, help="a sample of so many, and the queries that ask for them")
     arguments = parser.parse_args()
+    first, last = (int(number) if number else None for number in arguments.ways.split(":"))
+    chosen = WAYS[first:last]
     read = read_collection(arguments.folder, arguments.passages)
     encoder = Encoder.from_pretrained(arguments.model, device=arguments.device)
+    began = time.perf_counter()
     queries = encoder.encode_query(read.queries)
     documents = encoder.encode_document(read.passages)
     assert documents.multi is not None
@@ -87,12 +91,13 @@ def main() -> None:
         for i in range(len(read.queries))
     ]
     judged, groups = Judged(read, union), {group for (group, _), *_ in read.sets}
-    pooled = pool_all(documents.multi, sorted({way.get("pool_tokens", 1) for way in WAYS}))
+    pooled = pool_all(documents.multi, sorted({way.get("pool_tokens", 1) for way in chosen}))
+    print(f"encoded and pooled in {time.perf_counter() - began:.0f} s", flush=True)
     report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     report |= {"model": arguments.model, "passages": len(read.passages), "queries": len(read.queries)}
     report |= {"tokens": round(float(documents.multi.lengths.mean()), 1), "device": name_of(encoder)}
     ways = report.setdefault("ways", {})
-    for way in WAYS:
+    for way in chosen:
         name = " ".join(f"{key.removeprefix('multi_')}={value}" for key, value in way.items())
         if name in ways:
             continue

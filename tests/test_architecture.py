@@ -21,11 +21,7 @@ LAYERS = (
     ("scores", "model"),
     ("documents", "files", "markup", "passages", "records"),
     ("io", "text", "config"),
-<<<<<<< HEAD
     ("types", "columns", "notebook"),
-=======
-    ("types", "notebook", "columns"),
->>>>>>> h-move
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -312,7 +313,7 @@ def test_fields_with_other_names_are_read(run: Run, tmp_path: Path) -> None:
     assert document == {"id": "k1", "text": "T\nhello", "metadata": {"title": "T"}}
 
 
-@pytest.mark.parametrize("multi", ["float32", "int8", "binary", "none"])
+@pytest.mark.parametrize("multi", ["float32", "int8", "2bit", "binary", "none"])
 def test_token_vectors_are_stored_as_chosen(run: Run, corpus: Path, tmp_path: Path, multi: str) -> None:
     place = tmp_path / "p.index"
     assert run("index", corpus, "-o", place, "--multi", multi).code == 0
@@ -335,6 +336,52 @@ def test_token_vectors_recall_through_one_vector_a_document(run: Run, corpus: Pa
     refused = run("index", corpus, "--into", place, "--fde", f"1:{width}:1")
     assert refused.code == 2
     assert "which is chosen once" in refused.err
+
+
+def test_how_an_index_stores_is_chosen_once(run: Run, corpus: Path, tmp_path: Path) -> None:
+    place = tmp_path / "o.index"
+    chosen = ("--multi", "1bit", "--pool-tokens", 2)
+    assert run("index", corpus, "-o", place, *chosen).code == 0
+    assert run("index", corpus, "-o", place, *chosen).code == 0
+    layout = run("info", place, "--json").lines[0]["index"]["layout"]
+    assert (layout["multi"], layout["pool_tokens"], layout["multi_width"]) == ("1bit", 2, None)
+    assert "frame" not in layout
+    done = run("index", corpus, "-o", place, "--pool-tokens", 3)
+    assert done.code == 2
+    assert "--pool-tokens: got 3;" in done.err
+    assert "has 2, which is chosen once" in done.err
+
+
+def test_the_size_of_a_large_index_is_announced_and_little_room_warned_of(
+    run: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "will take" not in run("index", corpus, "-o", tmp_path / "a.index", "--engine", "exact").err
+    monkeypatch.setattr("triptych.cli.index._WORTH_SAYING", 1)
+    said = run("index", corpus, "-o", tmp_path / "b.index", "--engine", "exact").err
+    assert "b.index will take about 0.0 GB more; the disk has" in said
+    assert "warning" not in said
+    monkeypatch.setattr("triptych.cli.index._WHILE_BUILDING", 1e12)
+    assert (
+        "warning: that is too little"
+        in run("index", corpus, "-o", tmp_path / "c.index", "--engine", "exact").err
+    )
+
+
+def test_vectors_that_several_processes_encoded_make_an_index(run: Run, corpus: Path, tmp_path: Path) -> None:
+    stream, place = tmp_path / "stream", tmp_path / "s.index"
+    for part in ("1/2", "2/2"):
+        assert run("encode", corpus, "--into", stream, "--block", 2, "--shard", part).code == 0
+    done = run("index", corpus, "-o", place, "--engine", "exact", "--from-stream", stream)
+    assert done.code == 0, done.err
+    run("index", corpus, "-o", tmp_path / "t.index", "--engine", "exact", "--passages", "none")
+    with Index.open(place) as one, Index.open(tmp_path / "t.index") as other:
+        names = sorted(one.ids)
+        assert names == sorted(other.ids)
+        np.testing.assert_allclose(one.vectors(names).dense, other.vectors(names).dense, atol=1e-5)  # type: ignore[arg-type]
+    assert "4 unchanged" in run("index", corpus, "-o", place, "--passages", "none").out
+    refused = run("index", corpus, "-o", tmp_path / "u.index", "--from-stream", tmp_path)
+    assert refused.code == 2
+    assert "expected a folder of `triptych encode`" in refused.err
 
 
 def test_the_model_of_an_index_is_found_from_another_folder(

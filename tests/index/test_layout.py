@@ -150,6 +150,18 @@ def test_a_layout_survives_its_json() -> None:
         Layout.from_json([])
 
 
+def test_the_default_is_taken_where_nothing_is_said_of_token_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.index.layout.DEFAULT_TOKENS", {"multi": "2bit", "pool_tokens": 3})
+    both: dict[Any, int] = {"dense": 8, "multi": 4}
+    assert (Layout.of(both).multi, Layout.of(both).pool_tokens) == ("2bit", 3)
+    assert Layout.of(both, {"ef": 9, "multi_width": None}).pool_tokens == 1
+    for options in ({"multi": "float16"}, {"multi": None}, {"pool_tokens": 1}):
+        assert Layout.of(both, options).pool_tokens == 1  # type: ignore[arg-type]
+    assert Layout.of({"multi": 4}).multi == "float16", "packed vectors would not recall"
+    assert Layout.of({"dense": 4}).multi == "none"
+    assert Layout.of(both, {"coarse": None}).coarse == "none"
+
+
 @pytest.mark.parametrize(
     "options", [{"multi": "1bit"}, {"pool_tokens": 2}, {"multi": "int8", "multi_width": 3}]
 )

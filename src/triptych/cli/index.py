@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from triptych.cli.options import Form, Inputs, Loading
     from triptych.client import Client
     from triptych.encode.encoder import Encoder
+    from triptych.encode.stream import FinishedStream
     from triptych.explain import Explanation
     from triptych.index.index import Index
     from triptych.index.layout import LayoutOptions
@@ -56,6 +57,7 @@ _WHILE_BUILDING = 1.3
         "query_weights_from": "FILE",
         "weights": "-w DENSE,LEXICAL,MULTI",
         "model": "-m",
+        "from_stream": "FOLDER",
     },
     basic="into metadata multi engine delete passages keep watch format model as_json",
 )
@@ -72,6 +74,7 @@ def index(
     passages: PassageOptions,
     keep: bool = False,
     watch: bool = False,
+    from_stream: Path | None = None,
     block_tokens: int = BLOCK_TOKENS,
     weights: HeadWeights | None = None,
     query_weights_from: Path | None = None,
@@ -99,6 +102,8 @@ def index(
         optimize: Rearrange the index for faster search in the end.
         keep: Keep documents that came from these inputs before and are there no more.
         watch: Go on and follow changes of the inputs, until Ctrl-C.
+        from_stream: Take the vectors of the inputs from this folder, where triptych encode wrote them, in as many
+            processes as it took; the documents stay whole.
         block_tokens: Tokens that are encoded and made durable at once.
         weights: Keep these weights of the scores in the index, for searches that name none.
         query_weights_from: Count in the documents of this file or folder how rare a word is, instead of in the index's
@@ -120,14 +125,11 @@ def index(
     tables = _tables_of(inputs or [], watch=watch)
     source = Inputs([] if tables else inputs or [], form)
     expected = source.check()
-<<<<<<< HEAD
     stream = None
     if from_stream is not None:
         from triptych.encode.stream import FinishedStream
 
         stream, passages = FinishedStream(from_stream, source.texts), replace(passages, passages="none")
-=======
->>>>>>> h-move
     with _open_or_create(into, model, loading, storage, engine, bool(inputs), tables) as opened:
         if weights is not None:
             opened.set_weights(weights)
@@ -143,7 +145,6 @@ def index(
             changes = _import(opened, tables, form, extra)
         else:
             changes = _synchronize(
-<<<<<<< HEAD
                 opened,
                 source,
                 passages,
@@ -152,9 +153,6 @@ def index(
                 block_tokens=block_tokens,
                 on_first=announce,
                 stream=stream,
-=======
-                opened, source, passages, extra, keep=keep, block_tokens=block_tokens, on_first=announce
->>>>>>> h-move
             )
         if optimize:
             opened.optimize()
@@ -181,6 +179,7 @@ def _synchronize(
     keep: bool,
     block_tokens: int,
     on_first: Callable[[int, int], None] | None = None,
+    stream: FinishedStream | None = None,
 ) -> Changes:
     """Brings an index in step with the inputs, block by block; each is durable before the next is read."""
     from triptych.index.sync import Changes
@@ -189,7 +188,12 @@ def _synchronize(
         return Changes()
     with progress() as draw:
         run = opened.synchronizer(
-            passages, metadata=extra, block_tokens=block_tokens, progress=draw, on_first=on_first
+            passages,
+            metadata=extra,
+            block_tokens=block_tokens,
+            progress=draw,
+            on_first=on_first,
+            stream=stream,
         )
         try:
             source.add_to(run, keep=keep)

@@ -268,6 +268,11 @@ class Inputs:
         documents = self.read()
         return iter(lambda: list(islice(documents, size)), [])
 
+    def texts(self, size: int) -> Iterator[tuple[list[str], list[str]]]:
+        """Ids and contents of the documents in lists of `size`."""
+        for block in self.blocks(size):
+            yield [document.id for document in block], [document.content for document in block]
+
     def count(self) -> int | None:
         """Reads everything once: finds what is wrong before hours of encoding, and counts the documents.
 

@@ -142,12 +142,8 @@ def _names(places: list[str]) -> dict[str, str]:
     for given in places:
         name, equals, place = given.partition("=")
         if not equals or "/" in name or os.path.lexists(given):
-<<<<<<< HEAD
             path = given.partition("?")[0] if "://" in given else given
             name, place = path.rstrip("/").rpartition("/")[2], given
-=======
-            name, place = given.rstrip("/").rpartition("/")[2], given
->>>>>>> h-move
         if name in found:
             raise InputError(f"serve: got two indexes with the name {name!r}; expected different names")
         found[name] = place

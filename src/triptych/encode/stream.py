@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, groupby, islice
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -83,11 +85,77 @@ class Store:
         return self.folder / f"{number:08d}.safetensors"
 
     def _metadata(self, texts: Sequence[str]) -> dict[str, str]:
-        found = hashlib.blake2b(digest_size=16)
-        for text in texts:
-            data = text.encode("utf-8", "surrogatepass")
-            found.update(len(data).to_bytes(8, "little") + data)
-        return {"facts": self.facts, "texts": found.hexdigest()}
+        return {"facts": self.facts, "texts": _digest_of(texts)}
+
+
+def _digest_of(texts: Sequence[str]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
+
+
+class FinishedStream:
+    """The vectors that `triptych encode` wrote for the same texts, by their ids.
+
+    Args:
+        folder: What it wrote, whichever processes and machines did.
+        read: Gives the ids and texts again, in lists of the given size.
+
+    Attributes:
+        facts: Model, fingerprint, heads and more, as encoded.json has them.
+
+    Raises:
+        InputError: If the folder is not complete, damaged, or of other texts.
+    """
+
+    def __init__(
+        self, folder: Path, read: Callable[[int], Iterable[tuple[Sequence[str], Sequence[str]]]]
+    ) -> None:
+        self._folder = folder
+        self._place: dict[str, tuple[int, int]] = {}
+        self._last: tuple[int, Encoded] | None = None
+        self.facts: dict[str, Any] = self._json(folder / "encoded.json")
+        number = -1
+        for number, (ids, texts) in enumerate(read(self.facts["block"])):
+            path = self._path(number)
+            same = path.is_file() and self._json(path.with_suffix(".ids.json")) == list(ids)
+            if not same or _read_notes(path).get("texts") != _digest_of(texts):
+                raise InputError(
+                    f"{path}: is missing or of other texts than the input; encode that again first"
+                )
+            self._place |= {name: (number, row) for row, name in enumerate(ids)}
+        if number + 1 != self.facts["blocks"]:
+            raise InputError(f"{folder}: has {self.facts['blocks']} blocks; the input has {number + 1}")
+
+    def vectors(self, ids: Sequence[str]) -> Encoded:
+        """The vectors of texts, in this order."""
+        parts: list[Encoded] = []
+        for number, rows in groupby((self._place[name] for name in ids), key=itemgetter(0)):
+            if self._last is None or self._last[0] != number:
+                self._last = number, unpack(_read_block(self._path(number))[0])
+            parts.append(self._last[1][np.asarray([row for _, row in rows])])
+        return Encoded.concat(parts)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:08d}.safetensors"
+
+    def _json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: cannot be read ({error}); expected a folder of `triptych encode`"
+            ) from error
+
+
+def _read_notes(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it, and encode again") from error
 
 
 def _as_json(facts: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from triptych.errors import IndexExists, InputError
 from triptych.index import server
 from triptych.index.documents import check_place
+from triptych.index.postgres_link import is_postgres, read_address
 from triptych.index.storage import read_manifest, storage_error
 from triptych.io import sync_folder
 
@@ -24,6 +25,8 @@ def resolve(place: str | os.PathLike[str], api_key: str | None = None) -> str:
         IndexFault: If the server does not answer.
     """
     where = check_place(place)
+    if is_postgres(where):
+        return read_address(where, api_key).shown
     if not server.is_address(where):
         path = Path(where)
         return str(path.resolve() if path.is_symlink() else path.absolute())
@@ -54,6 +57,10 @@ def switch(
         StorageError: If the link cannot be made.
     """
     alias, index = check_place(name), check_place(target)
+    if is_postgres(alias) or is_postgres(index):
+        raise InputError(
+            "switch: got an address of PostgreSQL, which has no aliases; expected a folder or Qdrant's server"
+        )
     if server.is_address(alias):
         return server.switch(alias, index, api_key)
     if server.is_address(index):

@@ -43,6 +43,9 @@ _ROOM_TO_WRITE = 64_000_000
 _BYTES_A_NUMBER = 10
 """In the log (CBOR: 5) and in the vectors (up to 4)."""
 
+_FLUSH_BYTES = 128_000_000
+"""So much is written between two flushes at most: until then the log keeps it a second time."""
+
 _DATATYPES: Mapping[Datatype, qe.VectorStorageDatatype] = {
     "float32": qe.VectorStorageDatatype.Float32,
     "float16": qe.VectorStorageDatatype.Float16,
@@ -112,6 +115,7 @@ class EdgeBackend:
         self._shard: qe.EdgeShard | None = shard
         self._folder = folder
         self._ef = layout.ef
+        self._unflushed = 0
 
     @property
     def shard(self) -> qe.EdgeShard:
@@ -129,6 +133,9 @@ class EdgeBackend:
         needed = sum(_bytes(point) for point in batch)
         check_room(self._folder, _ROOM_TO_WRITE + needed, f"adding {len(batch)} documents")
         self._update(qe.UpdateOperation.upsert_points([_point(point) for point in batch]))
+        self._unflushed += needed
+        if self._unflushed >= _FLUSH_BYTES:
+            self.flush()
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `Backend.delete`."""
@@ -190,12 +197,13 @@ class EdgeBackend:
 
     def flush(self) -> None:
         """See `Backend.flush`."""
+        self._unflushed = 0
         with self._writing("flush"):
             self.shard.flush()
 
     def optimize(self) -> None:
         """See `Backend.optimize`. Holds Python's lock: other threads stand still meanwhile."""
-        check_room(self._folder, _ROOM_TO_WRITE + 2 * folder_size(self._folder), "optimize()")
+        check_room(self._folder, _ROOM_TO_WRITE + folder_size(self._folder), "optimize()")
         with self._writing("optimize"):
             self.shard.optimize()
             self.shard.flush()
@@ -258,7 +266,7 @@ def _config(layout: Layout) -> qe.EdgeConfig:
     spec = collection_spec(layout)
     return qe.EdgeConfig(
         vectors={name: _vector_params(vector) for name, vector in spec.vectors.items()},
-        sparse_vectors={name: qe.EdgeSparseVectorParams() for name in spec.sparse},
+        sparse_vectors={name: qe.EdgeSparseVectorParams(memory=qe.Memory.Cached) for name in spec.sparse},
         optimizers=qe.EdgeOptimizersConfig(indexing_threshold=spec.indexing_threshold_kb),
         wal_enabled=True,
     )

@@ -447,6 +447,7 @@ class ExactEngine:
     """
 
     def __init__(self, folder: Path, layout: Layout, *, read_only: bool = False) -> None:
+        self.layout = layout
         self.routes = layout.heads
         self._files = SegmentFolder(folder, layout, read_only=read_only)
         self._lock = threading.RLock()
@@ -465,15 +466,6 @@ class ExactEngine:
         except OSError as error:
             raise storage_error(f"{folder}: cannot be made", error) from error
         return cls(folder, layout)
-
-    @property
-    def layout(self) -> Layout:
-        """See `Engine.layout`."""
-        return self._files.layout
-
-    @layout.setter
-    def layout(self, layout: Layout) -> None:
-        self._files.layout = layout
 
     def key(self, document: str) -> str:
         """The id itself."""
@@ -644,6 +636,7 @@ class ExactEngine:
 
     def _load(self) -> None:
         self._set(State.empty())
+        self._files.layout = self.layout  # may have got its frame since
         for segment in self._files.load():
             self._apply(segment)
 

@@ -48,6 +48,7 @@ from triptych.types import (
 )
 
 if TYPE_CHECKING:
+    from triptych.encode.stream import FinishedStream
     from triptych.model.tokenizer import TextTokenizer
 
 BLOCK = 128
@@ -367,8 +368,22 @@ class Index:
         block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
         on_first: Callable[[int, int], None] | None = None,
+        stream: FinishedStream | None = None,
     ) -> Synchronizer:
-        """What `add_documents` and `add_files` work with; for a program that reads its sources by itself."""
+        """What `add_documents` and `add_files` work with; for a program that reads its sources by itself.
+
+        Args:
+            options: As for `add_documents`.
+            metadata: Given to every document.
+            block_tokens: Tokens that are encoded and stored at once.
+            progress: As for `add_documents`.
+            on_first: Called once, with a number of documents and the bytes that they will take on the disk.
+            stream: Vectors of the documents that were encoded before; then these stay whole.
+
+        Raises:
+            InputError: If documents are to be cut whose vectors are there, or these lack a head of the index.
+            IndexForeign: If the vectors are of another model.
+        """
         self._store.check_open()
         check_callable(progress, "progress")
         block = check_integer(block_tokens, "index: got block_tokens")
@@ -381,7 +396,20 @@ class Index:
             block_tokens=block,
             progress=progress,
             on_first=on_first,
+            encoded=None if stream is None else self._check_stream(stream, how).vectors,
         )
+
+    def _check_stream(self, stream: FinishedStream, options: PassageOptions) -> FinishedStream:
+        if options.passages != "none":
+            raise InputError("index: got encoded documents, which stay whole; expected passages='none'")
+        if lacking := [head for head in self.heads if head not in stream.facts["heads"]]:
+            raise InputError(f"index: got vectors without {lacking}; the index has {', '.join(self.heads)}")
+        if stream.facts["fingerprint"] != self._store.manifest.fingerprint:
+            raise IndexForeign(
+                f"{self._store.place}: holds vectors of {self._store.manifest.source!r}; got ones of "
+                f"{stream.facts['model']!r}, which is another model"
+            )
+        return stream
 
     @property
     def has_passages(self) -> bool:

@@ -76,6 +76,10 @@ class LayoutOptions(TypedDict, total=False):
     fde: tuple[int, ...] | None
 
 
+DEFAULT_TOKENS: LayoutOptions = {"multi": "float16"}
+"""How token vectors are kept where nothing is said of them, and the model has another head to recall by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which heads an index holds, and how.
@@ -149,7 +153,10 @@ class Layout:
         """
         chosen: dict[str, Any] = dict(options or {})
         check_options(chosen, LayoutOptions, "index")
-        chosen = {name: "none" if value is None else value for name, value in chosen.items()}
+        none = {name: "none" for name in ("multi", "coarse") if name in chosen and chosen[name] is None}
+        if not {"multi", "pool_tokens", "multi_width"} & {*chosen} and {*widths} > {"multi"}:
+            chosen |= DEFAULT_TOKENS
+        chosen |= none
         left_out = isinstance(form := chosen.get("multi"), str) and form == "none"
         without = {"multi"} if left_out or "multi" not in widths else set[str]()
         if without:
@@ -234,8 +241,9 @@ class Layout:
             )
         found = cast(dict[str, Any], value)
         try:
-            frame: Any = Frame.from_json(found["frame"]) if "frame" in found else None
-            return cls(**found | {"frame": frame})
+            if "frame" in found:
+                found = {**found, "frame": Frame.from_json(found["frame"])}
+            return cls(**found)
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
 

@@ -126,7 +126,10 @@ def resolve(client: QdrantClient, name: str) -> str:
 
 def place_of(place: str, collection: str) -> str:
     """The address of a collection on the same server."""
-    return place if place.startswith(LOCAL) else f"{place.rstrip('/').rpartition('/')[0]}/{collection}"
+    if place.startswith(LOCAL):
+        return place
+    address, mark, options = place.partition("?")
+    return f"{address.rstrip('/').rpartition('/')[0]}/{collection}{mark}{options}"
 
 
 def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
@@ -136,7 +139,8 @@ def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
     try:
         other, collection = connect(target, api_key)
         other.close()
-        if place_of(target, "") != place_of(alias, "") or LOCAL in (alias[:6], target[:6]):
+        bases = {place_of(each.partition("?")[0], "") for each in (target, alias)}
+        if len(bases) > 1 or LOCAL in (alias[:6], target[:6]):
             raise InputError(f"switch: got {alias} for {target}; expected two addresses of one server")
         collection = resolve(client, collection)
         read_manifest(client, collection)
@@ -158,7 +162,6 @@ def switch(alias: str, target: str, api_key: str | None = None) -> str | None:
     return None if before == name else place_of(alias, before)
 
 
-<<<<<<< HEAD
 def read_options(place: str) -> dict[str, int]:
     """What stands behind the question mark of an address, by the names of `OPTIONS`.
 
@@ -214,9 +217,6 @@ class _Patient:
 def create(
     client: QdrantClient, collection: str, manifest: Manifest, options: Mapping[str, int] | None = None
 ) -> QdrantEngine:
-=======
-def create(client: QdrantClient, collection: str, manifest: Manifest) -> QdrantEngine:
->>>>>>> h-move
     """Makes a collection with a manifest.
 
     Args:

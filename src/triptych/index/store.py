@@ -103,6 +103,7 @@ class Store:
         self.place = place
         self.manifest = manifest
         self.engine = opened.engine
+        self._since = 0
         self._opened = opened
         self._close = weakref.finalize(self, opened.close)
 
@@ -154,8 +155,14 @@ class Store:
             self._opened.torn = True
             raise
 
-    def add(self, vectors: Encoded, payloads: Sequence[Payload]) -> None:
+    def add(self, vectors: Encoded, payloads: Sequence[Payload], *, bulk: bool = False) -> None:
         """Adds documents as the layout wants them: with their token vectors pooled, and measured from a frame.
+
+        Args:
+            vectors: Of N texts.
+            payloads: Of N documents.
+            bulk: Whether very many are added, and nobody searches meanwhile: then the embedded engine moves what it
+                holds in memory to files, and makes its graph, each time that there are as many as it compares at once.
 
         Raises:
             InputError: As `Engine.add`.
@@ -169,6 +176,10 @@ class Store:
                 self._write(replace(self.manifest, layout=layout.fit(multi)))
         with self.changing() as engine:
             engine.add(vectors, payloads)
+            self._since += len(payloads) if bulk and self.manifest.engine == "edge" else 0
+            if self._since >= max(1, layout.exact_below):
+                engine.optimize()
+                self._since = 0
 
     def set_weights(self, weights: HeadWeights | None) -> None:
         """Writes other weights to the manifest, at once or not at all."""

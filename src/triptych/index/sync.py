@@ -97,6 +97,7 @@ class Synchronizer:
         progress: Called with ("index", documents done, None), when they are stored.
         on_first: Called before the first block is stored, with the documents of which it has passages, and the bytes
             that it will take on the disk.
+        encoded: Gives the vectors of whole documents by their ids; None: the encoder does.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class Synchronizer:
         block_tokens: int = BLOCK_TOKENS,
         progress: Progress | None = None,
         on_first: Callable[[int, int], None] | None = None,
+        encoded: Callable[[Sequence[str]], Encoded] | None = None,
     ) -> None:
         self.changes = Changes()
+        self._encoded = encoded
         self._on_first = on_first
         self._store, self._encoder, self._options, self._progress = store, encoder, options, progress
         self._metadata = dict(metadata or {})
@@ -316,7 +319,7 @@ class Synchronizer:
             size = self._store.manifest.layout.size_of(vectors, payloads)
             self._on_first(len({part.document.id for part in parts}), size)
             self._on_first = None
-        self._store.add(vectors, payloads)
+        self._store.add(vectors, payloads, bulk=True)
         self.changes.passages += len(parts)
         for part in parts:
             if part.last:
@@ -335,6 +338,8 @@ class Synchronizer:
 
     def _encode(self, parts: list[Part]) -> Encoded:
         heads = self._store.engine.layout.heads
+        if self._encoded is not None:
+            return self._encoded([part.document.id for part in parts])
         if self._options.passages != "late":
             return self._encoder.encode_document([part.payload["text"] for part in parts], outputs=heads)
         whole = [list(group) for _, group in groupby(parts, key=attrgetter("document.id"))]

@@ -16,6 +16,7 @@ they differ most: the codes are then those of ``(v - m) B``, and stand for ``m +
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +24,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from triptych.types import Floats, Ragged
 
@@ -284,43 +283,30 @@ class Tokens:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], form: TokenForm) -> Tokens:
-<<<<<<< HEAD
         """The inverse of `to_text` for several documents; raises what `from_bytes` does."""
         return cls.from_bytes([binascii.a2b_base64(text) for text in texts], form)
-=======
-        """The inverse of `to_text` for several documents, of packed forms; an empty text has no vectors.
-
-        Raises:
-            ValueError: If a text is not of this form.
-        """
-        codes, scales, counts = list[Any](), list[Any](), [0]
-        for text in texts:
-            blob = np.frombuffer(base64.b64decode(text), np.uint8)
-            count, rest = divmod(len(blob), form.bytes_per_token)
-            if rest:
-                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {form.bytes_per_token}")
-            codes.append(blob[: count * form.row].reshape(count, form.row))
-            if form.scale is not None:
-                scales.append(blob[count * form.row :].view(form.scale))
-            counts.append(count)
-        joined = np.concatenate(codes) if codes else np.zeros((0, form.row), np.uint8)
-        return cls(joined, np.concatenate(scales) if scales else None, np.cumsum(counts), form)
->>>>>>> h-move
 
 
 def _pack_bits(values: Floats, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Codes of so many bits, and the scale that makes the inner product of a vector with what stands for it right."""
-    half, squares = 1 << (bits - 1), np.square(values, dtype=np.float32).sum(axis=1)
-    step = np.sqrt(squares / values.shape[1], dtype=np.float32) * np.float32(_STEPS[bits])
-    step[step == 0] = 1
-    codes = np.clip(np.floor(values / step[:, None]) + half, 0, 2 * half - 1).astype(np.uint8)
-    product = np.einsum("tw,tw->t", values, codes.astype(np.float32) - np.float32(half - 0.5))
-    scales = np.divide(squares, product, out=np.zeros_like(squares), where=product > 0).astype(np.float16)
     per = 8 // bits
-    row = -(-codes.shape[1] // per)
-    codes = np.pad(codes, ((0, 0), (0, row * per - codes.shape[1]))).reshape(len(codes), row, per)
-    shifts = (bits * np.arange(per - 1, -1, -1)).astype(np.uint8)
-    return (codes << shifts).sum(axis=2, dtype=np.uint8), scales
+    packed = np.zeros((len(values), -(-values.shape[1] // per)), np.uint8)
+    scales = np.zeros(len(values), np.float16)
+    for at in range(0, len(values), _UNPACKED):
+        some, half = values[at : at + _UNPACKED], 1 << (bits - 1)
+        squares = np.einsum("tw,tw->t", some, some)
+        steps = np.sqrt(squares / some.shape[1]) * np.float32(_STEPS[bits])
+        codes = some / np.where(steps > 0, steps, np.float32(1))[:, None]
+        codes += half
+        np.floor(codes, out=codes)
+        np.clip(codes, 0, 2 * half - 1, out=codes)
+        product = np.einsum("tw,tw->t", some, codes) - np.float32(half - 0.5) * some.sum(axis=1)
+        np.divide(squares, product, out=scales[at : at + _UNPACKED], where=product > 0, casting="same_kind")
+        whole = codes.astype(np.uint8)
+        for place in range(per):
+            part = whole[:, place::per]
+            packed[at : at + _UNPACKED, : part.shape[1]] |= part << (bits * (per - 1 - place))
+    return packed, scales
 
 
 @cache
@@ -352,14 +338,17 @@ def _pool_text(rows: Floats, factor: int) -> Floats:
 
 
 def _pool_run(rows: Floats, factor: int) -> Floats:
+    from scipy.cluster.hierarchy import fcluster, linkage  # a quarter of a second, which searches do not need
+    from scipy.spatial.distance import squareform
+
     count = -(-len(rows) // factor)
     if count == len(rows):
         return rows
     squares = np.square(rows).sum(axis=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * (rows @ rows.T), 0))
     tree = linkage(cast(Any, squareform(apart, checks=False)), "ward")
-    label = fcluster(tree, count, "maxclust") - 1
-    sums = np.zeros((int(label.max()) + 1, rows.shape[1]), np.float32)
-    np.add.at(sums, label, rows)
+    label = fcluster(tree, count, "maxclust")
+    order = np.argsort(label, kind="stable")
+    sums = np.add.reduceat(rows[order], np.flatnonzero(np.diff(label[order], prepend=0)), axis=0)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.divide(sums, lengths, out=sums, where=lengths > 0)
