@@ -48,16 +48,25 @@ def _found(query: Encoded, document: Document, route: Head) -> bool:
 def search(
     query: Encoded,
     documents: Sequence[Document],
-    weights: tuple[float, float, float],
+    weights: tuple[float, float, float] | None,
     routes: Sequence[Head] = ("dense", "lexical"),
     candidates: int = 10_000,
     matches: Callable[[Mapping[str, Any]], bool] = lambda metadata: True,
+    has_multi: bool = True,
 ) -> list[tuple[str, float, dict[Head, float]]]:
-    """(id, sum, scores) of all candidates, the best first, equal sums by id."""
+    """(id, sum, scores) of all candidates, the best first, equal sums by id; without weights by the default sum."""
     kept = [d for d in documents if matches(d.metadata)]
     union = {name for route in routes for name in recall(query, kept, route, candidates)}
     rows = [(d.id, scores(query, d.vectors)) for d in kept if d.id in union]
-    sums = [(name, sum(w * s[h] for w, h in zip(weights, HEADS, strict=True)), s) for name, s in rows]
+    own = sum(float(w) ** 2 for w in query.lexical.data) if query.lexical is not None else 0.0
+
+    def total(s: dict[str, float]) -> float:
+        if weights is None:
+            covered = (s["lexical"] / own if own else 0.0) ** 3
+            return 0.05 * s["dense"] + 0.1 * covered + s["multi"] if has_multi else s["dense"] + 0.2 * covered
+        return sum(w * s[h] for w, h in zip(weights, HEADS, strict=True))
+
+    sums = [(name, total(s), s) for name, s in rows]
     return sorted(sums, key=lambda row: (-round(row[1], 5), row[0]))
 
 

@@ -98,7 +98,7 @@ def test_each_subset_of_routes_recalls_what_plain_loops_recall(
 ) -> None:
     for query in QUERIES:
         vectors = encoder.encode_query(query)
-        everything = oracle.search(vectors, documents, (1, 0.3, 1), routes)
+        everything = oracle.search(vectors, documents, None, routes)
         assert_hits(index.search(query, 60, routes=routes), everything)
         # With fewer candidates than documents; documents equal in a route's score may replace one another there.
         few = index.search(query, 5, candidates=5, routes=routes)
@@ -166,9 +166,7 @@ def test_a_filter_keeps_what_plain_python_keeps(
 
     assert index.count(where) == sum(matches(d.metadata) for d in documents)
     for routes in (("dense", "lexical"), ("multi",)):
-        expected = oracle.search(
-            encoder.encode_query(QUERIES[0]), documents, (1, 0.3, 1), routes, matches=matches
-        )
+        expected = oracle.search(encoder.encode_query(QUERIES[0]), documents, None, routes, matches=matches)
         assert_hits(index.search(QUERIES[0], 60, routes=routes, filter=where), expected)  # type: ignore[arg-type]
 
 
@@ -424,7 +422,7 @@ def test_an_index_without_token_vectors_has_two_scores(
 ) -> None:
     index = new_index(engine, encoder, multi=None)
     corpus.fill(index)
-    expected = oracle.search(encoder.encode_query(QUERIES[0]), documents, (1, 0.3, 0))
+    expected = oracle.search(encoder.encode_query(QUERIES[0]), documents, None, has_multi=False)
     hits = index.search(QUERIES[0], 60)
     assert_hits(hits, expected)
     assert set(hits[0].scores) == {"dense", "lexical"}
@@ -481,7 +479,8 @@ def test_half_precision_dense_vectors_score_nearly_the_same(
     index = new_index(engine, encoder, multi=None, dense="float16")
     corpus.fill(index)
     expected = {
-        row[0]: row[1] for row in oracle.search(encoder.encode_query(QUERIES[0]), documents, (1, 0.3, 0))
+        row[0]: row[1]
+        for row in oracle.search(encoder.encode_query(QUERIES[0]), documents, None, has_multi=False)
     }
     for hit in index.search(QUERIES[0], 60):
         assert hit.score == pytest.approx(expected[hit.id], abs=1e-3)

@@ -43,7 +43,7 @@ def ranked(
         for name, text, parent in zip(IDS, TEXTS, PARENTS, strict=True)
         if parents(parent)
     ]
-    return [(row[0], row[1]) for row in oracle.search(encoder.encode_query(QUERY), documents, (1, 0.3, 1))]
+    return [(row[0], row[1]) for row in oracle.search(encoder.encode_query(QUERY), documents, None)]
 
 
 def group_of(name: str) -> Any:
