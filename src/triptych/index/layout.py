@@ -239,11 +239,10 @@ class Layout:
             raise IndexForeign(
                 f"index manifest: got the layout {value!r}; expected the fields {sorted(names)}"
             )
-        found = cast(dict[str, Any], value)
+        found = dict(cast(dict[str, Any], value))
         try:
-            if "frame" in found:
-                found = {**found, "frame": Frame.from_json(found["frame"])}
-            return cls(**found)
+            frame = Frame.from_json(found.pop("frame")) if "frame" in found else None
+            return cls(frame=frame, **found)
         except (InputError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise IndexForeign(f"index manifest: {error}") from error
 
