@@ -368,10 +368,11 @@ def test_the_fields_of_a_filter_are_indexed_once_and_of_the_kind_that_it_needs(
     }
     with Index.create(place, encoder) as index:
         index.add(["a"], ["w1"])
+        engine, query = index._store.engine, encoder.encode_query("w1")
         for _ in range(2):
-            index.search("w1", 1, filter=where)
-            index._store.engine.backend.count(Filter.of(where))  # type: ignore[attr-defined]
-        index.search("w1", 1, filter={"lang": 7, "new": 1})
+            engine.recall(query, "dense", 1, Filter.of(where))
+            engine.count(Filter.of(where))
+        engine.recall(query, "lexical", 1, Filter.of({"lang": 7, "new": 1}))
     made = [
         v
         for method, path, _, v in recorder.requests

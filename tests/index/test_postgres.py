@@ -583,7 +583,7 @@ def test_commands_take_an_address_and_never_show_its_password(
     from typer.testing import CliRunner
 
     from triptych.cli.app import app
-    from triptych.cli.serve import _open
+    from triptych.cli.serve import _names, _open
 
     monkeypatch.delenv("PGPASSWORD")
     secret = quote(PASSWORD, safe="")
@@ -605,7 +605,7 @@ def test_commands_take_an_address_and_never_show_its_password(
     run("export", place, "--output", str(tmp_path / "out.jsonl"))
     assert "hello world" in (tmp_path / "out.jsonl").read_text()
     assert "every document is as it was written" in run("verify", place)
-    for index in (opened := _open([place])).values():
+    for index in (opened := _open(_names([place]))).values():
         index.close()
     assert list(opened) == ["cli"]
     wrong = CliRunner().invoke(app, ["verify", place, "--repair"])

@@ -234,6 +234,7 @@ def create(
         if client.collection_exists(collection):
             raise IndexExists(f"{collection}: there is a collection of this name; expected a new name")
     spec = collection_spec(manifest.layout)
+    spread: Any = {OPTIONS[name]: value for name, value in (options or {}).items()}
     with _asking(collection, writing=True):
         client.create_collection(
             collection,
@@ -241,7 +242,7 @@ def create(
             sparse_vectors_config={name: m.SparseVectorParams() for name in spec.sparse},
             optimizers_config=m.OptimizersConfigDiff(indexing_threshold=spec.indexing_threshold_kb),
             metadata=manifest.to_json(),
-            **{OPTIONS[name]: value for name, value in (options or {}).items()},
+            **spread,
         )
     return load(client, collection, manifest.layout)
 
