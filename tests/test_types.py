@@ -28,8 +28,8 @@ def test_heads_have_the_names_of_other_packages_too() -> None:
 
 
 def test_default_weights_leave_out_the_heads_that_are_not_there() -> None:
-    assert HeadWeights.default(HEADS) == DefaultWeights() == (0.05, 0.1, 1)
-    assert HeadWeights.default(["lexical", "dense"]) == (1, 0.2, 0)
+    assert HeadWeights.default(HEADS) == DefaultWeights() == (1, 0.3, 3)
+    assert HeadWeights.default(["lexical", "dense"]) == (1, 0.3, 0)
     assert type(HeadWeights.of(HeadWeights.default(["dense", "multi"]))) is DefaultWeights
 
 

@@ -17,10 +17,11 @@ import torch
 from triptych.encode.encoder import Encoder
 from triptych.errors import InputError
 from triptych.eval.systems import modes_of
+from triptych.model.backbone import Dtype
 from triptych.scores.on_numpy import combine, head_scores
 from triptych.types import Encoded, Floats, Head
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_DTYPES: dict[str, Dtype] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _HEADS: dict[str, Head] = {"dense": "dense", "sparse": "lexical", "late-interaction": "multi"}
 
 
@@ -96,7 +97,7 @@ class PairScores:
         listed = self.encoder.encode_document([document for _, document in pairs], outputs=self.weights.heads)
         for row, own in enumerate(places.values()):
             sides = asked[row : row + 1], listed[np.asarray(own)]
-            single = {head: head_scores(*sides, head) for head in self.weights.heads}
+            single: dict[Head, Floats] = {head: head_scores(*sides, head) for head in self.weights.heads}
             scores[own] = combine(single, self.weights, sides[0])[0]
         return scores
 

@@ -215,8 +215,7 @@ class HeadWeights(NamedTuple):
     @classmethod
     def default(cls, heads: Iterable[str]) -> DefaultWeights:
         """The sum of these heads where no weights are given, see `DefaultWeights`; the others count 0."""
-        chosen = check_heads(heads, "heads")
-        usual = DefaultWeights() if "multi" in chosen else DefaultWeights(1.0, 0.2, 0.0)
+        usual, chosen = DefaultWeights(), check_heads(heads, "heads")
         return DefaultWeights(*(getattr(usual, head) if head in chosen else 0.0 for head in HEADS))
 
     @classmethod
@@ -240,7 +239,7 @@ class HeadWeights(NamedTuple):
 
 
 class DefaultWeights(HeadWeights):
-    """The sum where no weights are given: ``s = 0.05·s_dense + 0.1·(s_lex / Σ w_q²)³ + s_mul``.
+    """The sum where no weights are given: ``s = s_dense + 0.3·(s_lex / Σ w_q²)³ + 3·s_mul``.
 
     The lexical score counts by how much of the query it covers: over what the query has with itself, cubed. So one
     question's words do not outweigh the other scores and another's do something, whatever the scale of the lexical
@@ -249,8 +248,8 @@ class DefaultWeights(HeadWeights):
 
     __slots__ = ()
 
-    def __new__(cls, dense: float = 0.05, lexical: float = 0.1, multi: float = 1.0) -> Self:
-        """The three numbers; the defaults were chosen on development questions of the bundled model."""
+    def __new__(cls, dense: float = 1.0, lexical: float = 0.3, multi: float = 3.0) -> Self:
+        """The three numbers; the defaults were chosen on development questions (docs/history/experiments.md)."""
         return super().__new__(cls, dense, lexical, multi)
 
     @property

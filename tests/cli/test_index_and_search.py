@@ -214,7 +214,7 @@ def test_a_search_by_rarity_loads_no_model(made: Path) -> None:
 def test_a_person_sees_scores_languages_words_and_partners_in_80_columns(run: Run, made: Path) -> None:
     out = run("search", made, "a model of text", "-k", 2, "--explain").out
     assert max(map(len, out.splitlines())) <= 80
-    assert "score = 0.05 × ■ dense + 0.1 × ■ lexical coverage³ + 1 × ■ multi" in out
+    assert "score = 1 × ■ dense + 0.3 × ■ lexical coverage³ + 3 × ■ multi" in out
     for part in (
         "[en]",
         "words in common",

@@ -63,7 +63,7 @@ def search(
     def total(s: dict[str, float]) -> float:
         if weights is None:
             covered = (s["lexical"] / own if own else 0.0) ** 3
-            return 0.05 * s["dense"] + 0.1 * covered + s["multi"] if has_multi else s["dense"] + 0.2 * covered
+            return s["dense"] + 0.3 * covered + (3 * s["multi"] if has_multi else 0)
         return sum(w * s[h] for w, h in zip(weights, HEADS, strict=True))
 
     sums = [(name, total(s), s) for name, s in rows]

@@ -177,7 +177,7 @@ def test_by_default_the_lexical_score_counts_by_what_it_covers_of_the_query() ->
         own = sum(float(w) ** 2 for w in weights[q])
         for n in range(2):
             covered = float(single["lexical"][q, n]) / own if own else 0
-            expected[q, n] = 0.05 * single["dense"][q, n] + 0.1 * covered**3 + single["multi"][q, n]
+            expected[q, n] = single["dense"][q, n] + 0.3 * covered**3 + 3 * single["multi"][q, n]
     found = scores.combine(single, DefaultWeights(), queries)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     for q in range(3):  # one query's scores are a row, as an engine has them

@@ -200,7 +200,7 @@ def test_an_index_says_what_it_holds(shared_server: Running) -> None:
     assert found == httpx.get(f"{shared_server.url}/v1/indexes/my.index").json()
     assert found["documents"] == 4
     assert found["heads"] == list(HEADS)
-    assert found["weights"] == {"dense": 0.05, "lexical": 0.1, "multi": 1.0}
+    assert found["weights"] == {"dense": 1.0, "lexical": 0.3, "multi": 3.0}
     assert sorted(found["fields"]) == ["lang", "year"]
 
 

@@ -259,7 +259,7 @@ def score(
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         document: A document; repeatable.
         documents: Documents: a file, a folder or '-'; repeatable.
-        weights: Weights of the three scores in their sum; by default 0.05·dense + 0.1·coverage³ + multi, of
+        weights: Weights of the three scores in their sum; by default dense + 0.3·coverage³ + 3·multi, of
             the heads that there are.
         explain: Show which words matched with which weights, and which document token each query token met.
         full: Show whole texts instead of two lines.

@@ -50,7 +50,7 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         weights: Weights of the scores dense, lexical, multi in their sum; default those that were set for the index,
-            or else the default sum of the heads that it has, 0.05·dense + 0.1·coverage³ + multi.
+            or else the default sum of the heads that it has, dense + 0.3·coverage³ + 3·multi.
         candidates: How many documents each route recalls; default 200, and never fewer than k. More finds more.
         routes: Heads that recall documents, of dense,lexical,multi; default dense and lexical.
         filter: Conditions on the metadata, see `triptych.index.filters`; default none.

@@ -28,7 +28,7 @@ from triptych.scores import on_numpy as scores
 from triptych.serve.batching import Batcher, Counted, Cut, SharedEncoder
 from triptych.serve.metrics import Metrics
 from triptych.serve.settings import Keys, ServeSettings
-from triptych.types import Floats, Head, HeadWeights, Hit
+from triptych.types import DefaultWeights, Floats, Head, HeadWeights, Hit
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -383,6 +383,7 @@ class Service:
             "engine": info["engine"],
             "heads": list(index.heads),
             "weights": {head: getattr(index.weights, head) for head in index.heads},
+            "sum": "coverage" if isinstance(index.weights, DefaultWeights) else "linear",
             "fields": await self.in_thread(index.fields),
             "writable": not self.settings.read_only,
         }

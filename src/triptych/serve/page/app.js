@@ -59,18 +59,21 @@ function login() {
 async function fetchHits(k = CANDIDATES) {
   state.asking?.abort();
   const asking = (state.asking = new AbortController());
-  const weights = { ...state.weights };
+  const weights = present();
   at("results").setAttribute("aria-busy", "true");
   const started = performance.now();
   try {
     const { hits } = await ask(`v1/indexes/${encodeURIComponent(state.index.name)}/search`, {
       query: state.query,
       k,
-      weights,
+      weights: weights.usual ? undefined : state.weights,
       filter: filterOf(state.conditions),
     });
     if (state.asking !== asking) return;
-    for (const hit of hits) if (!state.pool.has(hit.id)) state.pool.set(hit.id, hit);
+    for (const hit of hits) {
+      if (!state.pool.has(hit.id)) state.pool.set(hit.id, hit);
+      if (weights.usual) state.pool.get(hit.id).usual = hit.score;
+    }
     state.answers.push({ weights, least: hits.at(-1)?.score ?? 0, complete: hits.length < k });
     draw();
     explainShown();
@@ -109,8 +112,15 @@ function say(text, isError = false) {
   at("status").classList.toggle("error", isError);
 }
 
+/** The weights as they are, and whether they are the index's own sum, which is not linear in the lexical score. */
+function present() {
+  const own = state.index?.weights ?? {};
+  const same = HEADS.every((head) => (state.weights[head] ?? 0) === (own[head] ?? 0));
+  return { ...state.weights, usual: same && state.index?.sum === "coverage" };
+}
+
 function ranked() {
-  return rank([...state.pool.values()], state.weights);
+  return rank([...state.pool.values()], present());
 }
 
 function draw() {
@@ -119,7 +129,7 @@ function draw() {
   const open = new Set([...list.querySelectorAll(".text:not(.cut)")].map((text) => text.closest("li").dataset.id));
   const focused = document.activeElement?.closest?.("#results > li")?.dataset.id;
   const best = hits[0]?.score ?? 0;
-  list.replaceChildren(...hits.map((hit, i) => hitItem(hit, i + 1, state.weights, best)));
+  list.replaceChildren(...hits.map((hit, i) => hitItem(hit, i + 1, present(), best)));
   for (const item of list.children) {
     if (open.has(item.dataset.id) && item.querySelector(".cut")) item.querySelector(".open").click();
     if (item.dataset.id === focused) item.focus({ preventScroll: true });
@@ -157,14 +167,14 @@ function weigh() {
   if (!state.query || !state.index) return;
   if (!HEADS.some((head) => state.weights[head])) return;
   draw();
-  const certain = suffices(state.answers, ranked(), state.shown, state.weights);
+  const certain = suffices(state.answers, ranked(), state.shown, present());
   state.timer = setTimeout(() => (certain ? explainShown() : fetchHits(Math.max(CANDIDATES, state.shown))), PAUSE);
 }
 
 function more() {
   const before = state.shown;
   state.shown += STEP;
-  const certain = suffices(state.answers, ranked(), state.shown, state.weights);
+  const certain = suffices(state.answers, ranked(), state.shown, present());
   draw();
   if (certain && state.pool.size >= state.shown) explainShown();
   else fetchHits(state.shown + CANDIDATES);

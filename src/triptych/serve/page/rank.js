@@ -2,14 +2,25 @@
 
 export const HEADS = ["dense", "lexical", "multi"];
 
-/** The weighted sum of a hit's scores. */
+/**
+ * A hit's score. The index's usual sum (`weights.usual`) counts the lexical score by how much of the query it covers;
+ * only the server knows that, and `hit.usual` is what it said.
+ */
 export function total(hit, weights) {
+  if (weights.usual) return hit.usual;
   return HEADS.reduce((sum, head) => sum + (weights[head] ?? 0) * (hit.scores[head] ?? 0), 0);
+}
+
+/** The part of one head in a hit's score. */
+export function partOf(hit, weights, head) {
+  const plain = (one) => (weights[one] ?? 0) * (hit.scores[one] ?? 0);
+  return weights.usual && head === "lexical" ? hit.score - plain("dense") - plain("multi") : plain(head);
 }
 
 /** Hits with their totals under other weights, the best first; equal ones by id, as the server ranks them. */
 export function rank(hits, weights) {
   return hits
+    .filter((hit) => !weights.usual || hit.usual !== undefined)
     .map((hit) => ({ ...hit, score: total(hit, weights) }))
     .sort((a, b) => b.score - a.score || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
 }
@@ -44,9 +55,15 @@ export function bound(old, next, limit) {
  * all candidates.
  */
 export function suffices(answers, ranked, shown, weights) {
-  if (answers.some((answer) => answer.complete)) return true;
+  if (answers.some((answer) => answer.complete && (!weights.usual || answer.weights.usual))) return true;
+  if (weights.usual) return answers.some((answer) => answer.weights.usual) && ranked.length >= shown;
   const least = ranked[Math.min(shown, ranked.length) - 1];
-  return least !== undefined && answers.some((answer) => bound(answer.weights, weights, answer.least) < least.score);
+  return (
+    least !== undefined &&
+    answers.some(
+      (answer) => !answer.weights.usual && bound(answer.weights, weights, answer.least) < least.score,
+    )
+  );
 }
 
 /** The conditions as the server's filter: several values of a field mean any of them, ranges are joined. */

@@ -1,6 +1,6 @@
 // What a hit looks like. Texts of documents become text nodes only, never markup.
 
-import { HEADS } from "./rank.js";
+import { HEADS, partOf } from "./rank.js";
 
 export const NAMES = { dense: "Meaning", lexical: "Words", multi: "Passages" };
 const HINTS = {
@@ -78,10 +78,11 @@ function barsOf(hit, weights, best) {
     "dl",
     { class: "bars" },
     ...HEADS.filter((head) => head in hit.scores).map((head) => {
-      const part = Math.max(0, (weights[head] ?? 0) * hit.scores[head]);
+      const part = Math.max(0, partOf(hit, weights, head));
       const bar = element("span", { class: "bar", "aria-hidden": "true" });
       bar.style.width = `${Math.min(100, part * scale).toFixed(2)}%`;
-      const title = `${HINTS[head]}: ${hit.scores[head].toFixed(4)} × ${weights[head] ?? 0} = ${part.toFixed(4)}`;
+      const times = weights.usual && head === "lexical" ? "by the share of the query that it covers, cubed" : "";
+      const title = `${HINTS[head]}: ${hit.scores[head].toFixed(4)} × ${weights[head] ?? 0} ${times} = ${part.toFixed(4)}`;
       return element(
         "div",
         { class: head, title },
