@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test-browser test-campaign bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign test-notebooks bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not browser and not campaign"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not browser and not campaign and not notebooks"
 
 # Two minutes on two free cores: the linter, and of every package the files that take seconds (measured in processor time).
 QUICK := tests/test_architecture.py tests/test_budget.py tests/test_explain.py tests/test_packaging.py \
@@ -34,6 +34,10 @@ test-browser: $(VENV)/.ready
 
 test-campaign: $(VENV)/.ready
 	$(BIN)/python -m pytest -m campaign
+
+# Runs the notebooks and compares their outputs; `python scripts/make_notebooks.py` writes them anew.
+test-notebooks: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m notebooks
 
 # How the bundled model was made: frozen, and no part of `make check`.
 test-recipe: $(VENV)/.ready
