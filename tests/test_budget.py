@@ -177,7 +177,7 @@ def test_training_steps_go_through_few_files(folder: Path, tmp_path: Path) -> No
         "    'data': {'train': 'pairs.jsonl', 'cache': 'cache', 'batch_size': 4}})\n"
     )
     touched = files_touched(prepare, "run('train', recipe, Path('run'))", tmp_path)
-    assert len(touched) <= 34, touched
+    assert len(touched) <= 37, touched
 
 
 @pytest.mark.slow
@@ -191,4 +191,4 @@ def test_an_evaluation_goes_through_few_files(folder: Path, tmp_path: Path) -> N
         (tmp_path / "beir" / name).write_text(text, encoding="utf-8")
     prepare = ENCODER.format(folder=str(folder)) + "from triptych import evaluate\n"
     touched = files_touched(prepare, "evaluate(encoder, 'beir')", tmp_path)
-    assert len(touched) <= 34, touched
+    assert len(touched) <= 36, touched

@@ -383,7 +383,7 @@ def test_a_head_that_the_model_lacks_cannot_be_asked_for(folder: Path, tmp_path:
     with pytest.raises(InputError, match=r"outputs: got \['multi'\]; this model has dense"):
         encoder.encode(TEXTS, outputs="multi")
     with pytest.raises(InputError, match="this model has dense"):
-        encoder.score("a", "b")
+        encoder.score("a", "b", (1, 0.3, 1))
 
 
 @pytest.mark.parametrize("options", [{"device": "nowhere"}, {"device": "cpu", "dtype": "float8"}])

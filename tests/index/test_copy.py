@@ -50,9 +50,9 @@ def contents(index: Index) -> list[Any]:
 @pytest.mark.parametrize("target", ["exact", "edge", "server"])
 @pytest.mark.parametrize("form", ["float16", "2bit", None])
 def test_a_copy_has_all_that_the_index_has_on_every_engine(
-    tmp_path: Path, engine: EngineName, target: EngineName, form: Any, encoder: FakeEncoder
+    tmp_path: Path, engine: EngineName, place: str, target: EngineName, form: Any, encoder: FakeEncoder
 ) -> None:
-    places = place_of(tmp_path, engine, "from"), place_of(tmp_path, target, "to")
+    places = place, place_of(tmp_path, target, "to")
     with Index.create(places[0], encoder, engine=engine, multi=form) as index:
         fill(index)
         expected = contents(index)

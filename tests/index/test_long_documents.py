@@ -102,6 +102,7 @@ def test_a_replaced_and_a_deleted_document_leave_nothing_behind(
     assert not index.search("w3 w9", k=40, routes=["multi"])
 
 
+@pytest.mark.filterwarnings("ignore::triptych.index.search.FilterWarning")  # nothing has the field 'other'
 def test_filters_mean_the_documents_of_parts(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
 ) -> None:

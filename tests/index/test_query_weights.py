@@ -113,7 +113,7 @@ def test_other_texts_can_be_counted_and_stay(index: Index, encoder: FakeEncoder)
     table = index.query_weights
     assert (table.documents, table.source) == (3, "texts")
     assert [table.counts[number(word) % VOCABULARY] for word in ("w1", "w2", "w3", "the")] == [3, 1, 0, 0]
-    place, on_server = index.info()["place"], index.info()["engine"] == "server"
+    place, on_server = index.info()["place"], index.info()["engine"] in ("server", "postgres")
     index.close()
     with Index.open(place, encoder) as again:
         assert again.query_weights.documents == (40 if on_server else 3)

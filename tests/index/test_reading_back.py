@@ -12,6 +12,7 @@ from fakes import FakeEncoder, random_texts
 from triptych.errors import IndexExists, IndexForeign, InputError
 from triptych.index.index import Index
 from triptych.index.store import EngineName
+from triptych.types import HEADS, HeadWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 
@@ -197,7 +198,7 @@ def test_weights_that_are_set_are_those_of_searches_that_name_none(
 ) -> None:
     with Index.create(place, encoder, engine=engine, multi="float32") as index:
         fill(index)
-        assert index.weights == (1, 0.3, 1)
+        assert index.weights == HeadWeights.default(HEADS)
         assert "weights" not in index.info()
         usual, other = index.search("w1 w2"), index.search("w1 w2", weights=(0.5, 2, 0))
         index.set_weights({"dense": 0.5, "sparse": 2})
@@ -206,13 +207,13 @@ def test_weights_that_are_set_are_those_of_searches_that_name_none(
         assert index.weights == (0.5, 2, 0)
         assert index.info()["weights"] == [0.5, 2, 0]
         assert index.search("w1 w2") == other
-        assert index.search("w1 w2", weights=(1, 0.3, 1)) == usual
+        assert index.search("w1 w2", weights=HeadWeights.default(HEADS)) == usual
         with pytest.raises(InputError, match="weights: got"):
             index.set_weights((0, 0, 0))
         assert index.weights == (0.5, 2, 0)
         index.set_weights(None)
     with Index.open(place, encoder) as index:
-        assert index.weights == (1, 0.3, 1)
+        assert index.weights == HeadWeights.default(HEADS)
         assert index.search("w1 w2") == usual
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from triptych.errors import InputError, MissingExtra
 from triptych.train.settings import Recipe, read
-from triptych.train.trackers import TRACKERS, Job, TrackerWarning, figures_of, open_trackers
+from triptych.train.trackers import TRACKERS, TrackedRun, TrackerWarning, figures_of, open_trackers
 
 # What the packages warn of inside themselves.
 pytestmark = [
@@ -45,7 +45,7 @@ def track(name: str, folder: Path) -> None:
     for done, (figures, step) in enumerate((FIRST, SECOND)):
         if name == "wandb" and done:
             time.sleep(1.1)  # its folders are named by the second
-        with TRACKERS[name](Job(folder, SETTINGS, done)) as log:
+        with TRACKERS[name](TrackedRun(folder, SETTINGS, done)) as log:
             log(figures, step)
 
 
@@ -97,7 +97,7 @@ def test_mlflow_has_both_steps_of_one_run(folder: Path) -> None:
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "train/loss")] == [
         (1, 2.5)
     ]
-    with pytest.raises(KeyError), TRACKERS["mlflow"](Job(folder, SETTINGS, 2)):
+    with pytest.raises(KeyError), TRACKERS["mlflow"](TrackedRun(folder, SETTINGS, 2)):
         raise KeyError
     assert client.get_run(found.info.run_id).info.status == "FAILED"
 
@@ -118,9 +118,9 @@ def test_trackio_has_both_steps_of_one_run(folder: Path) -> None:
 
 
 def test_a_new_run_in_a_folder_gets_a_new_id_and_a_resumed_one_keeps_it(folder: Path) -> None:
-    first = Job(folder, {}, 0).id_of("wandb")
-    assert Job(folder, {}, 5).id_of("wandb") == first
-    assert Job(folder, {}, 0).id_of("wandb") != first
+    first = TrackedRun(folder, {}, 0).id_of("wandb")
+    assert TrackedRun(folder, {}, 5).id_of("wandb") == first
+    assert TrackedRun(folder, {}, 0).id_of("wandb") != first
 
 
 def test_a_tracker_that_fails_is_warned_of_and_the_others_go_on(
@@ -131,16 +131,16 @@ def test_a_tracker_that_fails_is_warned_of_and_the_others_go_on(
     got: list[Any] = []
 
     @contextmanager
-    def broken(job: Job) -> Any:
+    def broken(job: TrackedRun) -> Any:
         yield lambda figures, step: 1 / 0
 
     @contextmanager
-    def good(job: Job) -> Any:
+    def good(job: TrackedRun) -> Any:
         yield lambda figures, step: got.append((figures, step))
 
     monkeypatch.setattr("triptych.train.trackers.TRACKERS", {"wandb": broken, "mlflow": good})
     with ExitStack() as stack:
-        send = open_trackers(["wandb", "mlflow"], Job(folder, {}, 0), stack)
+        send = open_trackers(["wandb", "mlflow"], TrackedRun(folder, {}, 0), stack)
         with pytest.warns(TrackerWarning, match="wandb: division by zero; the run goes on without it"):
             send({}, 1)
         send({}, 2)
@@ -153,10 +153,10 @@ def test_a_tracker_that_cannot_be_opened_ends_the_run_before_it_begins(
     pytest.importorskip("mlflow", reason="the extra 'mlflow' is not installed")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
     with ExitStack() as stack, pytest.raises(InputError, match="report_to: mlflow cannot be opened"):
-        open_trackers(["mlflow"], Job(folder, {}, 0), stack)
+        open_trackers(["mlflow"], TrackedRun(folder, {}, 0), stack)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with ExitStack() as stack, pytest.raises(MissingExtra, match=r"pip install 'triptych\[wandb\]'"):
-        open_trackers(["wandb"], Job(folder, {}, 0), stack)
+        open_trackers(["wandb"], TrackedRun(folder, {}, 0), stack)
 
 
 def test_the_setting_of_releases_before_is_read() -> None:

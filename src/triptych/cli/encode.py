@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 MANIFEST = "encoded.json"
 
 
-@command({"inputs": "INPUT...", "into": "-o PLACE", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"})
+@command(
+    {"inputs": "INPUT...", "into": "-o PLACE", "outputs": "HEADS", "devices": "DEVICES", "shard": "I/N"},
+    basic="into jsonl outputs with_text half max_length devices shard format model as_json",
+)
 def encode(
     inputs: list[str],
     *,

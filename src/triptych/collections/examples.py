@@ -71,12 +71,12 @@ class Example:
         neg: Passages that do not.
         pos_scores: A teacher's score of each of `pos`, in any unit, or None.
         neg_scores: The same for `neg`; present exactly when `pos_scores` is.
-        teacher_vectors: A teacher's vector of each text, the query's first, then those of `passages`; all of one
-            width, none of them zero; or None.
         prompt: What the record would have before the query in place of the model's prefix, or None. The published
             training script reads it only where an instruction is set; training does with `data.prompts`.
         id: What the file calls it.
         language: What the file says of its language.
+        teacher_vectors: A teacher's vector of each text, the query's first, then those of `passages`; all of one
+            width, none of them zero; or None.
 
     Raises:
         InputError: For a blank text, no positive, or scores that do not fit.
@@ -87,10 +87,10 @@ class Example:
     neg: tuple[str, ...] = ()
     pos_scores: Scores | None = None
     neg_scores: Scores | None = None
-    teacher_vectors: Vectors | None = None
     prompt: str | None = None
     id: str | None = None
     language: str | None = None
+    teacher_vectors: Vectors | None = None
 
     def __post_init__(self) -> None:
         if not self.query.strip():

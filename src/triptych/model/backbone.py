@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -73,12 +72,6 @@ def has_bfloat16(device: torch.device) -> bool:
         capabilities = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-@cache
-def has_amx() -> bool:
-    """Whether this processor has tiles of bfloat16 products (AMX)."""
-    return bool(getattr(torch.cpu, "get_capabilities", dict[str, Any])().get("amx_bf16"))
 
 
 def hidden_size(backbone: nn.Module) -> int:

@@ -22,9 +22,16 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from triptych.model import native
-from triptych.model.backbone import has_amx
 from triptych.model.forward import supported
-from triptych.model.kernels import FusedKernels, Kernels, Weights, choose, flash_attention, flash_usable
+from triptych.model.kernels import (
+    FusedKernels,
+    Kernels,
+    Weights,
+    choose,
+    flash_attention,
+    flash_usable,
+    has_amx,
+)
 from triptych.model.packed import Packed, Shape, position_ids, runs, to_device
 from triptych.model.stored import StoredBackbone, WordTable, expand
 

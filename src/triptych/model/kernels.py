@@ -273,6 +273,12 @@ def _fused(device: torch.device, dtype: torch.dtype) -> tuple[FusedKernels | Non
     )
 
 
+@cache
+def has_amx() -> bool:
+    """Whether this processor has tiles of bfloat16 products (AMX)."""
+    return bool(getattr(torch.cpu, "get_capabilities", dict[str, Any])().get("amx_bf16"))
+
+
 def _eight_bits(device: torch.device) -> tuple[Kernels | None, str]:
     if device.type != "cpu":
         return None, "it is for processors"

@@ -33,7 +33,7 @@ class TrackerWarning(UserWarning):
     """A tracker failed while the run went on; it gets no further figures."""
 
 
-class Job(NamedTuple):
+class TrackedRun(NamedTuple):
     """A run as a tracker knows it.
 
     Attributes:
@@ -72,7 +72,7 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def tensorboard(job: Job) -> Generator[Log]:
+def tensorboard(job: TrackedRun) -> Generator[Log]:
     """Files in the run's folder ``tensorboard``."""
     try:
         with warnings.catch_warnings():
@@ -93,7 +93,7 @@ def tensorboard(job: Job) -> Generator[Log]:
 
 
 @contextmanager
-def wandb(job: Job) -> Generator[Log]:
+def wandb(job: TrackedRun) -> Generator[Log]:
     """Weights & Biases; with ``WANDB_MODE=offline`` files in the run's folder ``wandb``."""
     try:
         import wandb as package
@@ -118,7 +118,7 @@ def wandb(job: Job) -> Generator[Log]:
 
 
 @contextmanager
-def mlflow(job: Job) -> Generator[Log]:
+def mlflow(job: TrackedRun) -> Generator[Log]:
     """MLflow, by a client of its own, so that no other active run is touched."""
     try:
         from mlflow import MlflowClient
@@ -150,7 +150,7 @@ def mlflow(job: Job) -> Generator[Log]:
 
 
 @contextmanager
-def trackio(job: Job) -> Generator[Log]:
+def trackio(job: TrackedRun) -> Generator[Log]:
     """Trackio, in its folder on this machine or the Space that its settings name."""
     try:
         import trackio as package  # pyright: ignore[reportMissingImports]
@@ -166,7 +166,7 @@ def trackio(job: Job) -> Generator[Log]:
         run.finish()
 
 
-TRACKERS: Mapping[str, Callable[[Job], AbstractContextManager[Log]]] = {
+TRACKERS: Mapping[str, Callable[[TrackedRun], AbstractContextManager[Log]]] = {
     "tensorboard": tensorboard,
     "wandb": wandb,
     "mlflow": mlflow,
@@ -174,7 +174,7 @@ TRACKERS: Mapping[str, Callable[[Job], AbstractContextManager[Log]]] = {
 }
 
 
-def open_trackers(names: Sequence[str], job: Job, stack: ExitStack) -> Log:
+def open_trackers(names: Sequence[str], job: TrackedRun, stack: ExitStack) -> Log:
     """Opens trackers; the result sends a step's figures to all of them.
 
     Args:

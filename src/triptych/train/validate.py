@@ -23,7 +23,7 @@ from triptych.scores.paired import cluster_means, paired_t
 from triptych.train.gradcache import original_order, split
 from triptych.train.loop import Record
 from triptych.train.objective import INTEGRATED, Triple, concat_reps, score, take
-from triptych.train.trackers import Job, figures_of, open_trackers
+from triptych.train.trackers import TrackedRun, figures_of, open_trackers
 from triptych.types import Head
 
 
@@ -164,7 +164,7 @@ class RunLog:
             settings: The recipe, for the trackers.
             step: Steps done so far.
         """
-        job = Job(self.folder, settings, step)
+        job = TrackedRun(self.folder, settings, step)
         with self.path.open("a", encoding="utf-8") as file, ExitStack() as stack:
             send = open_trackers(trackers, job, stack)
 
