@@ -342,7 +342,7 @@ def test_the_address_holds_the_search(visit: Any, site: Running) -> None:
     page.press("#value", "Enter")
     settle(page)
     address, found = page.url, ids(page)
-    assert parse_qs(urlsplit(address).query)["w"] == ["0.5,0.3,1"]
+    assert parse_qs(urlsplit(address).query)["w"] == ["0.5,0.3,3"]
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_selector(".hit")
