@@ -1,7 +1,7 @@
 """What the routes of recall find of the exact hybrid's ten best of all documents, and what they cost.
 
-    python recipes/small/make_eval_sets.py DATA /tmp/sets --questions 100
-    python benchmarks/recall_routes.py /tmp/sets/pooled --cache /tmp/routes/cache
+    python recipes/small/make_eval_sets.py DATA sets --questions 100
+    python benchmarks/recall_routes.py sets/pooled --cache build/routes
 
 Passages and questions in 15 languages, half of the questions asked in the passage's language and half in another; all
 scores by the bundled model. The hybrid's weights are the usual ones (1, 0.3, 1).
