@@ -32,10 +32,6 @@ def fill(index: Index) -> None:
     index.set_weights((1, 0.5, 0.25 if "multi" in index.heads else 0))
 
 
-def place_of(tmp_path: Path, engine: str, name: str) -> str:
-    return f"local:{tmp_path / name}" if engine == "server" else str(tmp_path / name)
-
-
 def contents(index: Index) -> list[Any]:
     names = sorted(index.ids)
     vectors = index.vectors(names)
@@ -47,12 +43,17 @@ def contents(index: Index) -> list[Any]:
     return [index.get(names), *parts, *tokens, index.weights, index.info()["model"]]
 
 
-@pytest.mark.parametrize("target", ["exact", "edge", "server"])
+@pytest.mark.parametrize("target", ["exact", "edge", "server", "postgres"])
 @pytest.mark.parametrize("form", ["float16", "2bit", None])
 def test_a_copy_has_all_that_the_index_has_on_every_engine(
-    tmp_path: Path, engine: EngineName, place: str, target: EngineName, form: Any, encoder: FakeEncoder
+    new_place: Callable[[EngineName], str],
+    engine: EngineName,
+    place: str,
+    target: EngineName,
+    form: Any,
+    encoder: FakeEncoder,
 ) -> None:
-    places = place, place_of(tmp_path, target, "to")
+    places = place, new_place(target)
     with Index.create(places[0], encoder, engine=engine, multi=form) as index:
         fill(index)
         expected = contents(index)
