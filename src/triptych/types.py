@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from scipy import sparse
 
+_T = TypeVar("_T")
 Floats: TypeAlias = NDArray[np.float32]
 Spans: TypeAlias = NDArray[np.int64]
 """int64 ``[T, 2]``: the first character of each token of a text, and the one after its last."""
@@ -100,6 +102,12 @@ def check_callable(value: object, where: str) -> None:
     """
     if value is not None and not callable(value):
         raise InputError(f"{where}: got {show(value)}; expected a function or None")
+
+
+def chunked(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Lists of `size` items; the last may be shorter."""
+    stream = iter(items)
+    return iter(lambda: list(islice(stream, size)), [])
 
 
 def items_of(value: object, *, ordered: bool = True) -> Iterable[Any] | None:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,10 +262,11 @@ class Inputs:
 
     def blocks(self, size: int) -> Iterator[list[Document]]:
         """The documents in lists of `size`; the last may be shorter."""
+        from triptych.types import chunked
+
         if size < 1:
             raise InputError(f"--block: got {size}; expected at least 1")
-        documents = self.read()
-        return iter(lambda: list(islice(documents, size)), [])
+        return chunked(self.read(), size)
 
     def texts(self, size: int) -> Iterator[tuple[list[str], list[str]]]:
         """Ids and contents of the documents in lists of `size`."""

@@ -52,6 +52,7 @@ from triptych.types import (
     check_path,
     check_str,
     check_texts,
+    chunked,
 )
 
 
@@ -602,7 +603,7 @@ class Encoder:
         parts = check_int(parts, "shard")
         part = check_int(part, "shard", 0, parts - 1)
         pool = None if devices is None else self.workers(devices)
-        blocks = islice(stream.blocks_of(source, block), part, None, parts)
+        blocks = islice(chunked(source, block), part, None, parts)
         return self._stream(blocks, options, store, pool, progress, count(part, parts))
 
     def _stream(

@@ -177,12 +177,6 @@ def _read_block(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return arrays, metadata
 
 
-def blocks_of(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Cuts an iterable into lists of `size` strings; the last may be shorter."""
-    source = iter(texts)
-    return iter(lambda: list(islice(source, size)), [])
-
-
 def encode_blocks(
     blocks: Iterable[list[str]],
     start: Callable[[list[str]], Callable[[], Encoded]],

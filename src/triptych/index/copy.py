@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from triptych.index.engine import Engine
 from triptych.index.index import blocks_by_length
 from triptych.index.layout import Layout
 from triptych.index.store import EngineName, Store, create_store, open_store
-from triptych.types import Encoded, Progress, check_callable
+from triptych.types import Encoded, Progress, check_callable, chunked
 
 _PAGE = 500
 """Documents whose payloads are read at once."""
@@ -129,8 +128,7 @@ def _blocks_of(
     engine: Engine,
 ) -> Iterator[tuple[Sequence[Payload], Encoded]]:
     """All documents of an engine with what is stored of them, in blocks that fit in memory."""
-    names = engine.ids()
-    while page := list(islice(names, _PAGE)):
+    for page in chunked(engine.ids(), _PAGE):
         found = [payload for payload in engine.fetch([engine.key(name) for name in page]) if payload]
         for block in blocks_by_length(found):
             keys = [engine.key(payload["id"]) for payload in block]
@@ -177,8 +175,8 @@ def _check_same(found: Store, source: Store) -> None:
 
 def _remove_others(source: Engine, made: Store, *, replace: bool) -> int:
     """Removes the documents of the target that the source does not have; returns how many there were."""
-    names, others = made.engine.ids(), list[str]()
-    while page := list(islice(names, _PAGE)):
+    others: list[str] = []
+    for page in chunked(made.engine.ids(), _PAGE):
         found = source.fetch([source.key(name) for name in page])
         others += [name for name, payload in zip(page, found, strict=True) if payload is None]
     if others and not replace:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -43,7 +42,7 @@ from triptych.index.qdrant import sparse_row
 from triptych.index.storage import Manifest
 from triptych.scores.on_numpy import maxsim_scores, top_k
 from triptych.scores.tokens import Tokens
-from triptych.types import HEADS, Encoded, Floats, Head, Ragged
+from triptych.types import HEADS, Encoded, Floats, Head, Ragged, chunked
 
 _WIDEST_GRAPH = 4000
 _LARGEST_EF = 1000
@@ -389,8 +388,7 @@ class PostgresEngine:
 
     def problems(self) -> Iterator[str]:
         """Reads everything, whereby the server compares its own checksums; a sentence for each damaged document."""
-        rows = self._pages("id, metadata", None)
-        while page := list(islice(rows, _AT_ONCE)):
+        for page in chunked(self._pages("id, metadata", None), _AT_ONCE):
             keys = [key for key, _, _ in page]
             expected = {key: sorted(map(str, field_rows(metadata))) for key, _, metadata in page}
             found: dict[str, list[str]] = {key: [] for key in keys}

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -25,7 +24,7 @@ from triptych.errors import IndexCorrupt, IndexFault, InputError, StorageError
 from triptych.index.engine import Engine
 from triptych.io import write_atomically
 from triptych.scores.packing import digest
-from triptych.types import Floats
+from triptych.types import Floats, chunked
 
 if TYPE_CHECKING:
     from triptych.index.store import Store
@@ -56,9 +55,8 @@ class QueryWeights:
         """Counts the documents of an index by their lexical vectors."""
 
         def rows() -> Iterator[NDArray[np.int64]]:
-            names = engine.ids()
-            while page := [engine.key(name) for name in islice(names, _PAGE)]:
-                found: Any = engine.vectors(page, ["lexical"]).lexical
+            for names in chunked(engine.ids(), _PAGE):
+                found: Any = engine.vectors([engine.key(name) for name in names], ["lexical"]).lexical
                 yield from np.split(found.indices, found.indptr[1:-1])
 
         return cls._of(rows(), lexical_width(engine), "index")
@@ -75,9 +73,7 @@ class QueryWeights:
         Raises:
             InputError: For something that is no text.
         """
-        stream = iter(texts)
-        pages = iter(lambda: list(islice(stream, _PAGE)), [])
-        rows = (ids for page in pages for ids in token_ids(page, tokenizer, width))
+        rows = (ids for page in chunked(texts, _PAGE) for ids in token_ids(page, tokenizer, width))
         return cls._of(rows, width, "texts")
 
     @classmethod

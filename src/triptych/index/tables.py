@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -17,7 +16,7 @@ from triptych.index.index import Index, blocks_by_length
 from triptych.index.layout import Layout, LayoutOptions
 from triptych.index.store import EngineName, create_store
 from triptych.records import Fields
-from triptych.types import Head, Progress, TextEncoder, check_callable, check_heads
+from triptych.types import Head, Progress, TextEncoder, check_callable, check_heads, chunked
 
 _PAGE = 500
 
@@ -65,7 +64,7 @@ def export(
         else:
             about = {"model": facts["model"]}
             write = stack.enter_context(writing(Path(target), widths, about, half=half, tokens=tokens))
-        while page := list(islice(documents, _PAGE)):
+        for page in chunked(documents, _PAGE):
             for block in blocks_by_length(page):
                 ids = [document["id"] for document in block]
                 texts, metadata = [each["text"] for each in block], [each["metadata"] for each in block]

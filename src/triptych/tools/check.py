@@ -16,8 +16,8 @@ from triptych.model.tokenizer import TextTokenizer
 from triptych.records import Place
 from triptych.text import ranker
 from triptych.tools.tally import Tally
-from triptych.train.data import PairLimits, chunked
-from triptych.types import Progress
+from triptych.train.data import PairLimits
+from triptych.types import Progress, chunked
 
 Identify = Callable[[str], str]
 PROBLEMS = {

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -38,7 +38,7 @@ from triptych.model.tokenizer import TextTokenizer
 from triptych.records import JSONL, PARQUET, Place, ending, files_of
 from triptych.train.rows import RowTable, RowWriter, open_or_build
 from triptych.train.sampling import Source
-from triptych.types import Progress
+from triptych.types import Progress, chunked
 
 VERSION = 3
 """Of what is stored; another one prepares all data sets again."""
@@ -85,12 +85,6 @@ def default_cache() -> Path:
     if folder := os.environ.get("TRIPTYCH_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triptych"
-
-
-def chunked(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Lists of `size` items; the last may be shorter."""
-    stream = iter(items)
-    return iter(lambda: list(islice(stream, size)), [])
 
 
 def data_sets(path: Path) -> list[tuple[str, list[Path]]]:

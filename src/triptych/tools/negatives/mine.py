@@ -31,8 +31,7 @@ from triptych.tools.negatives.search import ExactSearch, IndexSearch, Searcher, 
 from triptych.tools.negatives.select import Mining, mine_block
 from triptych.tools.rerank import CrossEncoder
 from triptych.tools.resume import claim, put_part, read_json
-from triptych.train.data import chunked
-from triptych.types import Progress
+from triptych.types import Progress, chunked
 
 EngineName: TypeAlias = Literal["exact", "index"]
 VERSION = 2

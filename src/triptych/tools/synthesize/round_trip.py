@@ -17,8 +17,7 @@ from triptych.encode.encoder import Encoder
 from triptych.records import Document
 from triptych.scores.on_numpy import combine, head_scores
 from triptych.text import terms
-from triptych.train.data import chunked
-from triptych.types import Encoded, Floats, HeadWeights
+from triptych.types import Encoded, Floats, HeadWeights, chunked
 
 _TIES = 50  # documents of the same score that are looked at behind the depth
 
