@@ -1,9 +1,11 @@
 """Draws the part of the corpus that the bundled model is trained on, and its development pool.
 
     python recipes/small/bundled_data.py CORPUS --into build/part
+    python recipes/small/bundled_data.py CORPUS --into build/second --table recipes/small/second-part.yaml
 
-CORPUS is what recipes/small/corpus/build.py made. The table of what is drawn is recipes/small/part.yaml. The pool,
-``dev-all``, leaves out queries on documents that the long-document *test* set asks for (`eval_long`).
+CORPUS is what recipes/small/corpus/build.py made. The table says what is drawn: part.yaml for the first version,
+second-part.yaml for the next. The pool, ``dev-all``, leaves out queries on documents that the long-document *test* set
+asks for (`eval_long`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from corpus.records import read
 from eval_long import SOURCES
 from pool_beir import pool
 from qa_split import DEVELOPMENT, digest
+from synthetic import HELD_OUT
+from triptych import text
 from triptych.io import json_lines
-
-sys.path.insert(0, str(Path(__file__).parent))
-from corpus.records import read
 
 TABLE = Path(__file__).parent / "part.yaml"
 FIELDS = ("query", "pos", "neg", "lang", "pos_id", "article")
@@ -36,10 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
-    table: Mapping[str, Mapping[str, Any]] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    table: Mapping[str, Mapping[str, Any]] = yaml.safe_load(arguments.table.read_text(encoding="utf-8"))
     for name, entry in table.items():
-        path = arguments.into / f"{name}.jsonl"
+        path = arguments.into / (name if name.endswith(".zst") else f"{name}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         with json_lines(path) as write:
             count = sum(1 for record in drawn(arguments.corpus, entry) if write(record) is None)
@@ -49,14 +54,17 @@ def main() -> None:
 
 
 def drawn(corpus: Path, entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Evenly spaced records of one kind of a file."""
+    """Evenly spaced records of one kind of a file, or of the i-th of n parts of it."""
     path, kind = corpus / f"{entry['from']}.jsonl.zst", entry.get("kind")
+    part, parts = entry.get("part", (0, 1))
     distance = max(1.0, _kinds(path)[kind] / entry["lines"]) if "lines" in entry else 1.0
     due = 0.0
     records = (record for record in read(path) if kind is None or record["kind"] == kind)
     for number, record in enumerate(records):
         if number >= due:
             due += distance
+            if number % parts != part or _held_out(record):
+                continue
             yield record if entry.get("whole") else {name: record[name] for name in FIELDS if name in record}
 
 
@@ -65,6 +73,11 @@ def _kinds(path: Path) -> Counter[str | None]:
     kinds = Counter[str | None](record.get("kind") for record in read(path))
     kinds[None] = kinds.total()
     return kinds
+
+
+def _held_out(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a story of the news that development asks about."""
+    return record.get("source") == "ntrex" and text.digest("story", record["key"]) % HELD_OUT == 0
 
 
 def asked_in_the_test(document: str) -> bool:

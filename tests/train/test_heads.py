@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from data_train.words import WordTokenizer
 from triptych import Encoder
+from triptych.errors import InputError
 from triptych.train import gradcache, loop
 from triptych.train.checkpoint import State
 from triptych.train.collate import Collator, PairBatch
@@ -123,6 +124,56 @@ def test_a_head_that_a_source_says_nothing_of_moves_neither_by_momentum_nor_by_d
     assert all(moved["pairs.jsonl"])
     assert moved["other.jsonl"]
     assert not any(moved["other.jsonl"])
+
+
+def test_the_passages_of_a_source_look_for_their_queries_where_it_says_so(place, tmp_path, monkeypatch):
+    other = write_pairs(tmp_path / "other.jsonl", 40)
+    sources = f"data.train=[{{path: {place / 'pairs.jsonl'}, bidirectional: true}}, {{path: {other}}}]"
+    losses_of: dict[str, list[float]] = {}
+    plain = loop.forward_backward
+
+    def watch(task: Any, batch: Any, step: int, runner: Any) -> Any:
+        found = plain(task, batch, step, runner)
+        losses_of.setdefault(batch.source, []).append(float(found["loss"]))
+        return found
+
+    monkeypatch.setattr(loop, "forward_backward", watch)
+    still = ["objective=dense", "optimizer={lr: 1e-30, warmup: 0}", "steps=10"]
+    go(place, tmp_path / "own", sources, *still)
+    own = dict(losses_of)
+    whole: dict[bool, dict[str, list[float]]] = {}
+    for both in (True, False):
+        losses_of.clear()
+        go(
+            place,
+            tmp_path / str(both),
+            sources.replace(", bidirectional: true", ""),
+            *still,
+            f"objective.bidirectional={str(both).lower()}",
+        )
+        whole[both] = dict(losses_of)
+    assert own["pairs.jsonl"] == pytest.approx(whole[True]["pairs.jsonl"])
+    assert own["other.jsonl"] == pytest.approx(whole[False]["other.jsonl"])
+    assert own["pairs.jsonl"] != pytest.approx(whole[False]["pairs.jsonl"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "data={mixed: true, train: [{path: a, bidirectional: true}]}",
+        "data={mixed: true, train: [{path: a, heads: [dense]}]}",
+    ],
+)
+def test_what_a_source_has_of_its_own_needs_batches_of_one_source(wrong):
+    with pytest.raises(InputError, match="needs batches of one source"):
+        read(None, [wrong])
+
+
+def test_a_source_of_both_directions_needs_in_batch_negatives():
+    with pytest.raises(InputError, match="bidirectional needs in_batch"):
+        read(
+            None, ["objective={name: dense, in_batch: false}", "data.train=[{path: a, bidirectional: true}]"]
+        )
 
 
 def test_a_fall_is_clear_where_chance_does_not_explain_it():

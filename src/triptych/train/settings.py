@@ -120,6 +120,8 @@ class SourceSettings(Settings):
         records: Instead of a path, from Python: records such as a `datasets.Dataset`, which needs no file.
         heads: Which of the objective's heads learn from it; None: all. A query and a passage in two languages share
             few words, so that such pairs teach the lexical head little but names and numbers.
+        bidirectional: Whether its passages must also find their queries, which suits translations; None: as the
+            objective says.
     """
 
     path: str
@@ -127,6 +129,7 @@ class SourceSettings(Settings):
     split: str = "train"
     records: Any = Field(default=None, exclude=True, repr=False)
     heads: tuple[Head, ...] | None = Field(default=None, min_length=1)
+    bidirectional: bool | None = None
 
 
 class DataSettings(Settings):
@@ -347,11 +350,16 @@ class Recipe(Settings):
             raise ValueError(
                 f"evaluation.metric: got {metric!r}; expected one of the trained heads {', '.join(heads)}"
             )
-        if self.data.mixed and any(source.heads for source in self.data.train):
-            raise ValueError(
-                "data.train: heads of a source need batches of one source; expected data.mixed false"
-            )
         for source in self.data.train:
+            for name in ("heads", "bidirectional"):
+                if self.data.mixed and getattr(source, name) is not None:
+                    raise ValueError(
+                        f"data.train: {name} of a source needs batches of one source; expected data.mixed false"
+                    )
+            if source.bidirectional and not self.objective.in_batch:
+                raise ValueError(
+                    f"data.train: {source.path}: bidirectional needs in_batch; expected objective.in_batch true"
+                )
             if unknown := sorted(set(source.heads or ()) - set(heads)):
                 raise ValueError(
                     f"data.train: {source.path}: heads {unknown} are not trained; expected some of {list(heads)}"

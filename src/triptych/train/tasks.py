@@ -165,7 +165,8 @@ def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], lis
         mixed=data.mixed,
     )
     facts = repr([recipe.seed, distributed.size(), [part.digest for part in parts]])
-    new = {"cache", "prompts", "positive_from", "blank_negatives"}
+    new: Any = dict.fromkeys(("cache", "prompts", "positive_from", "blank_negatives"), True)
+    new["train"] = {"__all__": {"bidirectional"}}
     old = f"{data.model_dump(mode='json', exclude=new)}|{recipe.seed}|{distributed.size()}|"
     old += str([part.name for part in parts])
     return Prepared(
@@ -242,7 +243,7 @@ class Pairs:
             return [open_pairs(files, tokenizer, limits, name=name, **options) for name, files in found]
 
         self.data = _prepare(recipe, max(limits.query_max, limits.passage_max), open_)
-        self._objectives = [_for_heads(self.objective, source.heads) for source in self.data.settings]
+        self._objectives = [_of_source(self.objective, source) for source in self.data.settings]
         data = recipe.data
         self.collate = Collator(
             self.data.datasets, group=data.group, seed=recipe.seed, fill=data.fill, mixed=data.mixed
@@ -367,8 +368,11 @@ def _vector_distance(projected: Tensor, teacher: Tensor | None) -> Tensor:
     return zero_loss([projected]) if teacher is None else vector_distance(projected, teacher).sum()
 
 
-def _for_heads(objective: Objective, heads: tuple[Head, ...] | None) -> Objective:
-    """The objective of a source that only some heads learn from."""
+def _of_source(objective: Objective, source: SourceSettings) -> Objective:
+    """The objective of a source that only some heads learn from, or that has a direction of its own."""
+    if source.bidirectional is not None:
+        objective = replace(objective, bidirectional=source.bidirectional)
+    heads = source.heads
     if heads is None:
         return objective
     widths: dict[str, tuple[int, ...]] = {}
