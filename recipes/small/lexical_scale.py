@@ -1,10 +1,12 @@
 """Scales a model's lexical head so that the default weights of the three scores fit it.
 
     python recipes/small/lexical_scale.py MODEL --development DEV --into FOLDER --report FILE
+    python recipes/small/lexical_scale.py MODEL --factor 0.25 --into FOLDER
 
 The loss does not fix the scale: a head times c gives the same ranking, with scores times c². What is chosen is the c²
 for which dense + 0.3 lexical + multi ranks the development queries best (mean nDCG@10 of the development sets, whose
-name is what stands before the first "/" of a query's id). Only the best candidates of each score are compared.
+name is what stands before the first "/" of a query's id). Only the best candidates of each score are compared. With
+--factor c² is given.
 """
 
 from __future__ import annotations
@@ -40,14 +42,30 @@ def main() -> None:
     """Chooses the factor and writes the model with it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--development", type=Path, required=True)
+    parser.add_argument("--development", type=Path)
+    parser.add_argument("--factor", type=float, help="instead of choosing one")
     parser.add_argument("--split", default="dev")
     parser.add_argument(
         "--leave-out", nargs="*", default=[], metavar="SET", help="development sets that do not count"
     )
     parser.add_argument("--into", type=Path, required=True)
-    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
+    if arguments.factor is None:
+        if not (arguments.development and arguments.report):
+            parser.error("expected --development and --report, or --factor")
+        factor = choose(arguments)
+    else:
+        factor = arguments.factor
+    checkpoint = layouts.load(arguments.model)
+    with torch.no_grad():
+        for parameter in cast(Any, checkpoint.model).lexical_head.parameters():
+            parameter.mul_(factor**0.5)
+    layouts.save(checkpoint, arguments.into, start=arguments.model)
+
+
+def choose(arguments: argparse.Namespace) -> float:
+    """The factor that development likes best; writes the report."""
     found = candidates(Encoder.from_pretrained(arguments.model), arguments.development, arguments.split)
     sets = [one for one in found if one.name not in arguments.leave_out]
     tried = {factor: figures(sets, HeadWeights(1.0, 0.3 * factor, 1.0)) for factor in FACTORS}
@@ -60,11 +78,7 @@ def main() -> None:
         arguments.report, {"chosen": best, "heads": alone, "all": {str(k): v for k, v in tried.items()}}
     )
     print({factor: round(found["mean"], 4) for factor, found in tried.items()}, "->", best)
-    checkpoint = layouts.load(arguments.model)
-    with torch.no_grad():
-        for parameter in cast(Any, checkpoint.model).lexical_head.parameters():
-            parameter.mul_(best**0.5)
-    layouts.save(checkpoint, arguments.into, start=arguments.model)
+    return best
 
 
 def candidates(encoder: Encoder, folder: Path, split: str) -> list[Set]:
