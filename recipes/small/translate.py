@@ -2,12 +2,13 @@
 
     python recipes/small/translate.py inputs build/part/stage-3 --into build/translate/questions.jsonl.zst
     python recipes/small/translate.py ask build/translate/questions.jsonl.zst --into answers-0.sqlite --share 0/16
+    python recipes/small/translate.py compare build/translate/questions.jsonl.zst --answers … --into alike.npy
     python recipes/small/translate.py rows build/part/stage-3 --questions … --answers answers.sqlite --into build/part
 
 `inputs` chooses languages for each question of ``human-*.jsonl.zst``; `ask` sends them to a server (OPENAI_BASE_URL),
 the most important first, so that whatever is there when time is out is a balanced sample; recipes/small/ask.sh with
-TRANSLATE=FILE runs the server and many of these. `rows` keeps the translations that pass the checks, in
-``translated/rows.jsonl``.
+TRANSLATE=FILE runs the server and many of these. `compare` has the bundled model compare meanings; `rows` keeps the
+translations that pass the checks, in ``translated/rows.jsonl``.
 """
 
 from __future__ import annotations
@@ -15,33 +16,46 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from corpus.records import read
-from triptych.io import json_lines
-from triptych.text import digest, name_of
+from triptych.io import json_lines, write_json
+from triptych.text import Rank, digest, fold, name_of, ranker, size
 from triptych.tools.synthesize.asking import AnswerStore, Budget, Patience, QuestionRequest, ask_all, key_of
 from triptych.tools.synthesize.client import Endpoint, Messages
+from triptych.tools.synthesize.questions import clean, speaks
 
 MODEL = "Qwen2.5-Coder-1.5B-Instruct"
-TARGETS = dict.fromkeys("de en es fr it ja ko pt ru vi zh".split(), 3.0)
-TARGETS |= dict.fromkeys("ar id th tr".split(), 2.5)
-TARGETS |= dict.fromkeys("el hi ro".split(), 1.5) | dict.fromkeys("cs fa he nl pl sv uk".split(), 1.0)
+TARGETS = {
+    **dict.fromkeys(("de", "en", "es", "fr", "it", "ja", "ko", "pt", "ru", "vi", "zh"), 3.0),
+    **dict.fromkeys(("ar", "id", "th", "tr"), 2.5),
+    **dict.fromkeys(("el", "hi", "ro"), 1.5),
+    **dict.fromkeys(("cs", "fa", "he", "nl", "pl", "sv", "uk"), 1.0),
+}
 """Languages, and how often each is chosen."""
 STRONG = 2.0
 """Least weight of a language into which the languages with few questions are translated."""
 FEW = ("ar", "fr", "id")
 LARGEST, ROUNDS = "ja", 4
 """The language with more than half of the questions, of which half are left out in each round; rounds of asking."""
+
+
+SHORTEST, LONGEST = 0.4, 2.5
+"""Least and most length of a translation in lengths of the question."""
+LEAST, MARGIN = 0.5, 0.0
+"""Least cosine of question and translation, and by how much it is above that of the nearest other questions."""
 
 
 class Item(NamedTuple):
@@ -147,22 +161,117 @@ def ask(questions: Path, into: Path, share: int, count: int, concurrency: int) -
     print(f"answered {outcomes.answered} of {len(part)}", dict(outcomes.failed.counts), flush=True)
 
 
+def rows(folder: Path, questions: Path, answers: Path, into: Path) -> None:
+    """Writes training data of the translations that pass the checks, on their questions' passages."""
+    rank, where = ranker(normalize=False), endpoint()
+    alike = np.load(answers.with_name("alike.npy")).astype(np.float32)
+    human = {row["id"]: row for row in _human(folder)}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    seen: set[tuple[str, str]] = set()
+    with AnswerStore(answers) as known, json_lines(into / "translated" / "rows.jsonl") as write:
+        for item, (same, others) in zip(items(questions), alike, strict=True):
+            answer = known.get(request_of(item, where).key)
+            if answer is None:
+                continue
+            text = clean(answer.text)
+            problem = "cut off" if answer.finish != "stop" else problem_of(text, item, rank)
+            if problem is None and not (same >= LEAST and same - others >= MARGIN):
+                problem = "other meaning"
+            if problem is None and (fold(text), item.to) in seen:
+                problem = "repeated"
+            counts[item.to][problem or "kept"] += 1
+            if problem is None:
+                seen.add((fold(text), item.to))
+                row = human[item.id]
+                out = {"query": text, "pos": row["pos"], "neg": [], "lang": item.to, "pos_lang": item.lang}
+                write(
+                    out | {"pos_id": row["pos_id"], "article": row["article"], "id": f"{item.id}/{item.to}"}
+                )
+    write_json(into / "translated.json", {name: dict(counts[name].most_common()) for name in sorted(counts)})
+    print(sum((count for count in counts.values()), Counter()).most_common(), flush=True)
+
+
+def problem_of(text: str, item: Item, rank: Rank) -> str | None:
+    """What is wrong with a translation, without its meaning; None: nothing."""
+    if not text:
+        return "empty"
+    if "\n" in text:
+        return "more than a question"
+    if fold(text) == fold(item.query):
+        return "not translated"
+    if any(fold(text) == fold(example) for example in examples()[item.to]):
+        return "an example"
+    if not SHORTEST <= size(text) / size(item.query) <= LONGEST:
+        return "length"
+    if numbers(text) != numbers(item.query):
+        return "numbers"
+    return None if speaks(text, item.to, rank) else "other language"
+
+
+def numbers(text: str) -> Counter[str]:
+    """Numbers in digits of any script, without the marks between thousands."""
+    plain = unicodedata.normalize("NFKC", text)
+    return Counter(
+        str(int(each)) for each in re.findall(r"\d+", re.sub(r"(?<=\d)[.,\u00a0 ](?=\d{3}\b)", "", plain))
+    )
+
+
+def compare(questions: Path, answers: Path, into: Path) -> None:
+    """How alike each answer and its question are to the bundled model: ``[all items, 2]``, NaN where there is none.
+
+    The second column is the mean cosine of the answer and the four nearest other questions of the same language: a
+    translation is nearer to its own question than these are.
+    """
+    import torch  # not for every client that asks
+
+    from triptych import Encoder
+
+    found, where = items(questions), endpoint()
+    with AnswerStore(answers) as known:
+        got = {n: a.text for n, item in enumerate(found) if (a := known.get(request_of(item, where).key))}
+    encoder = Encoder.from_pretrained("small")
+    own = {item.id: (item.query, item.lang) for item in found}
+    places = {id_: n for n, id_ in enumerate(own)}
+    asked = torch.from_numpy(encoder.encode_query([text for text, _ in own.values()], outputs="dense").dense)
+    said = torch.from_numpy(
+        encoder.encode_query([clean(text) for text in got.values()], outputs="dense").dense
+    )
+    asked, said = asked.to(encoder.device).float(), said.to(encoder.device).float()
+    out = np.full((len(found), 2), np.nan, np.float16)
+    for lang in sorted({lang for _, lang in own.values()}):
+        numbers = torch.tensor(
+            [n for n, (_, each) in enumerate(own.values()) if each == lang], device=encoder.device
+        )
+        which = [(row, n) for row, n in enumerate(got) if found[n].lang == lang]
+        for part in (which[start : start + 2048] for start in range(0, len(which), 2048)):
+            sums = said[[row for row, _ in part]] @ asked[numbers].T
+            right = torch.tensor([places[found[n].id] for _, n in part], device=encoder.device)
+            is_own = numbers[None] == right[:, None]
+            others = sums.masked_fill(is_own, -1.0).topk(min(4, len(numbers))).values.mean(1)
+            out[[n for _, n in part]] = torch.stack([sums[is_own], others], 1).cpu().numpy()
+    np.save(into, out)
+
+
 def main() -> None:
     """Runs one of the commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("command", choices=("inputs", "ask", "rows"))
+    parser.add_argument("command", choices=("inputs", "ask", "compare", "rows"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--share", default="0/1", help="ask: which of how many parts")
     parser.add_argument("--concurrency", type=int, default=900, help="ask: most requests at once")
     parser.add_argument("--questions", type=Path, help="rows: what inputs wrote")
-    parser.add_argument("--answers", type=Path, help="rows: the file of answers")
+    parser.add_argument("--answers", type=Path, help="compare, rows: the file of answers")
     arguments = parser.parse_args()
     if arguments.command == "inputs":
         inputs(arguments.source, arguments.into)
     elif arguments.command == "ask":
         share, count = map(int, arguments.share.split("/"))
         ask(arguments.source, arguments.into, share, count, arguments.concurrency)
+    elif arguments.command == "compare":
+        compare(arguments.source, arguments.answers, arguments.into)
+    else:
+        rows(arguments.source, arguments.questions, arguments.answers, arguments.into)
 
 
 if __name__ == "__main__":
