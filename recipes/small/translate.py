@@ -57,6 +57,9 @@ SHORTEST, LONGEST = 0.4, 2.5
 LEAST, MARGIN = 0.5, 0.0
 """Least cosine of question and translation, and by how much it is above that of the nearest other questions."""
 
+_THOUSANDS = re.compile(r"(?<=\d)[.,\u066c ](?=\d{3}(?!\d))")
+_MONTHS = re.compile(r"\d{1,2} ?[月월]|tháng \d{1,2}")
+
 
 class Item(NamedTuple):
     """A question and the language that it shall be in."""
@@ -209,11 +212,9 @@ def problem_of(text: str, item: Item, rank: Rank) -> str | None:
 
 
 def numbers(text: str) -> Counter[str]:
-    """Numbers in digits of any script, without the marks between thousands."""
-    plain = unicodedata.normalize("NFKC", text)
-    return Counter(
-        str(int(each)) for each in re.findall(r"\d+", re.sub(r"(?<=\d)[.,\u00a0 ](?=\d{3}\b)", "", plain))
-    )
+    """Numbers in digits of any script; not those of months, which have names in other languages."""
+    plain = _MONTHS.sub("", _THOUSANDS.sub("", unicodedata.normalize("NFKC", text)))
+    return Counter(str(int(each)) for each in re.findall(r"\d+", plain))
 
 
 def compare(questions: Path, answers: Path, into: Path) -> None:
