@@ -52,6 +52,20 @@ LARGEST, ROUNDS = "ja", 4
 """The language with more than half of the questions, of which half are left out in each round; rounds of asking."""
 
 
+SCRIPTS = {
+    "ar": ("ARABIC",),
+    "el": ("GREEK",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "hi": ("DEVANAGARI",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"),
+    "ko": ("HANGUL",),
+    "ru": ("CYRILLIC",),
+    "th": ("THAI",),
+    "uk": ("CYRILLIC",),
+    "zh": ("CJK", "IDEOGRAPHIC"),
+}
+"""First words of the names of a language's letters, where Latin ones are not all."""
 SHORTEST, LONGEST = 0.4, 2.5
 """Least and most length of a translation in lengths of the question."""
 LEAST, MARGIN = 0.5, 0.0
@@ -208,6 +222,9 @@ def problem_of(text: str, item: Item, rank: Rank) -> str | None:
         return "length"
     if numbers(text) != numbers(item.query):
         return "numbers"
+    scripts = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
+    if set(scripts) - {"LATIN", *SCRIPTS.get(item.to, ())}:
+        return "other script"
     return None if speaks(text, item.to, rank) else "other language"
 
 

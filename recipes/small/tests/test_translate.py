@@ -117,6 +117,7 @@ def test_a_request_has_examples_from_the_one_language_into_the_other() -> None:
         ("Wer, 1606?", "length"),
         ("Welcher Maler wurde 1660 in Leiden geboren?", "numbers"),
         ("Welcher Maler wurde in der Stadt Leiden geboren?", "numbers"),
+        ("Welcher 画家 wurde 1606 in Leiden geboren?", "other script"),
         ("Quel peintre est né à Leyde en 1606, aux Pays-Bas ?", "other language"),
     ],
 )
