@@ -3,6 +3,7 @@
 #   INPUTS=build/ask GGUF=qwen.gguf RESULT=build/answers bash recipes/small/ask.sh
 # PYTHON, SECONDS_LEFT (then what is there is kept), ROUND_TRIP (a model that has to find each passage), SERVER (its
 # options) and CLIENT (those of synthesize) may be given.
+# With TRANSLATE=questions.jsonl.zst, of recipes/small/translate.py, SHARES (16) clients of it ask in the place of these.
 # KNOWN may be a file of answers of before. RESULT gets all answers, and the questions that are kept, from time to time.
 set -u
 PYTHON=${PYTHON:-python3} LEFT=${SECONDS_LEFT:-100000} PORT=${PORT:-8123}
@@ -33,8 +34,17 @@ ask() { # NAME FILES… -- OPTIONS…
         --timeout 600 --concurrency 900 $options "$@" ${CLIENT:-} >"$WORK/$name.log" 2>&1
 }
 MODEL=${MODEL:-Qwen2.5-Coder-1.5B-Instruct}
+translate() { # SHARE COUNT
+    [ -n "${KNOWN:-}" ] && cp "$KNOWN" "$WORK/answers-$1.sqlite"
+    exec "$PYTHON" "$HERE/translate.py" ask "$TRANSLATE" --into "$WORK/answers-$1.sqlite" --share "$1/$2" ${CLIENT:-} \
+        >"$WORK/$1.log" 2>&1
+}
 start() {
     clients=() others=()
+    if [ -n "${TRANSLATE:-}" ]; then
+        for ((share = 0; share < ${SHARES:-16}; share++)); do translate $share "${SHARES:-16}" & clients+=($!); done
+        return
+    fi
     for file in "$INPUTS"/*.jsonl.zst; do
         name=$(basename "$file" .jsonl.zst)
         case $name in long-*) continue ;; esac

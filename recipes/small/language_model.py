@@ -281,7 +281,8 @@ class Engine:
         longest = max(len(each.tokens) for each in batch)
         steps = max(each.limit for each in batch)
         total = -(-(len(before) + longest + steps) // _STEP) * _STEP
-        rows = self.rows if len(batch) > self.rows // 4 else -(-len(batch) // 32) * 32
+        part = max(1, self.rows // 4 if len(batch) > self.rows // 4 else min(32, self.rows))
+        rows = -(-len(batch) // part) * part
         if rows * total > self.rows * _ROOM:
             if len(batch) == 1:
                 raise ValueError(f"a request of {total} tokens")
