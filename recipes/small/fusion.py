@@ -87,7 +87,6 @@ def news(work: Path, into: Path) -> None:
 def score(model: str, folders: list[Path], into: Path) -> None:
     """The scores of each folder's questions; passages of all folders but the long ones are one pool."""
     from triptych.encode.encoder import Encoder
-    from triptych.scores.on_numpy import head_scores
     from triptych.types import HEADS
 
     encoder = Encoder.from_pretrained(model)
@@ -105,9 +104,9 @@ def score(model: str, folders: list[Path], into: Path) -> None:
             own = np.asarray(queries.lexical.multiply(queries.lexical).sum(axis=1)).ravel()
             excluded = _excluded(folders, name)
             rows: dict[str, list[Any]] = defaultdict(list)
+            whole = _all_scores(encoder.device, queries, passages)
             for start in range(0, len(ids), 32):
-                part = queries[start : start + 32]
-                scores = np.stack([head_scores(part, passages, head) for head in HEADS], -1)
+                scores = np.stack([whole[head][start : start + 32] for head in HEADS], -1)
                 for row, id_ in enumerate(ids[start : start + 32]):
                     found = scores[row]
                     for other in excluded.get(id_, ()):
@@ -137,6 +136,21 @@ def score(model: str, folders: list[Path], into: Path) -> None:
             print(name, len(ids), "questions,", len(number), "passages", flush=True)
     into.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(into, **out)
+
+
+def _all_scores(device: Any, queries: Any, passages: Any) -> dict[Any, np.ndarray]:
+    """By head ``[Q, N]``; on a GPU the token vectors are multiplied in 16 bits."""
+    import torch
+
+    from triptych.scores.on_numpy import head_scores
+    from triptych.scores.on_torch import device_scoring
+    from triptych.types import HEADS
+
+    if device.type == "cpu":
+        return {head: head_scores(queries, passages, head) for head in HEADS}
+    scoring = device_scoring(device, torch.float16)(queries)
+    parts = [scoring(passages[start : start + 512], HEADS) for start in range(0, len(passages), 512)]
+    return {head: np.concatenate([part[head] for part in parts], 1) for head in HEADS}
 
 
 def _excluded(folders: list[Path], name: str) -> dict[str, list[str]]:
