@@ -24,6 +24,7 @@ from triptych.collections.beir import load_beir
 from triptych.eval.tuning import Development
 from triptych.io import write_json
 from triptych.model import checkpoint as layouts
+from triptych.model import hub
 from triptych.scores.on_numpy import head_scores
 from triptych.types import Encoded, HeadWeights
 
@@ -41,7 +42,7 @@ class Set(NamedTuple):
 def main() -> None:
     """Chooses the factor and writes the model with it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model")
     parser.add_argument("--development", type=Path)
     parser.add_argument("--factor", type=float, help="instead of choosing one")
     parser.add_argument("--split", default="dev")
@@ -57,11 +58,12 @@ def main() -> None:
         factor = choose(arguments)
     else:
         factor = arguments.factor
-    checkpoint = layouts.load(arguments.model)
+    folder = hub.resolve(arguments.model)
+    checkpoint = layouts.load(folder)
     with torch.no_grad():
         for parameter in cast(Any, checkpoint.model).lexical_head.parameters():
             parameter.mul_(factor**0.5)
-    layouts.save(checkpoint, arguments.into, start=arguments.model)
+    layouts.save(checkpoint, arguments.into, start=folder)
 
 
 def choose(arguments: argparse.Namespace) -> float:
