@@ -132,25 +132,57 @@ def test_numbers_are_compared_across_digits_and_marks_between_thousands() -> Non
     assert numbers("1969年7月20日に") == numbers("on July 20, 1969") == numbers("ngày 20 tháng 7 năm 1969")
 
 
-def test_rows_keep_what_has_the_questions_meaning_on_the_questions_passage(
+def test_what_has_the_questions_meaning_is_kept_and_stands_on_the_questions_passage(
     human: Path, questions: Path, tmp_path: Path
 ) -> None:
     found, where = items(questions), translate.endpoint()
-    texts = {"set/en/1#1": 4 * ["Welcher Maler wurde 1606 in Leiden geboren?"]}
+    texts = {"set/en/1#1": "{} 1606 {}", "set/ja/3#3": "{} {}"}
     alike = np.full((len(found), 2), np.nan, np.float16)
+    expected: list[tuple[str, str]] = []
     with AnswerStore(tmp_path / "answers.sqlite") as known:
         for number, item in enumerate(found):
-            if item.id in texts:
-                text = "Welcher Maler wurde 1606 in Leiden geboren?"
-                known.put(request_of(item, where).key, where.model, Answer(text, "stop", False, 1, 1))
-                alike[number] = 0.9, 0.3
+            if item.id == "set/th/4#4":
+                continue  # not answered
+            words = (
+                examples()[item.to][1].split(" ", 1)
+                if item.to not in ("ja", "th", "zh")
+                else examples()[item.to][1:]
+            )
+            text = texts.get(item.id, "").format(words[-1], words[0])
+            known.put(request_of(item, where).key, where.model, Answer(text, "stop", False, 1, 1))
+            alike[number] = (0.9, 0.3) if item.id == "set/en/1#1" else (0.9, 0.85)
+            if item.id == "set/en/1#1":
+                expected.append((item.to, text))
     np.save(tmp_path / "alike.npy", alike)
-    translate.rows(human, questions, tmp_path / "answers.sqlite", tmp_path / "part")
-    counts = json.loads((tmp_path / "part" / "translated.json").read_text())
-    assert sum(count for each in counts.values() for count in each.values()) == 4
-    for row in read(tmp_path / "part" / "translated" / "rows.jsonl"):
+    kept = tmp_path / "translations.jsonl.zst"
+    translate.keep(questions, tmp_path / "answers.sqlite", tmp_path / "alike.npy", kept)
+    facts = json.loads((tmp_path / "translations.json").read_text())
+    assert facts["answers"] == 8
+    assert facts["dropped"]["empty"] == 2
+    assert facts["kept"] == sum(facts["languages"].values()) == len(list(read(kept))) > 0
+    translate.rows(human, kept, tmp_path / "part")
+    rows = list(read(tmp_path / "part" / "translated" / "rows.jsonl"))
+    assert {(row["lang"], row["query"]) for row in rows} <= set(expected)
+    for row in rows:
         assert row["pos"] == ["passage of set/en/1#1"]
-        assert (row["lang"], row["pos_lang"], row["pos_id"]) == ("de", "en", ["set/en/1"])
+        assert (row["pos_lang"], row["pos_id"], row["article"]) == ("en", ["set/en/1"], "set/1")
+
+
+@pytest.mark.parametrize(
+    ("lang", "to", "own", "others", "same"),
+    [
+        ("ja", "de", 0.75, 0.5, True),
+        ("en", "de", 0.85, 0.5, True),
+        ("en", "de", 0.75, 0.5, False),
+        ("ja", "de", 0.75, 0.7, False),
+        ("ja", "de", 0.6, 0.1, False),
+        ("ja", "de", float("nan"), 0.1, False),
+    ],
+)
+def test_meaning_is_judged_by_likeness_and_by_what_else_is_alike(
+    lang: str, to: str, own: float, others: float, same: bool
+) -> None:
+    assert translate.means(Item("1", "", lang, to, 0), own, others) is same
 
 
 class _Echo(BaseHTTPRequestHandler):
