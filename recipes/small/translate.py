@@ -69,9 +69,14 @@ SCRIPTS = {
 """First words of the names of a language's letters, where Latin ones are not all."""
 SHORTEST, LONGEST = 0.4, 2.5
 """Least and most length of a translation in lengths of the question."""
-LEAST, LEAST_LATIN, MARGIN = 0.7, 0.8, 0.1
-"""Least cosine of question and translation, of two in Latin letters (which have names in common), and by how much it
-is above that of the nearest other questions: of translations at these limits, about three in four mean the same."""
+LEAST, LEAST_STRICT, MARGIN = 0.7, 0.8, 0.1
+"""Least cosine of question and translation; of two in Latin letters, which have names in common, and from Thai, which
+the model reads badly; and by how much it is above that of the nearest other questions."""
+POOR = ("el", "fa", "he", "hi", "uk")
+"""Languages in which next to nothing reads well, whatever its likeness says: names alone are alike."""
+_END = re.compile(r"([?？؟;]|か。?)['\"”’»」』)]*$")
+_MIXED = re.compile(r"[\u0370-\u06ff\u0900-\u097f\uac00-\ud7a3][A-Za-z]|[A-Za-z][\u0370-\u06ff\u0900-\u097f]")
+"""Two scripts within a word; particles behind a name in Latin letters are none."""
 _THOUSANDS = re.compile(r"(?<=\d)[.,\u066c ](?=\d{3}(?!\d))")
 _MONTHS = re.compile(r"\d{1,2} ?[月월]|tháng \d{1,2}")
 
@@ -192,6 +197,8 @@ def keep(questions: Path, answers: Path, alike: Path, into: Path) -> None:
                 continue
             text = clean(answer.text)
             problem = "cut off" if answer.finish != "stop" else problem_of(text, item, rank)
+            if problem is None and item.to in POOR:
+                problem = "poor language"
             if problem is None and not means(item, own, others):
                 problem = "other meaning"
             if problem is None and (fold(text), item.to) in seen:
@@ -216,8 +223,8 @@ def keep(questions: Path, answers: Path, alike: Path, into: Path) -> None:
 
 def means(item: Item, own: float, others: float) -> bool:
     """Whether a translation means what its question does, by cosines (see `compare`)."""
-    latin = item.lang not in SCRIPTS and item.to not in SCRIPTS
-    return own >= (LEAST_LATIN if latin else LEAST) and own - others >= MARGIN
+    strict = item.lang == "th" or (item.lang not in SCRIPTS and item.to not in SCRIPTS)
+    return own >= (LEAST_STRICT if strict else LEAST) and own - others >= MARGIN
 
 
 def rows(folder: Path, translations: Path, into: Path) -> None:
@@ -245,8 +252,10 @@ def problem_of(text: str, item: Item, rank: Rank) -> str | None:
     if numbers(text) != numbers(item.query):
         return "numbers"
     scripts = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
-    if set(scripts) - {"LATIN", *SCRIPTS.get(item.to, ())}:
+    if set(scripts) - {"LATIN", *SCRIPTS.get(item.to, ())} or _MIXED.search(text):
         return "other script"
+    if item.to != "th" and not _END.search(text):
+        return "not a question"
     return None if speaks(text, item.to, rank) else "other language"
 
 
