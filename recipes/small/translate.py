@@ -1,14 +1,15 @@
 """Human questions in other languages, by a language model: asked in one language of a passage in another.
 
-    python recipes/small/translate.py inputs build/part/stage-3 --into build/translate/questions.jsonl.zst
-    python recipes/small/translate.py ask build/translate/questions.jsonl.zst --into answers-0.sqlite --share 0/16
-    python recipes/small/translate.py compare build/translate/questions.jsonl.zst --answers … --into alike.npy
-    python recipes/small/translate.py rows build/part/stage-3 --questions … --answers answers.sqlite --into build/part
+    python recipes/small/translate.py inputs build/part/stage-3 --into questions.jsonl.zst
+    python recipes/small/translate.py ask questions.jsonl.zst --into answers-0.sqlite --share 0/16
+    python recipes/small/translate.py compare questions.jsonl.zst --answers answers.sqlite --into alike.npy
+    python recipes/small/translate.py keep questions.jsonl.zst --answers … --alike … --into translations.jsonl.zst
+    python recipes/small/translate.py rows build/part/stage-3 --translations translations.jsonl.zst --into build/part
 
 `inputs` chooses languages for each question of ``human-*.jsonl.zst``; `ask` sends them to a server (OPENAI_BASE_URL),
 the most important first, so that whatever is there when time is out is a balanced sample; recipes/small/ask.sh with
-TRANSLATE=FILE runs the server and many of these. `compare` has the bundled model compare meanings; `rows` keeps the
-translations that pass the checks, in ``translated/rows.jsonl``.
+TRANSLATE=FILE runs the server and many of these. `compare` has the bundled model compare meanings, `keep` keeps what
+passes the checks, and `rows` makes training data of it, in ``translated/rows.jsonl``.
 """
 
 from __future__ import annotations
@@ -68,9 +69,14 @@ SCRIPTS = {
 """First words of the names of a language's letters, where Latin ones are not all."""
 SHORTEST, LONGEST = 0.4, 2.5
 """Least and most length of a translation in lengths of the question."""
-LEAST, MARGIN = 0.5, 0.0
-"""Least cosine of question and translation, and by how much it is above that of the nearest other questions."""
-
+LEAST, LEAST_STRICT, MARGIN = 0.7, 0.8, 0.1
+"""Least cosine of question and translation; of two in Latin letters, which have names in common, and from Thai, which
+the model reads badly; and by how much it is above that of the nearest other questions."""
+POOR = ("el", "fa", "he", "hi", "uk")
+"""Languages in which next to nothing reads well, whatever its likeness says: names alone are alike."""
+_END = re.compile(r"([?？؟;]|か。?)['\"”’»」』)]*$")
+_MIXED = re.compile(r"[\u0370-\u06ff\u0900-\u097f\uac00-\ud7a3][A-Za-z]|[A-Za-z][\u0370-\u06ff\u0900-\u097f]")
+"""Two scripts within a word; particles behind a name in Latin letters are none."""
 _THOUSANDS = re.compile(r"(?<=\d)[.,\u066c ](?=\d{3}(?!\d))")
 _MONTHS = re.compile(r"\d{1,2} ?[月월]|tháng \d{1,2}")
 
@@ -178,34 +184,57 @@ def ask(questions: Path, into: Path, share: int, count: int, concurrency: int) -
     print(f"answered {outcomes.answered} of {len(part)}", dict(outcomes.failed.counts), flush=True)
 
 
-def rows(folder: Path, questions: Path, answers: Path, into: Path) -> None:
-    """Writes training data of the translations that pass the checks, on their questions' passages."""
+def keep(questions: Path, answers: Path, alike: Path, into: Path) -> None:
+    """Writes the translations that pass the checks: ids of questions, languages and texts; and counts beside them."""
     rank, where = ranker(normalize=False), endpoint()
-    alike = np.load(answers.with_name("alike.npy")).astype(np.float32)
-    human = {row["id"]: row for row in _human(folder)}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     seen: set[tuple[str, str]] = set()
-    with AnswerStore(answers) as known, json_lines(into / "translated" / "rows.jsonl") as write:
-        for item, (same, others) in zip(items(questions), alike, strict=True):
+    likeness = np.load(alike).astype(np.float32)
+    with AnswerStore(answers) as known, json_lines(into) as write:
+        for item, (own, others) in zip(items(questions), likeness, strict=True):
             answer = known.get(request_of(item, where).key)
             if answer is None:
                 continue
             text = clean(answer.text)
             problem = "cut off" if answer.finish != "stop" else problem_of(text, item, rank)
-            if problem is None and not (same >= LEAST and same - others >= MARGIN):
+            if problem is None and item.to in POOR:
+                problem = "poor language"
+            if problem is None and not means(item, own, others):
                 problem = "other meaning"
             if problem is None and (fold(text), item.to) in seen:
                 problem = "repeated"
             counts[item.to][problem or "kept"] += 1
             if problem is None:
                 seen.add((fold(text), item.to))
-                row = human[item.id]
-                out = {"query": text, "pos": row["pos"], "neg": [], "lang": item.to, "pos_lang": item.lang}
-                write(
-                    out | {"pos_id": row["pos_id"], "article": row["article"], "id": f"{item.id}/{item.to}"}
-                )
-    write_json(into / "translated.json", {name: dict(counts[name].most_common()) for name in sorted(counts)})
-    print(sum((count for count in counts.values()), Counter()).most_common(), flush=True)
+                write({"id": item.id, "query": text, "lang": item.to})
+    total = sum(counts.values(), Counter[str]())
+    facts = {
+        "answers": total.total(),
+        "kept": total["kept"],
+        "generator": MODEL,
+        "dropped": dict(total.most_common()),
+    }
+    facts["dropped"].pop("kept", None)
+    languages = {lang: count for lang, each in counts.items() if (count := each["kept"])}
+    facts |= {"languages": dict(sorted(languages.items(), key=lambda each: -each[1]))}
+    write_json(into.with_name("translations.json"), facts)
+    print(facts, flush=True)
+
+
+def means(item: Item, own: float, others: float) -> bool:
+    """Whether a translation means what its question does, by cosines (see `compare`)."""
+    strict = item.lang == "th" or (item.lang not in SCRIPTS and item.to not in SCRIPTS)
+    return own >= (LEAST_STRICT if strict else LEAST) and own - others >= MARGIN
+
+
+def rows(folder: Path, translations: Path, into: Path) -> None:
+    """Writes training data: the translations on the passages of their questions."""
+    human = {row["id"]: row for row in _human(folder)}
+    with json_lines(into / "translated" / "rows.jsonl") as write:
+        for each in read(translations):
+            row = human[each["id"]]
+            out = {"query": each["query"], "pos": row["pos"], "neg": [], "lang": each["lang"]}
+            write(out | {"pos_id": row["pos_id"], "article": row["article"], "pos_lang": row["lang"]})
 
 
 def problem_of(text: str, item: Item, rank: Rank) -> str | None:
@@ -223,8 +252,10 @@ def problem_of(text: str, item: Item, rank: Rank) -> str | None:
     if numbers(text) != numbers(item.query):
         return "numbers"
     scripts = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
-    if set(scripts) - {"LATIN", *SCRIPTS.get(item.to, ())}:
+    if set(scripts) - {"LATIN", *SCRIPTS.get(item.to, ())} or _MIXED.search(text):
         return "other script"
+    if item.to != "th" and not _END.search(text):
+        return "not a question"
     return None if speaks(text, item.to, rank) else "other language"
 
 
@@ -273,23 +304,27 @@ def compare(questions: Path, answers: Path, into: Path) -> None:
 def main() -> None:
     """Runs one of the commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("command", choices=("inputs", "ask", "compare", "rows"))
+    parser.add_argument("command", choices=("inputs", "ask", "compare", "keep", "rows"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--share", default="0/1", help="ask: which of how many parts")
     parser.add_argument("--concurrency", type=int, default=900, help="ask: most requests at once")
-    parser.add_argument("--questions", type=Path, help="rows: what inputs wrote")
-    parser.add_argument("--answers", type=Path, help="compare, rows: the file of answers")
-    arguments = parser.parse_args()
-    if arguments.command == "inputs":
-        inputs(arguments.source, arguments.into)
-    elif arguments.command == "ask":
-        share, count = map(int, arguments.share.split("/"))
-        ask(arguments.source, arguments.into, share, count, arguments.concurrency)
-    elif arguments.command == "compare":
-        compare(arguments.source, arguments.answers, arguments.into)
-    else:
-        rows(arguments.source, arguments.questions, arguments.answers, arguments.into)
+    parser.add_argument("--answers", type=Path, help="compare, keep: the file of answers")
+    parser.add_argument("--alike", type=Path, help="keep: what compare wrote")
+    parser.add_argument("--translations", type=Path, help="rows: what keep wrote")
+    given = parser.parse_args()
+    match given.command:
+        case "inputs":
+            inputs(given.source, given.into)
+        case "ask":
+            share, count = map(int, given.share.split("/"))
+            ask(given.source, given.into, share, count, given.concurrency)
+        case "compare":
+            compare(given.source, given.answers, given.into)
+        case "keep":
+            keep(given.source, given.answers, given.alike, given.into)
+        case _:
+            rows(given.source, given.translations, given.into)
 
 
 if __name__ == "__main__":
