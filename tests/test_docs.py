@@ -113,6 +113,15 @@ def test_what_python_imports_on_a_page_is_there_though_it_is_not_run(page: Path)
             exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
+def test_the_index_of_decisions_has_the_title_of_each() -> None:
+    adr = ROOT / "docs" / "adr"
+    titles = {path.name: path.read_text("utf-8").partition("\n")[0] for path in adr.glob("0*.md")}
+    listed = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((.+)\) \|$", (adr / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert [(name, f"# {number}. {title}") for number, title, name in listed] == sorted(titles.items())
+
+
 def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
     """The commands of a block: what comes before a pipe, and the words."""
     text = re.sub(r"\\\n\s*", "", block.code).replace("$ ", "")
