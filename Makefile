@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test-browser test-campaign test-notebooks test-trackio bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign test-notebooks test-trackio bench smoke-train demo test quick check lint types format docs site pictures renew lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
@@ -92,6 +92,12 @@ docs: $(VENV)/.ready
 
 pictures: $(VENV)/.ready
 	$(BIN)/python docs/pictures.py
+
+# All that is made of the bundled model and its results: after a change of either (CONTRIBUTING.md says what else).
+renew: $(VENV)/.ready
+	$(BIN)/python scripts/make_evaluation_docs.py
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python scripts/make_notebooks.py
 
 lock:
 	$(BIN)/uv lock
