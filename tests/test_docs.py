@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -194,6 +195,15 @@ def test_the_job_for_kubernetes_fits_its_schema(tmp_path: Path) -> None:
     [job] = [each for each in words if each["kind"] == "Job"]
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
     parsed(command[command.index("triptych") + 1 :])
+
+
+def test_every_extra_has_a_line_on_the_page_of_releases() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    former = {"data", "server"}  # names until 0.2
+    table = re.findall(
+        r"^\| (`.+`) \| [^|]+ \|$", (ROOT / "docs" / "releases.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert set(re.findall(r"`([\w-]+)`", " ".join(table))) == set(project["optional-dependencies"]) - former
 
 
 def test_every_class_of_errors_has_a_line_under_troubleshooting() -> None:
