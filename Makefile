@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test-browser test-campaign test-notebooks bench smoke-train demo test quick check lint types format docs site pictures lock clean test-recipe test-wheel test-lowest
+.PHONY: test-browser test-campaign test-notebooks test-trackio bench smoke-train demo test quick check lint types format docs site pictures renew lock clean test-recipe test-wheel test-lowest
 
 demo: $(VENV)/.ready
 	$(BIN)/triptych demo
@@ -38,6 +38,11 @@ test-campaign: $(VENV)/.ready
 # Runs the notebooks and compares their outputs; `python scripts/make_notebooks.py` writes them anew.
 test-notebooks: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m notebooks
+
+# Trackio against its offline mode. It is no part of the environment, which has a newer pillow than it allows.
+test-trackio: $(VENV)/.ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target build/trackio --no-deps trackio gradio-client brotli
+	PYTHONPATH=build/trackio $(BIN)/python -m pytest tests/train/test_trackers.py -k trackio
 
 # How the bundled model was made: frozen, and no part of `make check`.
 test-recipe: $(VENV)/.ready
@@ -87,6 +92,12 @@ docs: $(VENV)/.ready
 
 pictures: $(VENV)/.ready
 	$(BIN)/python docs/pictures.py
+
+# All that is made of the bundled model and its results: after a change of either (CONTRIBUTING.md says what else).
+renew: $(VENV)/.ready
+	$(BIN)/python scripts/make_evaluation_docs.py
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python scripts/make_notebooks.py
 
 lock:
 	$(BIN)/uv lock

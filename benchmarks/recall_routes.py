@@ -4,7 +4,7 @@
     python benchmarks/recall_routes.py sets/pooled --cache build/routes
 
 Passages and questions in 15 languages, half of the questions asked in the passage's language and half in another; all
-scores by the bundled model. The hybrid's weights are the usual ones (1, 0.3, 1).
+scores by the bundled model. The hybrid's weights are the paper's (1, 0.3, 1).
 """
 
 from __future__ import annotations

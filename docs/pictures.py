@@ -1,15 +1,19 @@
 """Draws the pictures of the pages: python docs/pictures.py [NAME ...].
 
-`panels` needs the bundled model; the others are made of committed results (benchmarks/results).
+`panels` and `search-page` need the bundled model, the latter Chromium, too; the others are made of committed results
+(benchmarks/results).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 
@@ -21,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs" / "pictures"
 QUERY = "How does a moka pot brew?"
 DOCUMENT = "A moka pot brews coffee by steam pressure."
+PAGE, QUESTION = "search-page", "how do I make coffee without burning it?"
 DENSE, LEXICAL, MULTI, OTHERS = "#3b6fb6", "#c8772a", "#3c8d5a", "#9a9a9a"
 HEADS = {"dense": DENSE, "lexical": LEXICAL, "multi": MULTI, "integrated": "#444444"}
 
@@ -141,6 +146,30 @@ def _bars(values: Mapping[str, float], title: str, form: str) -> Figure:
     return figure
 
 
+def photograph(path: Path) -> None:
+    """The search page with the documents of its tests."""
+    from playwright.sync_api import sync_playwright
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from page.conftest import DOCUMENTS, make
+    from serve.conftest import serving
+    from triptych import Encoder
+
+    small = Encoder.from_pretrained("small", device="cpu")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        indexes = {"kitchen": make(Path(folder, "kitchen"), small, DOCUMENTS)}
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        with serving({"small": [small]}, indexes) as site:
+            page = browser.new_page(viewport={"width": 1100, "height": 850})
+            page.goto(f"{site.url}/?q={quote(QUESTION)}")
+            page.wait_for_selector(".hit:not([data-waiting])", timeout=60_000)
+            page.evaluate("document.activeElement.blur()")
+            page.get_by_role("button", name="coffee").first.hover()
+            page.screenshot(path=path)
+        browser.close()
+
+
 DRAWN: Mapping[str, Callable[[], Figure]] = {
     "panels": panels,
     "training": training,
@@ -151,7 +180,10 @@ DRAWN: Mapping[str, Callable[[], Figure]] = {
 
 def main(names: list[str], folder: Path = PICTURES) -> None:
     """Writes the pictures."""
-    for name in names or list(DRAWN):
+    for name in names or [*DRAWN, PAGE]:
+        if name == PAGE:
+            photograph(folder.parent / f"{PAGE}.png")
+            continue
         with mpl.rc_context({"svg.hashsalt": "triptych", "svg.fonttype": "none", "font.size": 9}):
             DRAWN[name]().savefig(folder / f"{name}.svg", metadata={"Date": None})
 

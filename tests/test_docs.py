@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -113,6 +114,15 @@ def test_what_python_imports_on_a_page_is_there_though_it_is_not_run(page: Path)
             exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
+def test_the_index_of_decisions_has_the_title_of_each() -> None:
+    adr = ROOT / "docs" / "adr"
+    titles = {path.name: path.read_text("utf-8").partition("\n")[0] for path in adr.glob("0*.md")}
+    listed = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((.+)\) \|$", (adr / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert [(name, f"# {number}. {title}") for number, title, name in listed] == sorted(titles.items())
+
+
 def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
     """The commands of a block: what comes before a pipe, and the words."""
     text = re.sub(r"\\\n\s*", "", block.code).replace("$ ", "")
@@ -185,6 +195,15 @@ def test_the_job_for_kubernetes_fits_its_schema(tmp_path: Path) -> None:
     [job] = [each for each in words if each["kind"] == "Job"]
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
     parsed(command[command.index("triptych") + 1 :])
+
+
+def test_every_extra_has_a_line_on_the_page_of_releases() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    former = {"data", "server"}  # names until 0.2
+    table = re.findall(
+        r"^\| (`.+`) \| [^|]+ \|$", (ROOT / "docs" / "releases.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert set(re.findall(r"`([\w-]+)`", " ".join(table))) == set(project["optional-dependencies"]) - former
 
 
 def test_every_class_of_errors_has_a_line_under_troubleshooting() -> None:

@@ -88,6 +88,20 @@ def test_an_upload_is_a_whole_checkpoint(own_encoder: Encoder, api: type[FakeApi
     twin.assert_same(again.encode(TEXTS), own_encoder.encode(TEXTS))
 
 
+def test_an_upload_has_the_card_and_the_small_tables(
+    folder: Path, api: type[FakeApi], tmp_path: Path
+) -> None:
+    words = "embeddings.word_embeddings.weight"
+    Encoder.from_pretrained(folder, device="cpu").save_pretrained(tmp_path / "model", bits={words: 4})
+    (tmp_path / "model" / "README.md").write_text("# A card\n", encoding="utf-8")
+    api.folder = tmp_path / "hub"
+    api.folder.mkdir()
+    Encoder.from_pretrained(tmp_path / "model", device="cpu").push_to_hub("me/model")
+    assert (api.folder / "README.md").read_text(encoding="utf-8") == "# A card\n"
+    sizes = [(place / "model.safetensors").stat().st_size for place in (tmp_path / "model", api.folder)]
+    assert sizes[0] == sizes[1]
+
+
 def test_an_upload_that_the_hub_refuses_is_an_error(own_encoder: Encoder, api: type[FakeApi]) -> None:
     with pytest.raises(ModelError, match="bad name: the upload failed: a name has no blanks"):
         own_encoder.push_to_hub("bad name")

@@ -144,6 +144,25 @@ def test_matrices_of_few_bits_stay_as_they_are_when_a_model_is_saved_again(
     assert not isinstance(stored[other], Quantized)
 
 
+@pytest.mark.parametrize("layout", ["triptych", "published"])
+def test_the_card_comes_along_with_the_weights_that_it_speaks_of(
+    folder: Path, tmp_path: Path, layout: Any
+) -> None:
+    load(folder).save_pretrained(tmp_path / "model")
+    card = tmp_path / "model" / "README.md"
+    card.write_bytes(b"---\nlicense: mit\n---\n# A card\n")
+    for dtype in ("float32", None):
+        encoder = Encoder.from_pretrained(tmp_path / "model", device="cpu", dtype=dtype)
+        encoder.save_pretrained(tmp_path / f"copy of {dtype}", layout=layout)
+        assert (tmp_path / f"copy of {dtype}" / "README.md").read_bytes() == card.read_bytes()
+    encoder.save_pretrained(tmp_path / "model")  # in the place of itself
+    assert card.read_bytes().endswith(b"# A card\n")
+    with torch.no_grad():
+        encoder.release_model().multi_head.weight.add_(1)
+    encoder.save_pretrained(tmp_path / "changed", layout=layout)
+    assert not (tmp_path / "changed" / "README.md").exists()
+
+
 def test_a_name_that_is_no_tensor_cannot_be_stored_in_few_bits(own_encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no_such_tensor"):
         own_encoder.save_pretrained(tmp_path, bits={"no_such_tensor": 4})

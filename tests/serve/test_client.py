@@ -218,3 +218,5 @@ def test_the_command_line_searches_a_server_without_loading_torch(shared_server:
     assert shown.returncode == 0, shown.stderr
     assert DOCUMENTS[2]["text"] in shown.stdout
     assert "query token → nearest document token" in shown.stdout
+    usual = command("search", f"{shared_server.url}/my.index", "hello world")
+    assert "score = 1 × ■ dense + 0.3 × ■ lexical coverage³ + 3 × ■ multi" in usual.stdout

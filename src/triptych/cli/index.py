@@ -480,7 +480,8 @@ def _search_server(
 
     with client:
         facts = client.info(name)
-        weights = cast("HeadWeights | None", options.get("weights")) or HeadWeights.of(facts["weights"])
+        own = HeadWeights.default if facts.get("sum") == "coverage" else HeadWeights.of
+        weights = cast("HeadWeights | None", options.get("weights")) or own(facts["weights"])
         if "group_by" not in options and "parent" in facts["fields"]:
             options = {**options, "group_by": "parent"}
         texts = [query.text for query in asked]

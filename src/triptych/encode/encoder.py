@@ -26,6 +26,7 @@ from triptych.config import M3Config
 from triptych.encode import late, stream
 from triptych.encode.pieces import TextPieces
 from triptych.errors import InputError, show
+from triptych.io import write_atomically
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
 from triptych.model.assembly import Assembly
@@ -750,18 +751,22 @@ class Encoder:
         """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
         A model that was loaded is written in its full stored precision, whatever `dtype` it runs in, and its matrices
-        of 4 or 8 bits stay that small (`start` is the folder that it came from), unless they were changed.
+        of 4 or 8 bits stay that small (`start` is the folder that it came from), unless they were changed. Its card
+        (README.md) comes along, unless the model was changed: it speaks of these weights.
         """
         path = check_path(folder, "folder")
         options.setdefault("start", self._folder)
         layouts.check_save_options(**options)
         engine = self._model.engine
-        if self._folder is not None and not self._is_changed and (engine or self.dtype is not None):
+        source = None if self._is_changed else self._folder
+        if source is not None and (engine or self.dtype is not None):
             stored = self._load_stored()
         else:
             stored = Checkpoint(self._model, self.tokenizer)
         if engine is None or stored.model is not self._model:
             layouts.save(stored, path, **options)
+            if source is not None and (source / layouts.CARD).is_file():
+                write_atomically(path / layouts.CARD, (source / layouts.CARD).read_bytes())
             return
         checksum = self._checksum
         engine.give_back()

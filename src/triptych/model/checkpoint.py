@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["triptych", "published", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 _DATA = (".safetensors", ".pt", ".bin")
 _LFS = b"version https://git-lfs"
 _HEADS = {"lexical_head": "sparse_linear.pt", "multi_head": "colbert_linear.pt"}

@@ -12,7 +12,7 @@ from triptych.types import check_path, check_str
 
 BUNDLED = ("small",)
 # What a checkpoint of any layout consists of; a repository may hold much else (ONNX files, pictures).
-_PATTERNS = ["*.json", "*.safetensors", "*.pt", "*.bin", "*.model", "*.txt"]
+_PATTERNS = ["*.json", "*.safetensors", "*.pt", "*.bin", "*.model", "*.txt", "README.md"]
 _SKIPPED = ["onnx/*", "openvino/*", "*.onnx*"]
 
 

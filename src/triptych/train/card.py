@@ -16,7 +16,6 @@ from triptych.scores.paired import LEVEL, Values, holm, paired_t
 from triptych.train.settings import Recipe
 from triptych.types import Head
 
-CARD = "README.md"
 HEADS_OF_TABLE = ("", "before", "after", "change", "p")
 
 
@@ -139,7 +138,7 @@ def model_card(
         _lines(("source", "rows"), [(name, f"{count:,}") for name, count in rows.items()]),
         "## Settings\n",
         _lines(("", ""), [(name, str(value)) for name, value in settings.items()]),
-        "All settings are in `recipe.yaml`.",
+        "All settings are in the `recipe.yaml` of the run.",
     ]
     return "\n".join(parts) + "\n"
 

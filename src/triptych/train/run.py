@@ -26,13 +26,13 @@ from triptych.errors import InputError
 from triptych.io import write_atomically
 from triptych.model import hub
 from triptych.model.backbone import device_of, hidden_size
-from triptych.model.checkpoint import Checkpoint
+from triptych.model.checkpoint import CARD, Checkpoint
 from triptych.model.m3 import M3Model
 from triptych.model.packed import TOKEN_BUDGET, Packed, Reps
 from triptych.notebook import html_table
 from triptych.train import checkpoint as checkpoints
 from triptych.train import distributed
-from triptych.train.card import CARD, HEADS_OF_TABLE, Change, changes_of, explanation, model_card
+from triptych.train.card import HEADS_OF_TABLE, Change, changes_of, explanation, model_card
 from triptych.train.checkpoint import State
 from triptych.train.distributed import Replica, autocast, compile_layers
 from triptych.train.loop import Callbacks, Record, train

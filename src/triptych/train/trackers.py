@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -92,29 +93,44 @@ def tensorboard(job: TrackedRun) -> Generator[Log]:
         board.close()
 
 
-@contextmanager
-def wandb(job: TrackedRun) -> Generator[Log]:
+def wandb(job: TrackedRun) -> AbstractContextManager[Log]:
     """Weights & Biases; with ``WANDB_MODE=offline`` files in the run's folder ``wandb``."""
-    try:
-        import wandb as package
-    except ImportError as error:
-        raise MissingExtra("report_to: wandb", "wandb") from error
-    api: Any = package
-    run = api.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=job.folder.name,
-        id=job.id_of("wandb"),
-        resume="allow",
-        dir=str(job.folder),
-        config=dict(job.settings),
-        settings=api.Settings(console="off"),
+    place = {"name": job.folder.name, "dir": str(job.folder), "settings": {"console": "off"}}
+    return _log_to("wandb", job, lambda run_id: {**place, "id": run_id}, {"exit_code": 1})
+
+
+def trackio(job: TrackedRun) -> AbstractContextManager[Log]:
+    """Trackio, in its folder on this machine or the Space that its settings name."""
+    return _log_to(
+        "trackio", job, lambda run_id: {"name": f"{job.folder.name}-{run_id[:8]}", "embed": False}, {}
     )
-    code = 1
+
+
+@contextmanager
+def _log_to(
+    tracker: str, job: TrackedRun, own: Callable[[str], dict[str, Any]], failed: Mapping[str, Any]
+) -> Generator[Log]:
+    """A run of Weights & Biases, or of trackio, which has its functions.
+
+    Args:
+        tracker: The package.
+        job: The run.
+        own: From the run's id to the arguments of ``init`` in which they differ.
+        failed: What ``finish`` is given after an error.
+    """
+    try:
+        api: Any = import_module(tracker)
+    except ImportError as error:
+        raise MissingExtra(f"report_to: {tracker}", tracker) from error
+    project = os.environ.get(f"{tracker.upper()}_PROJECT", PROJECT)
+    settings = dict(job.settings)
+    run = api.init(project=project, resume="allow", config=settings, **own(job.id_of(tracker)))
     try:
         yield lambda figures, step: run.log(dict(figures), step=step)
-        code = 0
-    finally:
-        run.finish(exit_code=code)
+    except BaseException:
+        run.finish(**failed)
+        raise
+    run.finish()
 
 
 @contextmanager
@@ -147,23 +163,6 @@ def mlflow(job: TrackedRun) -> Generator[Log]:
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
-
-
-@contextmanager
-def trackio(job: TrackedRun) -> Generator[Log]:
-    """Trackio, in its folder on this machine or the Space that its settings name."""
-    try:
-        import trackio as package  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingExtra("report_to: trackio", "trackio") from error
-    api: Any = package
-    name = f"{job.folder.name}-{job.id_of('trackio')[:8]}"
-    project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-    run = api.init(project=project, name=name, resume="allow", config=dict(job.settings), embed=False)
-    try:
-        yield lambda figures, step: run.log(dict(figures), step=step)
-    finally:
-        run.finish()
 
 
 TRACKERS: Mapping[str, Callable[[TrackedRun], AbstractContextManager[Log]]] = {

@@ -4,6 +4,7 @@ import { HEADS, filterOf, rank, suffices, valueOf } from "./rank.js";
 import { NAMES, element, hitItem } from "./view.js";
 
 const CANDIDATES = 50; // hits of one request; the sliders rank these without a further one
+const LARGEST = 5; // of a slider, unless the index's own weight is beyond it
 const STEP = 10; // hits that are shown, and that "More" adds
 const PAUSE = 250; // milliseconds after a slider rests until the server is asked
 
@@ -192,7 +193,7 @@ function drawWeights() {
         id: `weight-${head}`,
         type: "range",
         min: 0,
-        max: 2,
+        max: Math.max(LARGEST, state.weights[head] ?? 0),
         step: 0.05,
         value: state.weights[head] ?? 0,
         disabled: !held.has(head),
@@ -253,7 +254,7 @@ function recall() {
   at("query").value = parameters.get("q") ?? "";
   const numbers = (parameters.get("w") ?? "").split(",").map(Number);
   const weights = {};
-  if (numbers.length === HEADS.length && numbers.every((number) => number >= 0 && number <= 2)) {
+  if (numbers.length === HEADS.length && numbers.every((number) => number >= 0 && number < Infinity)) {
     HEADS.forEach((head, i) => (weights[head] = numbers[i]));
   }
   try {
