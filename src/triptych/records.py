@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from triptych.errors import DataError, MissingExtra, NoDocument
+from triptych.errors import DataError, NoDocument, require_extra
 from triptych.io import MAX_LINE, STDIN, Line, open_source, read_lines
 
 _IDS = ("id", "_id")
@@ -560,11 +560,9 @@ def parquet_rows(content: Path | bytes, name: str) -> Iterator[tuple[int, dict[s
     Raises:
         DataError: For a file that cannot be read.
     """
-    try:
+    with require_extra(f"{name}: reading Parquet", "files"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra(f"{name}: reading Parquet", "files") from error
     from triptych.columns import vector_columns
 
     number = 0

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
@@ -254,10 +254,8 @@ def ranker(*, normalize: bool = True) -> Rank:
     Raises:
         MissingExtra: If py3langid is not installed.
     """
-    try:
+    with require_extra("identifying languages", "tools"):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise MissingExtra("identifying languages", "tools") from error
     # An object of our own: the library's shared one may have been restricted to some languages.
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=normalize).rank
 

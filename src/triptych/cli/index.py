@@ -17,7 +17,7 @@ import typer
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.config import BLOCK_TOKENS
-from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
+from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, require_extra
 from triptych.index.postgres_link import hide_password
 
 if TYPE_CHECKING:
@@ -267,10 +267,8 @@ def _report(
 
 def _changes_of(inputs: Sequence[str], index: str) -> Iterator[None]:
     """Waits for changes of files and folders, again and again; the first is what came while nobody was watching."""
-    try:
+    with require_extra("--watch", "files"):
         from watchfiles import watch
-    except ImportError as error:
-        raise MissingExtra("--watch", "files") from error
     paths = [Path(os.path.realpath(path)) for path in inputs]
     folders = {path for path in paths if path.is_dir()}
     own = Path(os.path.realpath(index))

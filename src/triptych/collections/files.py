@@ -12,7 +12,7 @@ from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.errors import DataError, MissingExtra
+from triptych.errors import DataError, require_extra
 from triptych.io import BOM, Source, open_source
 from triptych.records import COMPRESSED, PARQUET, Place, ending, parsed, places_of
 
@@ -106,10 +106,8 @@ def _entries(path: Path, prefix: str, *, members: bool = False) -> Generator[tup
 @contextlib.contextmanager
 def _json(path: Path, limit: int | None = None) -> Generator[tuple[Any, Any]]:
     """Ijson and the bytes of a file, with its errors as ours."""
-    try:
+    with require_extra(f"{path}: reading a JSON array or object", "tools"):
         import ijson
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading a JSON array or object", "tools") from error
     with open_source(path) as source:
         try:
             yield ijson, _Bytes(source, limit)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -22,6 +22,7 @@ from triptych.collections.files import Files, rows
 from triptych.errors import InputError
 from triptych.io import open_source, read_lines
 from triptych.records import QUERY_IDS, Document, Fields, Place, to_document, tsv_rows
+from triptych.types import chunked
 
 Negatives: TypeAlias = Literal["given", "all", "none"]
 NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)
@@ -370,8 +371,7 @@ def _offered(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str,
 
 def _store(base: sqlite3.Connection, documents: Iterable[Text]) -> None:
     """Stores the documents that were judged, looked up in blocks."""
-    stream = iter(documents)
-    while block := list(islice(stream, _BLOCK)):
+    for block in chunked(documents, _BLOCK):
         marks = ",".join("?" * len(block))
         found = base.execute(f"SELECT id FROM wanted WHERE id IN ({marks})", [each.id for each in block])
         wanted = {row[0] for row in found}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.base import ANSWER_RECALL, Corpus, Run
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 
 
 class _Splitting(dict[int, str]):
@@ -113,10 +113,8 @@ def is_answer_recall(name: str) -> int | None:
 
 
 def _parsed(name: str, where: str) -> Any:
-    try:
+    with require_extra("evaluation", "eval"):
         import ir_measures
-    except ImportError as error:
-        raise MissingExtra("evaluation", "eval") from error
     try:
         return ir_measures.parse_measure(name)
     except (NameError, ValueError) as error:

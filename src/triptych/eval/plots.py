@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 from triptych.eval.results import Evaluation, Subset
 from triptych.eval.systems import TUNED
 from triptych.eval.tables import MANY
@@ -190,11 +190,9 @@ class _drawing:
     """Our style for the time of one drawing; gives a function from width and height to figure and axes."""
 
     def __enter__(self) -> Any:
-        try:
+        with require_extra("the report", "eval"):
             import matplotlib
             from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtra("the report", "eval") from error
         rc: Any = dict(_STYLE)
         self._style: Any = matplotlib.rc_context(rc)
         self._style.__enter__()

@@ -23,12 +23,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import DataError, InputError, MissingExtra
+from triptych.errors import DataError, InputError, require_extra
 
-try:
+with require_extra("training data", "train"):
     import pyarrow as pa
-except ImportError as error:
-    raise MissingExtra("training data", "train") from error
 
 from triptych.collections.beir import is_beir
 from triptych.collections.examples import Example, Scores

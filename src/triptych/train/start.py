@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.model import backbone as backbones
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
@@ -169,10 +169,8 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, seed: int) -> None:
         MissingExtra: Without peft.
         InputError: If no layer has one of the names.
     """
-    try:
+    with require_extra("LoRA", "lora"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtra("LoRA", "lora") from error
     names = {
         name.rpartition(".")[2] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)
     }

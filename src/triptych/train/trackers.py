@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, MissingExtra, require_extra
 from triptych.io import write_json
 
 Figures: TypeAlias = Mapping[str, float]
@@ -95,10 +95,8 @@ def tensorboard(job: TrackedRun) -> Generator[Log]:
 @contextmanager
 def wandb(job: TrackedRun) -> Generator[Log]:
     """Weights & Biases; with ``WANDB_MODE=offline`` files in the run's folder ``wandb``."""
-    try:
+    with require_extra("report_to: wandb", "wandb"):
         import wandb as package
-    except ImportError as error:
-        raise MissingExtra("report_to: wandb", "wandb") from error
     api: Any = package
     run = api.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -120,11 +118,9 @@ def wandb(job: TrackedRun) -> Generator[Log]:
 @contextmanager
 def mlflow(job: TrackedRun) -> Generator[Log]:
     """MLflow, by a client of its own, so that no other active run is touched."""
-    try:
+    with require_extra("report_to: mlflow", "mlflow"):
         from mlflow import MlflowClient
         from mlflow.entities import Metric
-    except ImportError as error:
-        raise MissingExtra("report_to: mlflow", "mlflow") from error
     client: Any = MlflowClient()
 
     def create() -> str:
@@ -152,10 +148,8 @@ def mlflow(job: TrackedRun) -> Generator[Log]:
 @contextmanager
 def trackio(job: TrackedRun) -> Generator[Log]:
     """Trackio, in its folder on this machine or the Space that its settings name."""
-    try:
+    with require_extra("report_to: trackio", "trackio"):
         import trackio as package  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingExtra("report_to: trackio", "trackio") from error
     api: Any = package
     name = f"{job.folder.name}-{job.id_of('trackio')[:8]}"
     project = os.environ.get("TRACKIO_PROJECT", PROJECT)

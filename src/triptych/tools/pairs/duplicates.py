@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.examples import QUERY
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.io import open_source, read_lines, replacing, write_json
 from triptych.records import JSONL, PARQUET, ending, files_of, parsed, places_of
 from triptych.text import (
@@ -133,10 +133,8 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     Raises:
         MissingExtra: If rensa is not installed.
     """
-    try:
+    with require_extra("finding near duplicates", "tools"):
         import rensa
-    except ImportError as error:
-        raise MissingExtra("finding near duplicates", "tools") from error
     known: dict[str, int] = {}
     for text in texts:
         known.setdefault(text, len(known))
