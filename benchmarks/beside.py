@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from importlib import import_module
 from itertools import islice, pairwise
 from pathlib import Path
@@ -91,18 +92,20 @@ class Jobs:
         torch.set_num_threads(1)
         self.folder, self.documents = folder, documents
         self.runs = 0
+        self.open = ExitStack()
 
+    @cached_property
     def encoder(self) -> Any:
         from triptych import Encoder
 
         return Encoder.from_pretrained("small", device="cpu")
 
     def encode(self) -> Callable[[], object]:
-        encoder, texts = self.encoder(), mixed(96)
+        encoder, texts = self.encoder, mixed(96)
         return lambda: encoder.encode(texts)
 
     def query(self) -> Callable[[], object]:
-        encoder, texts = self.encoder(), questions(40)
+        encoder, texts = self.encoder, questions(40)
         return lambda: [encoder.encode_query([text]) for text in texts]
 
     def search(self) -> Callable[[], object]:
@@ -115,8 +118,9 @@ class Jobs:
         """200 documents and encoded queries, one at a time, with the same weights of the sum everywhere."""
         from triptych import Index
 
-        encoder, texts = self.encoder(), corpus()[:200]
+        encoder, texts = self.encoder, corpus()[:200]
         index = Index.create(self.folder / engine, encoder, engine=engine, multi="float16")
+        self.open.enter_context(index)
         index.add([str(i) for i in range(len(texts))], texts)
         queries = [encoder.encode_query([text]) for text in questions(40)]
         return lambda: [index.search_encoded(query, 10, weights=(1, 0.3, 1)) for query in queries]
@@ -157,7 +161,7 @@ class Jobs:
         register_optimizer_step_post_hook(lambda *_: times.append(time.process_time()))
         data = {"train": str(pairs), "batch_size": queries, "group": 4, "cache": str(self.folder / "cache")}
         values = {
-            "model": model, "steps": steps, "log_every": 1000, "data": data, "freeze": ["embeddings"],
+            "model": model, "steps": steps, "log_every": 1000, "data": data, "freeze": ["words"],
             "compute": {"device": "cpu", "dtype": "float32", "prefetch": 0},
         }  # fmt: skip
 
@@ -202,6 +206,7 @@ def work(names: list[str], documents: Path | None) -> None:
             with spent() as seconds:
                 own = prepared[line.strip()]()
             print(own[0] if line.startswith("train") else seconds[0], flush=True)
+        jobs.open.close()
 
 
 def measure_process(command: list[str], environment: dict[str, str]) -> float:

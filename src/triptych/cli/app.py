@@ -75,7 +75,7 @@ class Main(Group):
         Exit codes: 2 for wrong usage or data, 1 for other failures, 130 after Ctrl-C, 143 after SIGTERM, 141 if the
         reader of the output went away.
         """
-        with _usage_as_line(), no_questions(), _ended_by_sigterm() as terminated:
+        with _usage_as_line(), no_questions(), _end_on_sigterm() as terminated:
             debug = bool(ctx.params.get("debug"))
             try:
                 with nullcontext() if debug else warnings_as_lines():
@@ -103,7 +103,7 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def _ended_by_sigterm() -> Generator[list[int]]:
+def _end_on_sigterm() -> Generator[list[int]]:
     """Gives a list that has the signal once it came: a package may make a Ctrl-C of the exception."""
     came: list[int] = []
 

@@ -556,7 +556,7 @@ def verify(place: str, *, repair: bool = False, as_json: bool = False) -> None:
     else:
         if repair:
             raise InputError(f"verify: {place} is no index; expected one for --repair")
-        problems = [f"{path}: {problem}" for path, problem in _damaged(Path(place)).items()]
+        problems = [f"{path}: {problem}" for path, problem in _damage_of(Path(place)).items()]
         facts = {"place": place, "problems": problems}
     if as_json:
         emit(facts)
@@ -570,7 +570,7 @@ def verify(place: str, *, repair: bool = False, as_json: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _damaged(folder: Path) -> dict[Path, str]:
+def _damage_of(folder: Path) -> dict[Path, str]:
     """What is wrong with the files of a folder that is no index, and of those in it."""
     from triptych.io import DIGESTS, verify_digests
     from triptych.scores.packing import damage

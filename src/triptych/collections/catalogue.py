@@ -34,7 +34,7 @@ from triptych.records import JSONL, PARQUET, ending
 
 AUTO = "auto"
 _KEYS = 3  # files whose first record is looked at
-Recognise = Callable[[Files, frozenset[str]], bool]
+Recognize = Callable[[Files, frozenset[str]], bool]
 Collections = Callable[[Path, Wanted], list[Collection]]
 
 
@@ -47,7 +47,7 @@ class Dataset:
         read: Its reader; None: it makes no training examples.
         license: As its publisher states it; None where the format says nothing of a data set's license.
         language: Of all its queries, where it is one and the reader does not know.
-        recognise: Whether files are of this form, from them and from the names of the fields of the first
+        recognize: Whether files are of this form, from them and from the names of the fields of the first
             records; None: too like others to be told.
         split: The split that is usually evaluated.
         metrics: Names as in ir-measures.
@@ -60,7 +60,7 @@ class Dataset:
     read: Reader | None = None
     license: str | None = None
     language: str | None = None
-    recognise: Recognise | None = None
+    recognize: Recognize | None = None
     split: str | None = "test"
     metrics: tuple[str, ...] = METRICS
     citation: str = ""
@@ -68,15 +68,15 @@ class Dataset:
     collections: Collections | None = None
 
 
-def _named(*patterns: str) -> Recognise:
+def _has_files(*patterns: str) -> Recognize:
     return lambda files, _: all(files.matching(pattern) for pattern in patterns)
 
 
-def _with(*fields: str) -> Recognise:
+def _with(*fields: str) -> Recognize:
     return lambda _, keys: keys.issuperset(fields)
 
 
-def _in_path(*parts: str) -> Recognise:
+def _in_path(*parts: str) -> Recognize:
     return lambda files, _: any(part in str(path).lower() for path in files.all for part in parts)
 
 
@@ -89,7 +89,7 @@ DATASETS: dict[str, Dataset] = {
         "MS MARCO: passage ranking files, triples, or question answering JSON (v1.1, v2.1)",
         msmarco.read_msmarco,
         _MSMARCO,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             bool(files.matching(r"collection\.tsv") and not files.matching(r"qrels\.retrieval\..*"))
             or {"passages", "query", "query_id"} <= keys
         ),
@@ -101,7 +101,7 @@ DATASETS: dict[str, Dataset] = {
         "mMARCO: MS MARCO translated to 13 languages",
         msmarco.read_mmarco,
         f"Apache-2.0 (translations); {_MSMARCO}",
-        recognise=_named(r"[a-z]+_collection\.tsv", r"[a-z]+_queries\..*\.tsv"),
+        recognize=_has_files(r"[a-z]+_collection\.tsv", r"[a-z]+_queries\..*\.tsv"),
         split="dev.small",
         metrics=_MSMARCO_METRICS,
         citation="Bonifacio and others, 2021, arXiv 2108.13897",
@@ -110,14 +110,14 @@ DATASETS: dict[str, Dataset] = {
         "Natural Questions: Google's JSON Lines (simplified or whole), or DPR's JSON",
         reading_qa.read_natural_questions,
         "CC BY-SA 3.0",
-        recognise=_with("question_text", "annotations"),
+        recognize=_with("question_text", "annotations"),
         split="dev",
     ),
     "triviaqa": Dataset(
         "TriviaQA: JSON with its evidence files, or DPR's JSON",
         reading_qa.read_triviaqa,
         "none stated for questions and documents; code Apache-2.0",
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             "Data" in keys and bool({"Domain", "Split", "Version", "VerifiedEval"} & keys)
         ),
         split="dev",
@@ -125,7 +125,7 @@ DATASETS: dict[str, Dataset] = {
     "dpr": Dataset(
         "the JSON of DPR, of any data set",
         reading_qa.read_dpr,
-        recognise=_with("positive_ctxs"),
+        recognize=_with("positive_ctxs"),
         split="dev",
         named_by_path=True,
     ),
@@ -134,7 +134,7 @@ DATASETS: dict[str, Dataset] = {
     "squad-like": Dataset(
         "anything in SQuAD's format",
         reading_qa.read_squad,
-        recognise=lambda files, keys: "data" in keys or {"context", "question", "answers"} <= keys,
+        recognize=lambda files, keys: "data" in keys or {"context", "question", "answers"} <= keys,
         split=None,
         named_by_path=True,
     ),
@@ -142,7 +142,7 @@ DATASETS: dict[str, Dataset] = {
         "HotpotQA, distractor setting",
         reading_qa.read_hotpotqa,
         "CC BY-SA 4.0",
-        recognise=_with("supporting_facts", "context"),
+        recognize=_with("supporting_facts", "context"),
         split="dev",
     ),
     "snli": Dataset("SNLI, as triplets", nli.read_nli, "CC BY-SA 4.0", "en"),
@@ -153,7 +153,7 @@ DATASETS: dict[str, Dataset] = {
     "nli": Dataset(
         "premises, hypotheses and labels in the format of these",
         nli.read_nli,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             {"gold_label", "sentence1", "sentence2"} <= keys or {"premise", "hypothesis", "label"} <= keys
         ),
     ),
@@ -175,14 +175,14 @@ DATASETS: dict[str, Dataset] = {
         chinese.read_t2ranking,
         "Apache-2.0",
         "zh",
-        _named(r"collection\.tsv", r"qrels\.retrieval\..*\.tsv"),
+        _has_files(r"collection\.tsv", r"qrels\.retrieval\..*\.tsv"),
         split="dev",
     ),
     "mrtydi": Dataset(
         "Mr.TyDi",
         multilingual.read_mrtydi,
         "Apache-2.0",
-        recognise=_in_path("mrtydi-v", "mr-tydi"),
+        recognize=_in_path("mrtydi-v", "mr-tydi"),
         metrics=("RR@100", "R@100", "nDCG@10", "R@10", "AP@100", "Success@5"),
         citation="Zhang and others, 2021, arXiv 2108.08787",
     ),
@@ -190,7 +190,7 @@ DATASETS: dict[str, Dataset] = {
         "MIRACL",
         multilingual.read_miracl,
         "Apache-2.0",
-        recognise=_in_path("miracl-v"),
+        recognize=_in_path("miracl-v"),
         split="dev",
         citation="Zhang and others, 2023, arXiv 2210.09984",
     ),
@@ -198,13 +198,13 @@ DATASETS: dict[str, Dataset] = {
         "MLDR",
         multilingual.read_mldr,
         "MIT",
-        recognise=_in_path("mldr-v"),
+        recognize=_in_path("mldr-v"),
         citation="Chen and others, 2024, arXiv 2402.03216",
     ),
     "mkqa": Dataset(
         "MKQA: questions in 25 languages on English passages",
         license="CC BY-SA 3.0",
-        recognise=lambda files, _: bool(files.matching(r"zh_cn\.jsonl") or files.matching(r"psgs_w100\.tsv")),
+        recognize=lambda files, _: bool(files.matching(r"zh_cn\.jsonl") or files.matching(r"psgs_w100\.tsv")),
         metrics=mkqa.METRICS,
         citation="Longpre and others, 2021, arXiv 2007.15207",
         collections=mkqa.read_mkqa,
@@ -236,14 +236,14 @@ DATASETS: dict[str, Dataset] = {
     "beir": Dataset(
         "a BEIR folder",
         beir.read_beir,
-        recognise=lambda files, _: all(beir.folders_of(root) for root in files.roots),
+        recognize=lambda files, _: all(beir.folders_of(root) for root in files.roots),
         split=None,
         named_by_path=True,
     ),
     "trec": Dataset(
         "TREC topics, qrels and documents",
         trec.read_trec,
-        recognise=lambda files, _: (
+        recognize=lambda files, _: (
             bool(files.matching(trec.TOPICS[0]) and files.matching(trec.QRELS[0]))
             and not re.search(r"miracl-v|mrtydi-v", " ".join(map(str, files.all)))
         ),
@@ -253,7 +253,7 @@ DATASETS: dict[str, Dataset] = {
     "training": Dataset(
         "training data in any of its forms",
         training.read_training,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             any(form <= keys for form in training.FORMS) and not _multilingual(files, keys)
         ),
         named_by_path=True,
@@ -279,17 +279,17 @@ def dataset_of(name: str, files: Files) -> tuple[str, Dataset]:
                 f"unknown data set {name!r}; {hint}expected {AUTO} or one of {', '.join(CONVERTIBLE)}"
             )
         return name, CONVERTIBLE[name]
-    found = [each for each in _recognised(files) if each in CONVERTIBLE]
+    found = [each for each in _recognize(files) if each in CONVERTIBLE]
     if len(found) == 1:
         return found[0], DATASETS[found[0]]
     why = f"can be {' or '.join(found)}" if found else "are like no data set that is known"
     raise InputError(f"the files {why}; name the data set: one of {', '.join(CONVERTIBLE)}")
 
 
-def _recognised(files: Files) -> list[str]:
+def _recognize(files: Files) -> list[str]:
     json = [each for each in files.all if ending(each) in JSONL][:_KEYS]
     keys = frozenset[str]().union(*map(first_keys, json))
-    return [name for name, each in DATASETS.items() if each.recognise and each.recognise(files, keys)]
+    return [name for name, each in DATASETS.items() if each.recognize and each.recognize(files, keys)]
 
 
 def examples(dataset: Dataset, files: Files, options: Options) -> Iterator[Item]:
@@ -384,7 +384,7 @@ def guess(path: Path) -> str:
     """
     if path.is_file() and ending(path) not in JSONL + PARQUET:
         raise DataError(f"expected a folder, or a file of {' '.join(JSONL + PARQUET)}", path)
-    found = _recognised(Files([path]))
+    found = _recognize(Files([path]))
     if not found and path.is_file():
         return "training"
     if len(found) != 1:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from triptych.errors import DataError, require_extra
 from triptych.io import BOM, Source, open_source
-from triptych.records import COMPRESSED, PARQUET, Place, ending, parsed, places_of
+from triptych.records import COMPRESSED, PARQUET, Place, ending, parse_raw, places_of
 
 _GUESS = 1 << 22  # bytes of a file that may be read to learn what it is
 _LINES = (".jsonl", ".ndjson")
@@ -34,7 +34,7 @@ def rows(path: Path, field: str | None = None) -> Iterator[tuple[Place, dict[str
     prefix = None if ending(path) in (*PARQUET, *_LINES) else _prefix(path, field)
     if prefix is None:
         for place, raw in places_of(path):
-            yield place, parsed(raw, place)
+            yield place, parse_raw(raw, place)
         return
     for number, (_, value) in enumerate(_entries(path, prefix), start=1):
         place = Place(path.as_posix(), record=number)

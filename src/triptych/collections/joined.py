@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from triptych.collections.files import Files, rows
 from triptych.errors import InputError
@@ -41,6 +41,27 @@ class Passage(NamedTuple):
     def content(self) -> str:
         """Title and text, as in `triptych.records.Document`."""
         return Document("", self.text, self.title).content
+
+
+def passages_of(record: Mapping[str, Any], field: str, ids: Sequence[str], place: Place) -> list[Passage]:
+    """The passages in a field of a record: objects with ``title`` and ``text``, and an id under one of `ids`.
+
+    Raises:
+        DataError: For a field that is no list of objects.
+    """
+    value = record.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in cast("list[Any]", value)):
+        raise place.error(
+            f"field {field!r} is {value!r:.40}; expected a list of objects with {ids[0]}, title and text"
+        )
+    return [
+        Passage(
+            str(each.get("text") or ""),
+            each.get("title") or None,
+            next((str(each[name]) for name in ids if each.get(name) is not None), "") or None,
+        )
+        for each in cast("list[dict[str, Any]]", value)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +358,7 @@ def join(tables: Tables, options: Options, *, strict: bool = False) -> Iterator[
         if options.negatives == "none":
             base.execute("UPDATE judged SET doc = NULL WHERE value < ?", (least,))
         else:
-            pairs = _offered(tables.negatives, options)
+            pairs = _limit_negatives(tables.negatives, options)
             base.executemany("INSERT INTO judged VALUES (?, ?, NULL, NULL, NULL)", pairs)
         base.executescript(_INDEX)
         _store(base, tables.documents())
@@ -354,7 +375,7 @@ def contradiction(query: str, document: str, first: float, second: float) -> str
     return f"query {query!r}, document {document!r} is judged twice, {first:g} and {second:g}; expected one relevance"
 
 
-def _offered(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str, str]]:
+def _limit_negatives(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str, str]]:
     """Pairs; of neighbours with one query no more than can be sampled in the end.
 
     Such files have hundreds of millions of lines. The positives among them are known only later, so that some more

@@ -33,10 +33,12 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 
 from triptych.collections.files import Files, first_keys, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage
+from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, passages_of
 from triptych.errors import DataError
 from triptych.io import open_source, read_text
 from triptych.records import Place
+
+_IDS = ("passage_id", "psg_id")
 
 
 def read_dpr(files: Files, options: Options) -> Iterator[Item]:
@@ -50,14 +52,14 @@ def _dpr_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     question = record.get("question")
     if not isinstance(question, str) or "positive_ctxs" not in record:
         raise place.error(f"got fields {', '.join(map(repr, record))}; expected question, positive_ctxs, …")
-    pos = _passages(record, "positive_ctxs", place)
+    pos = passages_of(record, "positive_ctxs", _IDS, place)
     if not pos:
         return Dropped(place, "no positive", question)
     neg: list[Passage] = []
     if options.wants("given"):
-        neg += _passages(record, "hard_negative_ctxs", place)
+        neg += passages_of(record, "hard_negative_ctxs", _IDS, place)
     if options.wants("all"):
-        neg += _passages(record, "negative_ctxs", place)
+        neg += passages_of(record, "negative_ctxs", _IDS, place)
     answers = record.get("answers")
     return Labelled(
         place,
@@ -67,21 +69,6 @@ def _dpr_item(record: dict[str, Any], place: Place, options: Options) -> Item:
         language="en",
         facts={"answers": answers} if answers else {},
     )
-
-
-def _passages(record: dict[str, Any], name: str, place: Place) -> list[Passage]:
-    value = record.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in cast("list[Any]", value)):
-        raise place.error(f"field {name!r} is {value!r:.40}; expected a list of objects with title and text")
-    passages = cast("list[dict[str, Any]]", value)
-    return [
-        Passage(
-            str(each.get("text", "")),
-            each.get("title") or None,
-            str(each.get("passage_id", each.get("psg_id", ""))) or None,
-        )
-        for each in passages
-    ]
 
 
 def read_squad(files: Files, options: Options) -> Iterator[Item]:
@@ -106,7 +93,11 @@ def _article(record: dict[str, Any], place: Place, options: Options) -> Iterator
         for question in paragraph.get("qas") or []:
             answers = _answers(question.get("answers"))
             others = contexts if options.wants("all") else []
-            neg = [Passage(text, title) for text in others if text != context and not _any(answers, text)]
+            neg = [
+                Passage(text, title)
+                for text in others
+                if text != context and not any(each.casefold() in text.casefold() for each in answers)
+            ]
             yield _squad_item(question, Passage(context, title), answers, neg, (place, options))
 
 
@@ -156,10 +147,6 @@ def _answers(value: Any) -> list[str]:
     else:
         texts = [each.get("text") for each in cast("list[dict[str, Any]]", value or [])]
     return list(dict.fromkeys(str(text) for text in texts if text))
-
-
-def _any(answers: Sequence[str], text: str) -> bool:
-    return any(answer.casefold() in text.casefold() for answer in answers)
 
 
 _FILES = (r".*\.jsonl", r".*\.json")

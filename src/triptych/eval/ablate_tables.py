@@ -12,7 +12,7 @@ from scipy import special
 
 from triptych.errors import require_extra
 from triptych.eval.ablate_plan import BASE
-from triptych.eval.plots import COLOURS
+from triptych.eval.plots import COLORS
 from triptych.eval.results import Evaluation
 from triptych.eval.significance import Test, clusters_in, randomisation
 from triptych.eval.tables import Table, TableCell, TableRow
@@ -299,7 +299,7 @@ def _panel(axes: Any, table: VariantTable, variants: Sequence[str]) -> None:
             marker="o",
             ms=5,
             elinewidth=1,
-            color=COLOURS.get(mode, "#4d4d4d"),
+            color=COLORS.get(mode, "#4d4d4d"),
             label=mode,
         )
         for i, cell in cells:  # an open point: it may be chance

@@ -141,7 +141,7 @@ class BM25:
             groups[self.splitter.group(language)].append(row)
         ranked: dict[int, Ranked] = {}
         for group, rows in groups.items():
-            index = self._indexed(corpus, group)
+            index = self._index(corpus, group)
             terms = self.splitter.split([queries[row] for row in rows], group)
             for row, query in zip(rows, terms, strict=True):
                 ranked[row] = index.best(query, k)
@@ -149,7 +149,7 @@ class BM25:
                     progress(self.name, len(ranked), len(queries))
         return [ranked[row] for row in range(len(queries))]
 
-    def _indexed(self, corpus: Corpus, group: str) -> _Index:
+    def _index(self, corpus: Corpus, group: str) -> _Index:
         vocabulary: dict[str, int] = {}
         ids: list[str] = []
         documents: list[array[int]] = []

@@ -225,7 +225,7 @@ class PairDataset:
 
     def __init__(self, table: RowTable, name: str, digest: str) -> None:
         self._table = table
-        self._view = lru_cache(_VIEWS)(self._columns)
+        self._view = lru_cache(_VIEWS)(lambda batch: _View.of(self._table.batches[batch]))
         self._answers = lru_cache(_VIEWS)(self._find_answers)
         self._keys = table.numbers("key")
         self._repeated = _rows_by_key(self._keys)
@@ -243,9 +243,6 @@ class PairDataset:
     def __getitem__(self, row: int) -> PairRow:
         batch, within = self._table.locate(row)
         return self._view(batch).row(within)
-
-    def _columns(self, batch: int) -> _View:
-        return _View.of(self._table.batches[batch])
 
     def answers(self, row: int) -> frozenset[int]:
         """Keys of all passages that are labelled as positives of a row's query, in whatever row of the data set."""

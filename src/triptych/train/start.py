@@ -53,12 +53,12 @@ def merge(
             "a number ≥ 0, not all 0"
         )
     first = layouts.load(hub.resolve(models[0]), trust_remote_code=trust_remote_code)
-    total = _scaled(first, shares[0])
+    total = _scale(first, shares[0])
     for name, share in zip(models[1:], shares[1:], strict=True):
         other = layouts.load(hub.resolve(name), trust_remote_code=trust_remote_code)
         if problems := differences(first, other):
             raise InputError(f"merge: {name} does not fit {models[0]}: {'; '.join(problems)}")
-        for key, tensor in _scaled(other, share).items():
+        for key, tensor in _scale(other, share).items():
             total[key] += tensor
     with torch.no_grad():
         for key, tensor in first.model.state_dict().items():
@@ -89,7 +89,7 @@ def _facts(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return {name: getattr(backbone, name, None) for name in _FACTS} | own
 
 
-def _scaled(checkpoint: Checkpoint, share: float) -> dict[str, Tensor]:
+def _scale(checkpoint: Checkpoint, share: float) -> dict[str, Tensor]:
     return {name: tensor.double() * share for name, tensor in checkpoint.model.state_dict().items()}
 
 
