@@ -18,13 +18,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from importlib import import_module
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "beside.json"
@@ -138,13 +139,16 @@ class Jobs:
             pad_token_id=1, bos_token_id=0, eos_token_id=2,
         )  # fmt: skip
         XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
-        return self.train(str(folder), queries=8, steps=12, new_heads=True)
+        return self.train(str(folder), queries=8, new_heads=True)
 
     def train_small(self) -> Callable[[], object]:
-        return self.train("small", queries=2, steps=6)
+        return self.train("small", queries=2)
 
-    def train(self, model: str, queries: int, steps: int, **options: Any) -> Callable[[], list[float]]:
-        """The median step of a run with three heads; embedding tables are not trained, whose AdamW would be all."""
+    def train(self, model: str, queries: int, **options: Any) -> Callable[[], object]:
+        """A step of a run with three heads, which waits in a thread between two of them.
+
+        The table of words is not trained: AdamW on it would be all of the time.
+        """
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         run = first("triptych.train.run:run")
@@ -157,20 +161,28 @@ class Jobs:
         ]  # fmt: skip
         pairs = self.folder / f"pairs-{queries}.jsonl"
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        times: list[float] = []
-        register_optimizer_step_post_hook(lambda *_: times.append(time.process_time()))
         data = {"train": str(pairs), "batch_size": queries, "group": 4, "cache": str(self.folder / "cache")}
         values = {
-            "model": model, "steps": steps, "log_every": 1000, "data": data, "freeze": ["words"],
+            "model": model, "steps": 1000, "log_every": 1000, "data": data, "freeze": ["words"],
             "compute": {"device": "cpu", "dtype": "float32", "prefetch": 0},
         }  # fmt: skip
+        turns: SimpleQueue[None] = SimpleQueue()
+        done: SimpleQueue[None] = SimpleQueue()
 
-        def go() -> list[float]:
-            self.runs += 1
-            times.clear()
-            run("train", recipe.model_validate(values | options), self.folder / f"run-{self.runs}")
-            return [statistics.median(b - a for a, b in pairwise(times[1:]))]
+        def go() -> None:
+            turns.put(None)
+            done.get()
 
+        def wait(*_: object) -> None:
+            if threading.current_thread() is thread:
+                done.put(None)
+                turns.get()
+
+        arguments = ("train", recipe.model_validate(values | options), self.folder / f"run-{queries}")
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        register_optimizer_step_post_hook(wait)
+        thread.start()
+        done.get()
         return go
 
     def pairs(self) -> Callable[[], object]:
@@ -204,9 +216,10 @@ def work(names: list[str], documents: Path | None) -> None:
         print("ready", flush=True)
         for line in sys.stdin:
             with spent() as seconds:
-                own = prepared[line.strip()]()
-            print(own[0] if line.startswith("train") else seconds[0], flush=True)
+                prepared[line.strip()]()
+            print(seconds[0], flush=True)
         jobs.open.close()
+    os._exit(0)  # runs that wait in a thread
 
 
 def measure_process(command: list[str], environment: dict[str, str]) -> float:

@@ -139,7 +139,7 @@ class SearchModel:
 
         Args:
             queries: A ``datasets.Dataset`` with ``id`` and ``text``.
-            top_k: Most documents a query.
+            top_k: Maximum documents per query.
             top_ranked: For re-ranking: the only documents of each query.
             kwargs: What else mteb passes.
 

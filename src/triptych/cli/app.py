@@ -17,7 +17,7 @@ import typer
 
 from triptych import __version__
 from triptych.cli import data, demo, encode, evaluate, index, mine, move, serve, synthesize, train
-from triptych.cli.command import HELP, Command, Group
+from triptych.cli.command import HELP, Command, CommandGroup
 from triptych.cli.terminal import forget_stdout, no_questions, printable, say, warnings_as_lines
 from triptych.errors import InputError, TriptychError
 
@@ -27,7 +27,7 @@ INTERRUPTED, PIPE_CLOSED, TERMINATED = (
 )
 
 
-class Data(Group):
+class Data(CommandGroup):
     """The commands of `triptych data`."""
 
     table: Mapping[str, Command] = {
@@ -38,7 +38,7 @@ class Data(Group):
     }
 
 
-class Main(Group):
+class Main(CommandGroup):
     """All commands; their errors become one line on standard error."""
 
     table: Mapping[str, Command] = {

@@ -198,7 +198,7 @@ def command(
     return lambda function: Command(function, names, variables, defaults or {}, frozenset(basic.split()))
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Commands of which only the one that is used gets its options."""
 
     table: Mapping[str, Command] = {}

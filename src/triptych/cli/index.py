@@ -409,7 +409,7 @@ def search(
         words: One query ('-': queries from standard input).
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
-        k: Hits a query.
+        k: Hits per query.
         conditions: On metadata, or on the id: lang=fr, 'lang=fr|de' (either), 'lang!=fr', 'path^=docs/' (begins so),
             'year>=2020', 'author?' (is there), 'author!?' (is not). All must hold.
         filter_json: A filter as JSON, such as {"or": [{"lang": "fr"}, {"year": {"gte": 2020}}]}; see docs/index.md.

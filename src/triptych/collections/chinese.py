@@ -26,11 +26,11 @@ from triptych.collections.files import Files, rows
 from triptych.collections.joined import (
     Dropped,
     Item,
+    JudgedPassage,
     Judgement,
     Labelled,
     Options,
     Pair,
-    Passage,
     Tables,
     cells_of,
     judgements_of,
@@ -61,7 +61,7 @@ def _to_item(record: dict[str, Any], place: Place) -> Item:
     if not isinstance(question, str) or not isinstance(paragraphs, list):
         raise place.error(f"got fields {', '.join(map(repr, record))}; expected question, answer_paragraphs")
     pos = [
-        Passage(str(each.get("paragraph_text", "")), None, str(each.get("paragraph_id", "")) or None)
+        JudgedPassage(str(each.get("paragraph_text", "")), None, str(each.get("paragraph_id", "")) or None)
         for each in cast("list[dict[str, Any]]", paragraphs)
     ]
     if not pos:
@@ -78,8 +78,8 @@ def _group_by_query(path: Path, options: Options) -> Iterator[Item]:
         if not pos:
             yield Dropped(same[0][0], "no positive", query)
             continue
-        sample = options.sample(map(Passage, neg), query) if options.wants("given") else []
-        yield Labelled(same[0][0], query, [Passage(text) for text in pos], sample, language="zh")
+        sample = options.sample(map(JudgedPassage, neg), query) if options.wants("given") else []
+        yield Labelled(same[0][0], query, [JudgedPassage(text) for text in pos], sample, language="zh")
 
 
 def _read_judged(path: Path) -> Iterator[tuple[Place, str, str, bool]]:

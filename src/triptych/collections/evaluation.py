@@ -23,7 +23,7 @@ from triptych.collections.base import (
     Qrels,
     Wanted,
 )
-from triptych.collections.joined import Dropped, Item, Judgement, Passage, Tables, Text, contradiction
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Judgement, Tables, Text, contradiction
 from triptych.errors import DataError
 
 _FIRST_LOOK = 1024
@@ -145,7 +145,7 @@ def _passages(read: Callable[[], Iterator[Item]], language: str | None) -> Itera
                 yield Document(id_, passage.content)
 
 
-def _text_id(passage: Passage) -> str:
+def _text_id(passage: JudgedPassage) -> str:
     return blake2b(passage.content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 

@@ -30,7 +30,7 @@ ABOVE_ZERO = 5e-324
 """The least grade of a positive where every grade above 0 is one."""
 
 
-class Passage(NamedTuple):
+class JudgedPassage(NamedTuple):
     """A passage as text and, where the data set has them, its title and its id."""
 
     text: str
@@ -43,7 +43,9 @@ class Passage(NamedTuple):
         return Document("", self.text, self.title).content
 
 
-def passages_of(record: Mapping[str, Any], field: str, ids: Sequence[str], place: Place) -> list[Passage]:
+def passages_of(
+    record: Mapping[str, Any], field: str, ids: Sequence[str], place: Place
+) -> list[JudgedPassage]:
     """The passages in a field of a record: objects with ``title`` and ``text``, and an id under one of `ids`.
 
     Raises:
@@ -55,7 +57,7 @@ def passages_of(record: Mapping[str, Any], field: str, ids: Sequence[str], place
             f"field {field!r} is {value!r:.40}; expected a list of objects with {ids[0]}, title and text"
         )
     return [
-        Passage(
+        JudgedPassage(
             str(each.get("text") or ""),
             each.get("title") or None,
             next((str(each[name]) for name in ids if each.get(name) is not None), "") or None,
@@ -80,8 +82,8 @@ class Labelled:
 
     place: Place
     query: str
-    pos: Sequence[Passage]
-    neg: Sequence[Passage] = ()
+    pos: Sequence[JudgedPassage]
+    neg: Sequence[JudgedPassage] = ()
     id: str | None = None
     language: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -145,7 +147,7 @@ class Options:
         labels = (subset, f"{name}/{subset}")
         return not self.subsets or any(fnmatchcase(n, pattern) for pattern in self.subsets for n in labels)
 
-    def sample(self, passages: Iterable[Passage], query: str) -> list[Passage]:
+    def sample(self, passages: Iterable[JudgedPassage], query: str) -> list[JudgedPassage]:
         """At most `max_negatives` of some passages, in their order.
 
         Those whose digest with seed and query is least: the choice depends neither on the order of the passages nor
@@ -419,8 +421,8 @@ def _item(
             yield Dropped(query.place, "query has negatives and no judgement", query.text)
         return
     _once(base, "INSERT INTO asked VALUES (?)", (query.id,), query)
-    pos: dict[str, Passage] = {}
-    neg: dict[str, Passage] = {}
+    pos: dict[str, JudgedPassage] = {}
+    neg: dict[str, JudgedPassage] = {}
     for doc, value, known, title, text, file, line in found:
         if doc is None:  # a negative, and none is wanted
             continue
@@ -430,7 +432,7 @@ def _item(
             yield Dropped(query.place, "judged passage is not in the corpus", str(doc))
             continue
         side = pos if value is not None and value >= least else neg
-        side.setdefault(doc, Passage(text, title, doc))
+        side.setdefault(doc, JudgedPassage(text, title, doc))
     others = [passage for id_, passage in neg.items() if id_ not in pos]
     sample = options.sample(others, query.id)
     yield Labelled(query.place, query.text, list(pos.values()), sample, query.id, tables.language)

@@ -21,7 +21,7 @@ from triptych.collections.examples import (
     parse_record,
 )
 from triptych.collections.files import Files, first_keys, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Labelled, Options, join
 from triptych.errors import DataError, InputError
 from triptych.io import BOM, STDIN, open_source, read_lines, read_text
 from triptych.records import (
@@ -320,7 +320,7 @@ def read_training(files: Files, options: Options) -> Iterator[Item]:
         for place, example in read_examples(path, reading):
             yield from (Dropped(each, "no positive") for each in skipped)
             skipped.clear()
-            pos, neg = (list(map(Passage, texts)) for texts in (example.pos, example.neg))
+            pos, neg = (list(map(JudgedPassage, texts)) for texts in (example.pos, example.neg))
             yield Labelled(
                 place,
                 example.query,

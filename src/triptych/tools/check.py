@@ -225,8 +225,8 @@ class _Repeats:
     """Digests of the queries and examples that came before."""
 
     def __init__(self) -> None:
-        self._queries: set[bytes] = set()
-        self._examples: set[bytes] = set()
+        self._queries: set[str] = set()
+        self._examples: set[str] = set()
 
     def problems_of(self, example: Example) -> list[str]:
         query = fingerprint([example.query])
