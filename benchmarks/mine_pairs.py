@@ -1,13 +1,14 @@
 """How the cost of mining pairs grows with the number of documents, and with workers.
 
-Usage: python benchmarks/mine_pairs.py --documents 1000 10000 100000 [--source FILE] [--workers 1]
-           [--note TEXT] [--append benchmarks/results/mine_pairs.jsonl]
+Usage: python benchmarks/mine_pairs.py --documents 1000 10000 100000 [--source FILE] [--blocks N] [--workers 1]
+           [--datatrove PYTHON] [--note TEXT] [--append benchmarks/results/mine_pairs.jsonl]
 
 FILE holds structured documents (docs/data-pairs.md), or the records of `docs.jsonl.zst` (fields s, k, l, t, p); without
 one the documents are made of random words. More documents than FILE has are made of it again under other keys and
-with words of their own, so that they are no duplicates. Every size runs in a process of its own. Each line has wall
-time and processor time (of all workers), since a busy machine says little by its wall time, and the greatest memory
-of one process.
+with words of their own, so that they are no duplicates; each 50th comes again as it is under another key. `--blocks`
+cuts each to its first paragraphs. With `--datatrove`, `datatrove_dedup.py` gets the same files. Every size runs in a
+process of its own. Each line has wall time and processor time (of all workers), since a busy machine says little by
+its wall time, and the greatest memory of one process.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import count, islice
+from contextlib import ExitStack
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from triptych.records import parsed, places_of
+from triptych.records import parse_raw, places_of
 from triptych.tools.pairs.pipeline import mine_pairs
 from triptych.tools.pairs.settings import PairSettings
 
@@ -39,7 +41,9 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--source", type=Path)
+    parser.add_argument("--blocks", type=int, help="paragraphs and headings of a document, at most")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--datatrove", type=Path, help="the interpreter of an environment with datatrove")
     parser.add_argument("--note", default="")
     parser.add_argument("--append", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -59,8 +63,10 @@ def main() -> None:
 def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
     stages: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus.jsonl"
-        characters = write(corpus, islice(documents(options.source), number))
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        records = islice(repeated(documents(options.source), options.blocks), number)
+        characters = write([corpus / f"{i}.jsonl" for i in range(options.workers)], records)
         last = time.perf_counter()
 
         def progress(stage: str, done: int, total: int | None) -> None:
@@ -75,7 +81,10 @@ def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
         )
         wall, processor = time.perf_counter() - started, processor_seconds() - before
         made, kept = mined.counts.made.total(), mined.counts.kept.total()
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        peak = max(
+            resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        peer = datatrove(options, corpus, Path(folder)) if options.datatrove else {}
     return {
         "documents": number,
         "characters": characters,
@@ -91,6 +100,20 @@ def measure(options: argparse.Namespace, number: int) -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "source": options.source.name if options.source else "random words",
         "note": options.note,
+    } | peer
+
+
+def datatrove(options: argparse.Namespace, corpus: Path, folder: Path) -> dict[str, Any]:
+    tool = Path(__file__).with_name("datatrove_dedup.py")
+    command = [options.datatrove, tool, corpus, folder / "datatrove", str(options.workers)]
+    around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    before, started = processor_seconds(), time.perf_counter()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=around, cwd=folder)
+    spent = {"processor_seconds": round(processor_seconds() - before, 1)}
+    return {
+        "datatrove": json.loads(done.stdout.splitlines()[-1])
+        | spent
+        | {"wall_seconds": round(time.perf_counter() - started, 1)}
     }
 
 
@@ -102,13 +125,24 @@ def processor_seconds() -> float:
     )
 
 
-def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
+def write(paths: list[Path], records: Iterator[dict[str, Any]]) -> int:
+    """Writes documents into files in turns, since each file is read by one worker."""
     characters = 0
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
+        for file, record in zip(cycle(files), records, strict=False):
             characters += sum(len(text) for _, _, text in record["blocks"])
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return characters
+
+
+def repeated(records: Iterator[dict[str, Any]], blocks: int | None) -> Iterator[dict[str, Any]]:
+    """Cut documents, each 50th twice."""
+    for number, whole in enumerate(records, start=1):
+        record = whole | {"blocks": whole["blocks"][:blocks]}
+        yield record
+        if number % 50 == 0:
+            yield record | {"key": f"{record['key']}-copy"}
 
 
 def documents(source: Path | None) -> Iterator[dict[str, Any]]:
@@ -117,7 +151,7 @@ def documents(source: Path | None) -> Iterator[dict[str, Any]]:
         yield from made_up()
     for again in count():
         for place, raw in places_of(source):
-            record = parsed(raw, place)
+            record = parse_raw(raw, place)
             if "p" in record:
                 named = {"source": record["s"], "key": record["k"], "lang": record["l"], "title": record["t"]}
                 more = {"keywords": record.get("kw", []), "description": record.get("d", "")}

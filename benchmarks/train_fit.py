@@ -3,7 +3,7 @@
 The paper's figure to stand beside: 6 to 130 at 8192 tokens on 80 GB (dense alone, G = 1, split batches). Here all three
 heads are trained. Doubles the batch until memory or patience ends.
 
-    python benchmarks/train_fit.py --shape bge-m3 --device cuda --longest 8192 --out benchmarks/results/train.jsonl
+    python benchmarks/train_fit.py --shape bge-m3 --device cuda --longest 8192 --out benchmarks/results/gpu_train.jsonl
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Three heads, self-distillation, G passages a query, texts of mixed lengths, AdamW. Both train the same random model on
 the same token ids; each system has its own process, and rounds alternate. One JSON line a round is appended.
 
-    python benchmarks/train_unified.py --shape small --queries 2 --out benchmarks/results/train.jsonl
+    python benchmarks/train_unified.py --shape small --queries 2 --out benchmarks/results/gpu_train.jsonl
     python benchmarks/train_unified.py --shape bge-m3 --device cuda --queries 8 --longest 512 --checkpointing
 """
 

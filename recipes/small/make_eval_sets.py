@@ -24,7 +24,7 @@ import eval_short
 from eval_folder import TestSet, Text, write_folder
 from qa_split import Passage
 from triptych.io import write_json
-from triptych.records import parsed, places_of
+from triptych.records import parse_raw, places_of
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -58,7 +58,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file of JSON Lines."""
-    return (parsed(raw, place) for place, raw in places_of(path))
+    return (parse_raw(raw, place) for place, raw in places_of(path))
 
 
 def set_aside(record: dict[str, Any]) -> bool:

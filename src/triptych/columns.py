@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.types import HEADS, Encoded, Head, Ragged
 
-try:
+with require_extra("vectors in Arrow or Parquet", "export"):
     import pyarrow as pa
-except ImportError as error:
-    raise MissingExtra("vectors in Arrow or Parquet", "export") from error
 
 if TYPE_CHECKING:
     from scipy import sparse

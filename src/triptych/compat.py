@@ -396,7 +396,7 @@ class BGEM3FlagModel:
         """
         left, right = lexical_weights_1, lexical_weights_2
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            return _shared(left, right)
+            return _lexical_score(left, right)
         if isinstance(left, Mapping) or isinstance(right, Mapping):
             raise InputError(
                 "compute_lexical_matching_score: got a mapping and a list; expected two mappings or two lists"
@@ -409,7 +409,7 @@ class BGEM3FlagModel:
             raise InputError(
                 f"compute_lexical_matching_score: got {show(odd[0])}; expected token id → weight"
             )
-        rows = [[_shared(one, other) for other in right] for one in left]
+        rows = [[_lexical_score(one, other) for other in right] for one in left]
         return np.array(rows, dtype=np.float32).reshape(len(left), len(right))
 
     @staticmethod
@@ -600,7 +600,7 @@ def _weights(lexical: sparse.csr_array) -> Iterator[LexicalWeights]:
         yield {str(number): weight for number, weight in zip(ids, weights, strict=True)}
 
 
-def _shared(left: Mapping[str, float], right: Mapping[str, float]) -> float:
+def _lexical_score(left: Mapping[str, float], right: Mapping[str, float]) -> float:
     return float(sum(weight * right[token] for token, weight in left.items() if token in right))
 
 

@@ -47,11 +47,11 @@ from triptych.records import (
     ending,
     first_of,
     parquet_rows,
+    parse_cell,
     parse_object,
     table_records,
     to_document,
     tsv_rows,
-    typed,
 )
 
 Format: TypeAlias = Literal[
@@ -142,7 +142,7 @@ def read_documents(
             blanks) means ``jsonl``, and anything else ``lines``, one document for each line of plain text that is not
             blank.
         fields: Names of the fields in JSON Lines and in the header of a table. A table's other cells become numbers
-            and booleans where `triptych.records.typed` says so.
+            and booleans where `triptych.records.parse_cell` says so.
         on_skip: Called with each file of a folder that gives no document, and why. Such a file named in `sources` is
             read, or an error; without text it counts too.
         on_error: Called with what is wrong with a file of a folder (text that is not UTF-8, a broken line, a broken
@@ -172,7 +172,11 @@ def list_documents(
         DataError: For a folder that cannot be read.
     """
     given = [sources] if isinstance(sources, str | Path) else sources
-    return list_files(given, lambda path: _is_known(path, format), on_skip)
+
+    def is_known(path: Path) -> bool:
+        return format is not None or format_of(path) is not None or path.suffix.lower() == _ARCHIVE
+
+    return list_files(given, is_known, on_skip)
 
 
 def read_queries(
@@ -223,10 +227,6 @@ def _queries(source: Path | str, format: Format | None, fields: Fields) -> Itera
 def format_of(path: Path | str) -> Format | None:
     """The format that the ending of a file name stands for, or None."""
     return _ENDINGS.get(ending(Path(path)))
-
-
-def _is_known(path: Path, format: Format | None) -> bool:
-    return format is not None or format_of(path) is not None or path.suffix.lower() == _ARCHIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +386,7 @@ class _Reader:
         for number, record in table_records(rows, self.how.fields, self.source.name):
             place = self._place(number)
             document = to_document(record, self.how.fields, place)
-            metadata = {column: typed(cell) for column, cell in document.metadata.items()}
+            metadata = {column: parse_cell(cell) for column, cell in document.metadata.items()}
             yield place, replace(document, metadata=metadata)
 
     def _parquet(self) -> Found:

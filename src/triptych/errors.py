@@ -6,6 +6,8 @@ same mistake (`ValueError`, `OSError`, …), ours derives from it too, so that o
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -92,6 +94,15 @@ class MissingExtra(TriptychError, ImportError):
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         """Pickled by its arguments, so that it can cross processes."""
         return type(self), (self.feature, self.extra)
+
+
+@contextmanager
+def require_extra(feature: str, extra: str) -> Generator[None]:
+    """Around the imports of an optional dependency: that it is not installed is a `MissingExtra`."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(feature, extra) from error
 
 
 class EndpointError(TriptychError):

@@ -265,7 +265,7 @@ def explain_by_idf(index: Index, query: str, hits: Sequence[Hit]) -> list[Explan
     vectors = cast("sparse.csr_array", index.vectors([hit.id for hit in hits], heads=["lexical"]).lexical)
     texts = [query, *(hit.text for hit in hits)]
     ids = tokenizer.encode(texts, max_length=_ENDLESS).ids
-    named = [_named(tokenizer, own, "", text) for own, text in zip(ids, texts, strict=True)]
+    named = [_locate(tokenizer, own, "", text) for own, text in zip(ids, texts, strict=True)]
     left = named[0], table.encode([query], tokenizer)
     explained: list[Explanation] = []
     for i, tokens in enumerate(named[1:]):
@@ -287,7 +287,7 @@ def tokens_of(encoder: Encoder, text: str, prefix: str = "") -> list[Token]:
     config = encoder.config
     every = config.mcls_every if config.pooling == "mcls" else None
     encoded = encoder.tokenizer.encode([text], prefix=prefix, max_length=config.max_length, mcls_every=every)
-    return _named(encoder.tokenizer, encoded.ids[0], prefix, text)
+    return _locate(encoder.tokenizer, encoded.ids[0], prefix, text)
 
 
 def _explain_one(
@@ -354,7 +354,7 @@ def _with_vectors(encoder: Encoder, tokens: list[Token]) -> list[Token]:
     return [token for token, counts in zip(tokens, counted, strict=True) if counts]
 
 
-def _named(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[Token]:
+def _locate(tokenizer: TextTokenizer, ids: Ids, prefix: str, text: str) -> list[Token]:
     """Finds the characters that each token stands for.
 
     The ids are those that the model reads; the tokens of the text stand among them in their order, with

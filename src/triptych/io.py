@@ -235,7 +235,7 @@ def open_source(path: Path | str) -> Generator[Source]:
 def unpack(raw: BinaryIO, name: str) -> Source:
     """A source over an open stream of bytes, decompressed as `open_source` does."""
     stream, magic = _peek(raw, _MAGIC)
-    return Source(name, *_peek(_decompressed(stream, magic, name), _PEEK))
+    return Source(name, *_peek(_decompress(stream, magic, name), _PEEK))
 
 
 def printable(path: Path | str) -> str:
@@ -402,7 +402,7 @@ class _Metered:
         return data
 
 
-def _decompressed(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
+def _decompress(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
     packed = _Metered(stream)
     if head.startswith(_GZIP):
         plain = iter(partial(gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb").read1, _CHUNK), b"")
@@ -415,10 +415,10 @@ def _decompressed(stream: BinaryIO, head: bytes, name: str) -> BinaryIO:
         plain = _frames(packed, bz2.BZ2Decompressor)
     else:
         return stream
-    return io.BufferedReader(_Chunks(_limited(plain, packed, name)), _CHUNK)
+    return io.BufferedReader(_Chunks(_limit(plain, packed, name)), _CHUNK)
 
 
-def _limited(chunks: Iterable[bytes], packed: _Metered, name: str) -> Iterator[bytes]:
+def _limit(chunks: Iterable[bytes], packed: _Metered, name: str) -> Iterator[bytes]:
     """The chunks, as long as they are not out of all proportion to what was read for them."""
     size = 0
     for chunk in chunks:

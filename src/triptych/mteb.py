@@ -139,7 +139,7 @@ class SearchModel:
 
         Args:
             queries: A ``datasets.Dataset`` with ``id`` and ``text``.
-            top_k: Most documents a query.
+            top_k: Maximum documents per query.
             top_ranked: For re-ranking: the only documents of each query.
             kwargs: What else mteb passes.
 
@@ -166,7 +166,8 @@ class SearchModel:
     def _scan(self, asked: Encoded, kept: Any, ranks: Any, allowed: Any, best: Best) -> None:
         for start in range(0, len(kept), self.block):
             rows = kept[start : start + self.block]
-            texts = [_document_text(row) for row in self._corpus.select(rows.tolist())]
+            chosen = self._corpus.select(rows.tolist())
+            texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in chosen]
             documents = self.encoder.encode_document(texts, outputs=self.weights.heads)
             scores: dict[Head, Floats] = {
                 head: head_scores(asked, documents, head) for head in self.weights.heads
@@ -203,10 +204,6 @@ def _allowed(names: Sequence[str], ids: Sequence[str], top_ranked: Mapping[str, 
     for row, name in enumerate(names):
         allowed[row, [place[id_] for id_ in top_ranked.get(name, ()) if id_ in place]] = True
     return allowed
-
-
-def _document_text(row: Mapping[str, Any]) -> str:
-    return f"{row.get('title') or ''} {row['text']}".strip()
 
 
 def _query_text(row: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from triptych.errors import DataError, MissingExtra, NoDocument
+from triptych.errors import DataError, NoDocument, require_extra
 from triptych.io import MAX_LINE, STDIN, Line, open_source, read_lines
 
 _IDS = ("id", "_id")
@@ -313,14 +313,14 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}(?:[eE][+-]?\d{1,2})?")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def typed(cell: str) -> str | int | float | bool:
+def parse_cell(cell: str) -> str | int | float | bool:
     """A table's cell as a value that filters can compare.
 
     Whole numbers of at most 18 digits, decimal numbers with digits on both sides of a point, and ``true`` and
     ``false`` (in any letter case) become what they say. All else stays text: ids such as 007, +49, 1e5, dates, 1,000.
 
     Example:
-        >>> [typed(cell) for cell in ("2020", "-1.50", "TRUE", "007", "1e5", "2020-01-31", "")]
+        >>> [parse_cell(cell) for cell in ("2020", "-1.50", "TRUE", "007", "1e5", "2020-01-31", "")]
         [2020, -1.5, True, '007', '1e5', '2020-01-31', '']
     """
     if _INTEGER.fullmatch(cell):
@@ -378,7 +378,7 @@ def table_records(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tu
     header = _header(first.cells, fields, place)
     if header is None:
         second = next(stream, None)
-        implied = ", ".join(_implied(fields, len(first.cells)))
+        implied = ", ".join(_default_names(fields, len(first.cells)))
         if _is_like_a_header(first.cells, None if second is None else second.cells):
             raise NoDocument(
                 f"the first row {first.cells!r} looks like a header, but has none of the names "
@@ -387,7 +387,7 @@ def table_records(rows: Iterable[Row], fields: Fields, name: str) -> Iterator[tu
                 place.name,
                 place.line,
             )
-        header = _implied(fields, len(first.cells))
+        header = _default_names(fields, len(first.cells))
         stream = chain([first] if second is None else [first, second], stream)
     for line, cells in stream:
         if len(cells) != len(header):
@@ -413,7 +413,7 @@ def _header(cells: Sequence[str], fields: Fields, place: Place) -> list[str] | N
     return names
 
 
-def _implied(fields: Fields, columns: int) -> list[str]:
+def _default_names(fields: Fields, columns: int) -> list[str]:
     """The names of a table's columns without a header."""
     return [fields.id[0] if fields.id else "id", fields.text[0]][-columns:]
 
@@ -541,7 +541,7 @@ def places_of(path: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
                 yield Place(source.name, line.number), line.text
 
 
-def parsed(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
+def parse_raw(raw: str | dict[str, Any], place: Place) -> dict[str, Any]:
     """A raw record as a mapping.
 
     Raises:
@@ -560,11 +560,9 @@ def parquet_rows(content: Path | bytes, name: str) -> Iterator[tuple[int, dict[s
     Raises:
         DataError: For a file that cannot be read.
     """
-    try:
+    with require_extra(f"{name}: reading Parquet", "files"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra(f"{name}: reading Parquet", "files") from error
     from triptych.columns import vector_columns
 
     number = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
@@ -154,6 +154,15 @@ def digest(*texts: str) -> int:
     return int.from_bytes(blake2b(joined, digest_size=8).digest(), "little")
 
 
+def fingerprint(texts: Iterable[str]) -> str:
+    """BLAKE2b of a sequence of texts, 16 bytes as hex; where one ends and the next begins counts."""
+    found = blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
+
+
 def mixed(values: Hashes) -> Hashes:
     """Spreads the bits of each number over all 64; multiplication wraps around."""
     mixed = values * _MIX
@@ -254,10 +263,8 @@ def ranker(*, normalize: bool = True) -> Rank:
     Raises:
         MissingExtra: If py3langid is not installed.
     """
-    try:
+    with require_extra("identifying languages", "tools"):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise MissingExtra("identifying languages", "tools") from error
     # An object of our own: the library's shared one may have been restricted to some languages.
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=normalize).rank
 

@@ -376,7 +376,7 @@ class Encoded:
 
     def _sizes(self) -> list[int]:
         sizes = [] if self.dense is None else [len(self.dense)]
-        sizes += [] if self.lexical is None else [_height(self.lexical)]
+        sizes += [] if self.lexical is None else [int(cast(Any, self.lexical).shape[0])]
         return sizes + ([] if self.multi is None else [len(self.multi)])
 
     @property
@@ -454,10 +454,6 @@ class Encoded:
         from triptych.columns import from_arrow
 
         return from_arrow(table, widths)
-
-
-def _height(matrix: sparse.csr_array) -> int:
-    return int(cast(tuple[int, int], matrix.shape)[0])
 
 
 def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:

@@ -13,8 +13,8 @@ from triptych.train.sampling import (
     FINETUNE_TABLE,
     PRETRAIN_TABLE,
     BatchTable,
+    SampledSource,
     Sampler,
-    Source,
     Step,
     shares,
 )
@@ -22,13 +22,13 @@ from triptych.train.sampling import (
 TABLE = BatchTable((10, 20, 40), (4, 3, 2))
 
 
-def sources_of(lengths: list[list[int]], weights: list[float] | None = None) -> list[Source]:
-    found: list[Source] = []
+def sources_of(lengths: list[list[int]], weights: list[float] | None = None) -> list[SampledSource]:
+    found: list[SampledSource] = []
     start = 0
     for number, each in enumerate(lengths):
         rows = np.arange(start, start + len(each))
         weight = 1.0 if weights is None else weights[number]
-        found.append(Source(f"s{number}", rows, np.array(each, dtype=np.int32), weight))
+        found.append(SampledSource(f"s{number}", rows, np.array(each, dtype=np.int32), weight))
         start += len(each)
     return found
 

@@ -11,7 +11,7 @@ import pytest
 from eval import made
 from triptych.collections.base import Collection, Document, MemoryCorpus, Run
 from triptych.errors import DataError, InputError
-from triptych.eval.compare import MEAN, Choice, compare, published, tables
+from triptych.eval.compare import MEAN, Choice, compare, published_table, tables
 from triptych.eval.evaluate import evaluate_systems as evaluate
 from triptych.eval.groups import survey, usable
 from triptych.eval.report import render
@@ -359,7 +359,7 @@ def test_published_means_are_those_of_their_languages_and_of_the_papers_text() -
         ("narrativeqa", "test", "nDCG@10"): [48.7, 57.5, 55.4, 60.1, 61.7],
     }
     for key, means in expected.items():
-        table = published(*key)
+        table = published_table(*key)
         assert table is not None
         assert [f.mean for name, f in table.systems.items() if name.startswith("BGE-M3/")] == means
-    assert published("miracl", "test", "nDCG@10") is None
+    assert published_table("miracl", "test", "nDCG@10") is None

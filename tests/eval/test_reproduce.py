@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from readers import made
 from triptych.cli.app import app
-from triptych.eval.compare import published
+from triptych.eval.compare import published_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text("utf-8")
 SETS: dict[str, Callable[[Path], Path]] = {
@@ -48,7 +48,7 @@ def test_the_figures_to_expect_are_those_of_the_papers_tables() -> None:
     rows = ROW.findall(PAGE)
     assert [row[0].lower() for row in rows] == list(SETS)
     for name, metric, cells, table in rows:
-        found = published(
+        found = published_table(
             name.lower(),
             "dev" if name == "MIRACL" else "test",
             "AnswerRecall@100" if name == "MKQA" else metric,

@@ -8,7 +8,7 @@ from triptych.errors import InputError
 from triptych.eval.evaluate import evaluate_systems as evaluate
 from triptych.eval.protocols import Pool
 from triptych.eval.running import EvalOptions
-from triptych.eval.tuning import Development, tune, without_reported
+from triptych.eval.tuning import Development, drop_reported, tune
 from triptych.scores.on_numpy import ndcg
 from triptych.types import HEADS, HeadWeights
 
@@ -91,8 +91,8 @@ def test_no_query_that_is_reported_is_tuned_on() -> None:
     mixed = made.Collection(
         "dev", "", dev.corpus, {**dev.queries, **shared}, {**dev.qrels, **{q: test.qrels[q] for q in shared}}
     )
-    [kept], left_out = without_reported([mixed], [test])
+    [kept], left_out = drop_reported([mixed], [test])
     assert (kept.queries, left_out) == (dev.queries, 3)
     for bad in (test, made.Collection("other", "", dev.corpus, shared, {q: test.qrels[q] for q in shared})):
         with pytest.raises(InputError, match="reported, too"):
-            without_reported([bad], [test])
+            drop_reported([bad], [test])

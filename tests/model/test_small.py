@@ -93,8 +93,9 @@ def test_the_word_vectors_are_stored_in_four_bits_and_the_layers_in_eight(
         ("embeddings.word_embeddings.weight", 4),
         ("encoder.layer.3.attention.self.key.weight", 8),
     ):
-        again = compact.Quantized.of(tensors[name], of).dequantize()
-        np.testing.assert_allclose(again, tensors[name], atol=1e-6 * np.abs(tensors[name]).max())
+        rows = tensors[name][::8]  # each row is stored by itself
+        again = compact.Quantized.of(rows, of).dequantize()
+        np.testing.assert_allclose(again, rows, atol=1e-6 * np.abs(rows).max())
 
 
 def plain_states(tensors: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:

@@ -1,16 +1,14 @@
 """Two processes, exchanging over gloo, against one process that holds the joint batch."""
 
 import os
-import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 
+from processes import run_two
 from triptych.train import distributed
 from triptych.train.objective import OBJECTIVES, Candidates, Objective, concat_reps, leaves, losses, take
 
@@ -90,17 +88,10 @@ def in_process(rank: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
-def spawn(function: Callable[..., None], *arguments: object) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(function, args=(port, *arguments), nprocs=2)
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(in_process, str(folder))
+    run_two(in_process, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

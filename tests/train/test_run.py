@@ -2,8 +2,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import checkpoints
+from processes import FORKS, run_two
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
 from triptych.model import checkpoint as layouts
@@ -22,7 +22,6 @@ from triptych.train.run import TRAINING, Outcome, RunCallbacks, run
 from triptych.train.settings import read
 
 from .made import tiny_model, write_beir, write_lines, write_pairs, write_texts
-from .test_distributed import spawn
 
 GOLDEN = Path(__file__).parent / "golden_curve.json"
 
@@ -122,14 +121,10 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not_bit_for_bit(p
     assert log(tmp_path / "whole") == log(tmp_path / "parts")
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from triptych.train.settings import read
-from triptych.train.run import RunCallbacks, run
-report = lambda record: print(record["step"], flush=True)
-run(sys.argv[1], read(Path(sys.argv[2])), Path(sys.argv[3]), resume=True, callbacks=RunCallbacks(on_log=report))
-"""
+def resume_and_report(stage: Any, recipe: Path, out: Path, threads: int, steps: Any) -> None:
+    torch.set_num_threads(threads)
+    callbacks = RunCallbacks(on_log=lambda record: steps.send(record["step"]))
+    run(stage, read(recipe), out, resume=True, callbacks=callbacks)
 
 
 @pytest.mark.slow
@@ -140,18 +135,18 @@ def test_a_run_that_is_killed_and_resumed_equals_one_that_was_not_bit_for_bit(pl
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump(read(None, settings(place, stage, "steps=30"))), encoding="utf-8")
     run(stage, read(recipe), tmp_path / "whole")
-    command = [sys.executable, "-c", SCRIPT, stage, str(recipe), str(tmp_path / "killed")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for wait in (5, 11, 17):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= wait:
-                process.send_signal(signal.SIGKILL)
-                break
-        assert process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    for end in (5, 11, 17, None):
+        receiver, sender = FORKS.Pipe(duplex=False)
+        arguments = (stage, recipe, tmp_path / "killed", torch.get_num_threads(), sender)
+        process = FORKS.Process(target=resume_and_report, args=arguments)
+        process.start()
+        sender.close()
+        with receiver, suppress(EOFError):  # at the end of a run that is not killed
+            while receiver.recv() != end:
+                pass
+            process.kill()
+        process.join()
+        assert process.exitcode == (0 if end is None else -signal.SIGKILL)
     assert same(tmp_path / "whole", tmp_path / "killed")
     assert log(tmp_path / "whole") == log(tmp_path / "killed")
 
@@ -402,7 +397,7 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
     if "two heads" in way:
         more.append(f"data.train=[{{path: {place / 'pairs.jsonl'}, heads: [dense, multi]}}]")
     parallel = f"compute.parallel={way.split(',')[0]}"
-    spawn(in_process, str(place), str(tmp_path / "two"), ["train", *more, "data.batch_size=4", parallel])
+    run_two(in_process, str(place), str(tmp_path / "two"), ["train", *more, "data.batch_size=4", parallel])
     go(place, tmp_path / "one", "train", *more)
     # Which rows come together depends on the sampler alone.
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
@@ -433,7 +428,7 @@ def test_processes_with_unequal_numbers_of_sub_batches_train_as_one_does(place, 
         "optimizer.eps=0.01",
         "masking.encoder=0.5",
     ]
-    spawn(
+    run_two(
         in_process,
         str(place),
         str(tmp_path / "two"),

@@ -17,7 +17,7 @@ import typer
 
 from triptych import __version__
 from triptych.cli import data, demo, encode, evaluate, index, mine, move, serve, synthesize, train
-from triptych.cli.command import HELP, Command, Group
+from triptych.cli.command import HELP, Command, CommandGroup
 from triptych.cli.terminal import forget_stdout, no_questions, printable, say, warnings_as_lines
 from triptych.errors import InputError, TriptychError
 
@@ -27,7 +27,7 @@ INTERRUPTED, PIPE_CLOSED, TERMINATED = (
 )
 
 
-class Data(Group):
+class Data(CommandGroup):
     """The commands of `triptych data`."""
 
     table: Mapping[str, Command] = {
@@ -38,7 +38,7 @@ class Data(Group):
     }
 
 
-class Main(Group):
+class Main(CommandGroup):
     """All commands; their errors become one line on standard error."""
 
     table: Mapping[str, Command] = {
@@ -75,7 +75,7 @@ class Main(Group):
         Exit codes: 2 for wrong usage or data, 1 for other failures, 130 after Ctrl-C, 143 after SIGTERM, 141 if the
         reader of the output went away.
         """
-        with _usage_as_line(), no_questions(), _ended_by_sigterm() as terminated:
+        with _usage_as_line(), no_questions(), _end_on_sigterm() as terminated:
             debug = bool(ctx.params.get("debug"))
             try:
                 with nullcontext() if debug else warnings_as_lines():
@@ -103,7 +103,7 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def _ended_by_sigterm() -> Generator[list[int]]:
+def _end_on_sigterm() -> Generator[list[int]]:
     """Gives a list that has the signal once it came: a package may make a Ctrl-C of the exception."""
     came: list[int] = []
 

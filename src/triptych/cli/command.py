@@ -114,10 +114,10 @@ class Command:
     def build(self, name: str) -> Any:
         """The command as typer has it."""
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(name, help=escape(self.help), context_settings=HELP)(self._typed())
+        single.command(name, help=escape(self.help), context_settings=HELP)(self._typer_function())
         return typer.main.get_command(single)
 
-    def _typed(self) -> Callable[..., None]:
+    def _typer_function(self) -> Callable[..., None]:
         """A function with a signature for typer, which calls the real one."""
         fields = {"__".join(each.path): each for each in self._fields()}
         parameters = [self._parameter(key, each) for key, each in fields.items()]
@@ -126,7 +126,7 @@ class Command:
             values = {
                 each.path: value
                 for key, each in fields.items()
-                if (value := self._given(each, given[key])) is not None
+                if (value := self._value_or_default(each, given[key])) is not None
             }
             self.function(**_arguments(self.function, values))
 
@@ -161,7 +161,7 @@ class Command:
                 *names,
                 metavar=metavar.removesuffix("...") or None,
                 envvar=self._of(self.env, each, None),
-                rich_help_panel=ADVANCED if self._advanced(each) else None,
+                rich_help_panel=ADVANCED if self._is_advanced(each) else None,
                 **common,
             )
         many = each.kind.shape in ("list", "many", "pairs")
@@ -173,13 +173,13 @@ class Command:
             key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, info]
         )
 
-    def _advanced(self, each: Field) -> bool:
+    def _is_advanced(self, each: Field) -> bool:
         seldom = not {*each.path}.isdisjoint(SELDOM)
         if each.required or each.path == ("as_json",):
             return False
         return self.basic.isdisjoint(each.names) if self.basic else seldom
 
-    def _given(self, each: Field, value: Any) -> Any:
+    def _value_or_default(self, each: Field, value: Any) -> Any:
         return self._of(self.defaults, each, None) if value is None else _value(each, value)
 
     def _of(self, values: Mapping[str, Any], each: Field, default: Any) -> Any:
@@ -198,7 +198,7 @@ def command(
     return lambda function: Command(function, names, variables, defaults or {}, frozenset(basic.split()))
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Commands of which only the one that is used gets its options."""
 
     table: Mapping[str, Command] = {}
@@ -223,12 +223,12 @@ def fields_of(function: Callable[..., Any]) -> Iterator[Field]:
     """What a function can be given on a command line."""
     helps = COMMON_HELP | _section(function.__doc__, "Args")
     for name, each in inspect.signature(function).parameters.items():
-        annotation, required = _parsed(each.annotation), each.default is inspect.Parameter.empty
-        default = None if required else _shown(each.default)
-        yield from _expanded((name,), annotation, function.__module__, default, required, helps)
+        annotation, required = _parse_annotation(each.annotation), each.default is inspect.Parameter.empty
+        default = None if required else _default_text(each.default)
+        yield from _expand((name,), annotation, function.__module__, default, required, helps)
 
 
-def _expanded(
+def _expand(
     path: tuple[str, ...],
     annotation: ast.expr,
     module: str,
@@ -247,9 +247,9 @@ def _expanded(
     for each in _own_fields(node):
         name = each.target.id  # type: ignore[union-attr]
         default = _default(each.value)
-        shown = None if default is None else _shown(_constant(default, home))
+        shown = None if default is None else _default_text(_constant(default, home))
         needed = default is None and not _is_typed_dict(node)
-        yield from _expanded((*path, name), each.annotation, home, shown, needed, inner)
+        yield from _expand((*path, name), each.annotation, home, shown, needed, inner)
 
 
 def kind_of(annotation: ast.expr, module: str) -> Kind | None:
@@ -258,7 +258,7 @@ def kind_of(annotation: ast.expr, module: str) -> Kind | None:
         case ast.BinOp(left=left, right=right):
             return kind_of(left, module) or kind_of(right, module)
         case ast.Constant(value=str(text)):
-            return kind_of(_parsed(text), module)
+            return kind_of(_parse_annotation(text), module)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
             return Kind("one", Literal[ast.literal_eval(inside)])  # pyright: ignore[reportInvalidTypeForm]
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[first, *_])):
@@ -318,15 +318,15 @@ def _arguments(function: Callable[..., Any], values: Mapping[tuple[str, ...], An
     """The arguments of a function: what was given, and settings made of it; the rest keeps its defaults."""
     arguments: dict[str, Any] = {}
     for name, each in inspect.signature(function).parameters.items():
-        found = _settings(_parsed(each.annotation), function.__module__)
+        found = _settings(_parse_annotation(each.annotation), function.__module__)
         if found is not None:
-            arguments[name] = _made(*found, (name,), values)
+            arguments[name] = _instance(*found, (name,), values)
         elif (name,) in values:
             arguments[name] = values[name,]
     return arguments
 
 
-def _made(
+def _instance(
     module: str, node: ast.ClassDef, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]
 ) -> Any:
     """An instance of a settings class."""
@@ -338,7 +338,7 @@ def _made(
             inner[name] = values[at]
         elif any(key[: len(at)] == at for key in values):
             home, held = _settings(each.annotation, module) or ("", node)
-            inner[name] = _made(home, held, at, values)
+            inner[name] = _instance(home, held, at, values)
     return _load(f"{module}:{node.name}")(**inner)
 
 
@@ -350,7 +350,7 @@ def _load(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _parsed(annotation: Any) -> ast.expr:
+def _parse_annotation(annotation: Any) -> ast.expr:
     return ast.parse(annotation, mode="eval").body
 
 
@@ -436,7 +436,7 @@ def _constant(node: ast.expr, module: str) -> Any:
         return None
 
 
-def _shown(value: Any) -> Any:
+def _default_text(value: Any) -> Any:
     """A default as one would write it; None where that is too long, or nothing."""
     if isinstance(value, tuple):
         value = (":" if value and isinstance(value[0], int) else ",").join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]

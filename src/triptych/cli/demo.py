@@ -41,7 +41,7 @@ def demo(
 
     Args:
         dir: Keep the index here, to go on with; else it is removed.
-        k: Hits a query.
+        k: Hits per query.
         queries: Ask this many questions; by default 6 of 16.
         whole: Index the whole corpus and ask all questions; without it a third of the passages is enough.
     """

@@ -63,7 +63,7 @@ def encode(
         with_tokens: A Parquet or Arrow file: also with the tokens that the lexical weights are of.
         half: A file: numbers in 16 bits instead of 32.
         as_queries: Encode as queries: with the model's prefix for those.
-        max_length: Most tokens a text; by default what the model reads.
+        max_length: Maximum tokens per text; by default what the model reads.
         block: Texts that are encoded and written at once.
         devices: One worker process for each, such as cuda:0,cuda:1.
         shard: Encode part I of N, such as 2/8, for several machines that write into one folder; the last writes

@@ -85,8 +85,8 @@ def evaluate(
         json: Write the results to this file.
         runs: Write runs (TREC) and each query's metrics here.
         html: Write a report with plots to this file.
-        query_length: Most tokens a query; by default what the model reads.
-        document_length: Most tokens a document; the same default.
+        query_length: Maximum tokens per query; by default what the model reads.
+        document_length: Maximum tokens per document; the same default.
     """
     from triptych.cli.tables import show
     from triptych.eval.baselines import open_baseline

@@ -17,7 +17,7 @@ import typer
 from triptych.cli.command import command
 from triptych.cli.terminal import emit, progress, say, stdout
 from triptych.config import BLOCK_TOKENS
-from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, MissingExtra
+from triptych.errors import DataError, IndexLocked, IndexMissing, InputError, require_extra
 from triptych.index.postgres_link import hide_password
 
 if TYPE_CHECKING:
@@ -267,10 +267,8 @@ def _report(
 
 def _changes_of(inputs: Sequence[str], index: str) -> Iterator[None]:
     """Waits for changes of files and folders, again and again; the first is what came while nobody was watching."""
-    try:
+    with require_extra("--watch", "files"):
         from watchfiles import watch
-    except ImportError as error:
-        raise MissingExtra("--watch", "files") from error
     paths = [Path(os.path.realpath(path)) for path in inputs]
     folders = {path for path in paths if path.is_dir()}
     own = Path(os.path.realpath(index))
@@ -411,7 +409,7 @@ def search(
         words: One query ('-': queries from standard input).
         queries: Queries: plain lines, TSV, CSV or JSON Lines; '-' is stdin.
         id_field: Name of the field or column with the queries' ids, such as qid; by default id or _id.
-        k: Hits a query.
+        k: Hits per query.
         conditions: On metadata, or on the id: lang=fr, 'lang=fr|de' (either), 'lang!=fr', 'path^=docs/' (begins so),
             'year>=2020', 'author?' (is there), 'author!?' (is not). All must hold.
         filter_json: A filter as JSON, such as {"or": [{"lang": "fr"}, {"year": {"gte": 2020}}]}; see docs/index.md.
@@ -559,7 +557,7 @@ def verify(place: str, *, repair: bool = False, as_json: bool = False) -> None:
     else:
         if repair:
             raise InputError(f"verify: {place} is no index; expected one for --repair")
-        problems = [f"{path}: {problem}" for path, problem in _damaged(Path(place)).items()]
+        problems = [f"{path}: {problem}" for path, problem in _damage_of(Path(place)).items()]
         facts = {"place": place, "problems": problems}
     if as_json:
         emit(facts)
@@ -573,7 +571,7 @@ def verify(place: str, *, repair: bool = False, as_json: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _damaged(folder: Path) -> dict[Path, str]:
+def _damage_of(folder: Path) -> dict[Path, str]:
     """What is wrong with the files of a folder that is no index, and of those in it."""
     from triptych.io import DIGESTS, verify_digests
     from triptych.scores.packing import damage

@@ -15,7 +15,7 @@ from triptych.types import HEADS, DefaultWeights, Head, HeadWeights, Hit
 if TYPE_CHECKING:
     from triptych.explain import Explanation, Token
 
-COLOURS: dict[Head, str] = {"dense": "cyan", "lexical": "yellow", "multi": "magenta"}
+COLORS: dict[Head, str] = {"dense": "cyan", "lexical": "yellow", "multi": "magenta"}
 _BAR = 24
 _INDENT = " " * 5
 _WORDS, _PARTNERS = 8, 24  # most that are shown of one explanation
@@ -38,9 +38,9 @@ def legend(weights: HeadWeights, heads: Sequence[Head] = HEADS) -> Text:
     ]
     for i, (head, weight) in enumerate(terms):
         text.append(" + " if i else "")
-        text.append(f"{weight:g} × ", style="dim").append(f"■ {head}", style=COLOURS[head])
+        text.append(f"{weight:g} × ", style="dim").append(f"■ {head}", style=COLORS[head])
         if head == "lexical" and isinstance(weights, DefaultWeights):
-            text.append(" coverage³", style=COLOURS[head])
+            text.append(" coverage³", style=COLORS[head])
     return text
 
 
@@ -62,7 +62,7 @@ def hit_lines(
     head.append_text(_bar(hit, weights, top))
     for name in HEADS:
         if name in hit.scores:
-            head.append(f" {hit.scores[name]:.3f}", style=COLOURS[name])
+            head.append(f" {hit.scores[name]:.3f}", style=COLORS[name])
     second = Text(_INDENT)
     if isinstance(lang := hit.metadata.get("lang"), str):
         second.append(f"[{lang}] ", style="green")
@@ -115,7 +115,7 @@ def _bar(hit: Hit, weights: HeadWeights, top: float) -> Text:
     for head in HEADS:
         done += parts.get(head, 0.0) * unit
         cells = min(_BAR, round(done)) - round(shown)
-        bar.append("█" * max(0, cells), style=COLOURS[head])
+        bar.append("█" * max(0, cells), style=COLORS[head])
         shown += max(0, cells)
     bar.append("·" * (_BAR - round(shown)), style="dim")
     return bar
@@ -133,9 +133,9 @@ def explanation_lines(explanation: Explanation) -> RenderableType:
 
 def _lexical_table(explanation: Explanation) -> RenderableType:
     if not explanation.lexical:
-        return Text("lexical 0: no word in common", style=COLOURS["lexical"])
+        return Text("lexical 0: no word in common", style=COLORS["lexical"])
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
-    table.add_column("words in common", style=COLOURS["lexical"], overflow="fold")
+    table.add_column("words in common", style=COLORS["lexical"], overflow="fold")
     counted = explanation.counted
     for name in ("query" if counted is None else "query (rarity)", "document", "product"):
         table.add_column(name, justify="right")
@@ -144,7 +144,7 @@ def _lexical_table(explanation: Explanation) -> RenderableType:
     for match in explanation.lexical[:_WORDS]:
         numbers = (match.query_weight, match.document_weight, match.contribution)
         rarity = () if counted is None else (f"{match.documents:,} of {counted:,}",)
-        table.add_row(_named(match.document_token), *(f"{number:.3f}" for number in numbers), *rarity)
+        table.add_row(_label(match.document_token), *(f"{number:.3f}" for number in numbers), *rarity)
     rest = explanation.lexical[_WORDS:]
     if rest:
         table.add_row(f"and {len(rest)} more", "", "", f"{sum(match.contribution for match in rest):.3f}")
@@ -157,8 +157,10 @@ def _partners(explanation: Explanation) -> RenderableType:
     text, matches = Text(), explanation.text_tokens
     for match in matches[:_PARTNERS]:
         dim = match.document_token.kind != "text"
-        text.append(_joined(match.query_token), style=COLOURS["multi"])
-        text.append("→", style="dim").append(_joined(match.document_token), style="dim" if dim else "")
+        text.append(_without_breaks(match.query_token), style=COLORS["multi"])
+        text.append("→", style="dim").append(
+            _without_breaks(match.document_token), style="dim" if dim else ""
+        )
         text.append("\u00a0").append(f"{match.similarity:.2f}", style="bold").append("   ")
     if (rest := len(matches) - _PARTNERS) > 0:
         text.append(f"and {rest} more")
@@ -170,12 +172,12 @@ def _partners(explanation: Explanation) -> RenderableType:
     return Group(Text("query token → nearest document token, similarity", style="dim"), text)
 
 
-def _joined(token: Token) -> str:
+def _without_breaks(token: Token) -> str:
     """A token that a line break does not cut."""
     return token.piece.replace(" ", "\u00a0")
 
 
-def _named(token: Token) -> str:
+def _label(token: Token) -> str:
     """A piece, with its word where that tells more and is one (not a whole clause without blanks)."""
     word = token.word.strip(".,;:!?()[]«»\"'„“”")
     if word == token.piece or len(word) > 20 or token.kind != "text":

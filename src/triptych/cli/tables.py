@@ -27,7 +27,7 @@ def show(values: Values) -> None:
     ]
     names = max((len(row.name) for row in values.rows), default=0) + 2
     for table in (
-        [_wide(values)] if names + sum(widths) <= console.width else _transposed(values, console.width)
+        [_wide(values)] if names + sum(widths) <= console.width else _transpose(values, console.width)
     ):
         console.print(table)
     for note in values.notes:
@@ -45,7 +45,7 @@ def _wide(values: Values) -> Table:
     return table
 
 
-def _transposed(values: Values, width: int) -> Iterator[Table]:
+def _transpose(values: Values, width: int) -> Iterator[Table]:
     room = width - max(map(len, values.heads), default=0) - 2
     part: list[int] = []
     used = 0

@@ -95,7 +95,7 @@ def beir_tables(folder: Path, options: Options, name: str = "", subset: str = ""
         name=name,
         subset=subset,
         split=split,
-        excluded=_excluded(excluded) if excluded else {},
+        excluded=_read_excluded(excluded) if excluded else {},
         ignore_identical_ids=True,
     )
 
@@ -139,7 +139,7 @@ def _sets(folder: Path, options: Options) -> Iterator[Tables]:
             continue
         left_out = entry.get("excluded", "")
         if left_out and left_out not in excluded:
-            excluded[left_out] = _excluded(folder / "excluded" / f"{left_out}.tsv")
+            excluded[left_out] = _read_excluded(folder / "excluded" / f"{left_out}.tsv")
         qrels = folder / "qrels" / f"{entry['qrels']}.tsv"
         yield Tables(
             queries=queries,
@@ -168,7 +168,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
     yield from entries
 
 
-def _excluded(path: Path) -> dict[str, frozenset[str]]:
+def _read_excluded(path: Path) -> dict[str, frozenset[str]]:
     groups: dict[str, set[str]] = {}
     for _, (query, document) in cells_of(path, (2,), "query, document"):
         groups.setdefault(query, set()).add(document)

@@ -1,7 +1,7 @@
 """The data sets that can be read, by name: how each is read and recognised, its license, and its two views.
 
-Each has one reader. `Dataset.read` gives tables or labelled queries: `examples` makes training items of them, and
-`read_collections` makes test collections.
+Each has one reader. `CatalogueEntry.read` yields tables or labelled queries; `examples` makes training items of them,
+`read_collections` test collections.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from triptych.records import JSONL, PARQUET, ending
 
 AUTO = "auto"
 _KEYS = 3  # files whose first record is looked at
-Recognise = Callable[[Files, frozenset[str]], bool]
+Recognize = Callable[[Files, frozenset[str]], bool]
 Collections = Callable[[Path, Wanted], list[Collection]]
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class CatalogueEntry:
     """One data set, or a format that many have.
 
     Attributes:
@@ -47,7 +47,7 @@ class Dataset:
         read: Its reader; None: it makes no training examples.
         license: As its publisher states it; None where the format says nothing of a data set's license.
         language: Of all its queries, where it is one and the reader does not know.
-        recognise: Whether files are of this form, from them and from the names of the fields of the first
+        recognize: Whether files are of this form, from them and from the names of the fields of the first
             records; None: too like others to be told.
         split: The split that is usually evaluated.
         metrics: Names as in ir-measures.
@@ -60,7 +60,7 @@ class Dataset:
     read: Reader | None = None
     license: str | None = None
     language: str | None = None
-    recognise: Recognise | None = None
+    recognize: Recognize | None = None
     split: str | None = "test"
     metrics: tuple[str, ...] = METRICS
     citation: str = ""
@@ -68,15 +68,15 @@ class Dataset:
     collections: Collections | None = None
 
 
-def _named(*patterns: str) -> Recognise:
+def _has_files(*patterns: str) -> Recognize:
     return lambda files, _: all(files.matching(pattern) for pattern in patterns)
 
 
-def _with(*fields: str) -> Recognise:
+def _with(*fields: str) -> Recognize:
     return lambda _, keys: keys.issuperset(fields)
 
 
-def _in_path(*parts: str) -> Recognise:
+def _in_path(*parts: str) -> Recognize:
     return lambda files, _: any(part in str(path).lower() for path in files.all for part in parts)
 
 
@@ -84,12 +84,12 @@ _multilingual = _in_path("mrtydi-v", "mr-tydi", "miracl-v", "mldr-v")
 _MSMARCO = "MS MARCO's terms: non-commercial research only"
 _MSMARCO_METRICS = ("RR@10", "R@1000", "R@100", "nDCG@10", "AP@100", "Success@5")
 
-DATASETS: dict[str, Dataset] = {
-    "msmarco": Dataset(
+DATASETS: dict[str, CatalogueEntry] = {
+    "msmarco": CatalogueEntry(
         "MS MARCO: passage ranking files, triples, or question answering JSON (v1.1, v2.1)",
         msmarco.read_msmarco,
         _MSMARCO,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             bool(files.matching(r"collection\.tsv") and not files.matching(r"qrels\.retrieval\..*"))
             or {"passages", "query", "query_id"} <= keys
         ),
@@ -97,67 +97,67 @@ DATASETS: dict[str, Dataset] = {
         metrics=_MSMARCO_METRICS,
         citation="Bajaj and others, 2016, arXiv 1611.09268",
     ),
-    "mmarco": Dataset(
+    "mmarco": CatalogueEntry(
         "mMARCO: MS MARCO translated to 13 languages",
         msmarco.read_mmarco,
         f"Apache-2.0 (translations); {_MSMARCO}",
-        recognise=_named(r"[a-z]+_collection\.tsv", r"[a-z]+_queries\..*\.tsv"),
+        recognize=_has_files(r"[a-z]+_collection\.tsv", r"[a-z]+_queries\..*\.tsv"),
         split="dev.small",
         metrics=_MSMARCO_METRICS,
         citation="Bonifacio and others, 2021, arXiv 2108.13897",
     ),
-    "natural-questions": Dataset(
+    "natural-questions": CatalogueEntry(
         "Natural Questions: Google's JSON Lines (simplified or whole), or DPR's JSON",
         reading_qa.read_natural_questions,
         "CC BY-SA 3.0",
-        recognise=_with("question_text", "annotations"),
+        recognize=_with("question_text", "annotations"),
         split="dev",
     ),
-    "triviaqa": Dataset(
+    "triviaqa": CatalogueEntry(
         "TriviaQA: JSON with its evidence files, or DPR's JSON",
         reading_qa.read_triviaqa,
         "none stated for questions and documents; code Apache-2.0",
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             "Data" in keys and bool({"Domain", "Split", "Version", "VerifiedEval"} & keys)
         ),
         split="dev",
     ),
-    "dpr": Dataset(
+    "dpr": CatalogueEntry(
         "the JSON of DPR, of any data set",
         reading_qa.read_dpr,
-        recognise=_with("positive_ctxs"),
+        recognize=_with("positive_ctxs"),
         split="dev",
         named_by_path=True,
     ),
-    "squad": Dataset("SQuAD 1.1 or 2.0", reading_qa.read_squad, "CC BY-SA 4.0", "en", split="dev"),
-    "korquad": Dataset("KorQuAD 1", reading_qa.read_squad, "CC BY-ND 2.0 KR", "ko", split="dev"),
-    "squad-like": Dataset(
+    "squad": CatalogueEntry("SQuAD 1.1 or 2.0", reading_qa.read_squad, "CC BY-SA 4.0", "en", split="dev"),
+    "korquad": CatalogueEntry("KorQuAD 1", reading_qa.read_squad, "CC BY-ND 2.0 KR", "ko", split="dev"),
+    "squad-like": CatalogueEntry(
         "anything in SQuAD's format",
         reading_qa.read_squad,
-        recognise=lambda files, keys: "data" in keys or {"context", "question", "answers"} <= keys,
+        recognize=lambda files, keys: "data" in keys or {"context", "question", "answers"} <= keys,
         split=None,
         named_by_path=True,
     ),
-    "hotpotqa": Dataset(
+    "hotpotqa": CatalogueEntry(
         "HotpotQA, distractor setting",
         reading_qa.read_hotpotqa,
         "CC BY-SA 4.0",
-        recognise=_with("supporting_facts", "context"),
+        recognize=_with("supporting_facts", "context"),
         split="dev",
     ),
-    "snli": Dataset("SNLI, as triplets", nli.read_nli, "CC BY-SA 4.0", "en"),
-    "multinli": Dataset(
+    "snli": CatalogueEntry("SNLI, as triplets", nli.read_nli, "CC BY-SA 4.0", "en"),
+    "multinli": CatalogueEntry(
         "MultiNLI, as triplets", nli.read_nli, "OANC's, CC BY 3.0, CC BY-SA 3.0, by genre", "en"
     ),
-    "xnli": Dataset("XNLI, as triplets", nli.read_nli, "CC BY-NC 4.0"),
-    "nli": Dataset(
+    "xnli": CatalogueEntry("XNLI, as triplets", nli.read_nli, "CC BY-NC 4.0"),
+    "nli": CatalogueEntry(
         "premises, hypotheses and labels in the format of these",
         nli.read_nli,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             {"gold_label", "sentence1", "sentence2"} <= keys or {"premise", "hypothesis", "label"} <= keys
         ),
     ),
-    "dureader-retrieval": Dataset(
+    "dureader-retrieval": CatalogueEntry(
         "DuReader-retrieval",
         chinese.read_dureader_retrieval,
         "Apache-2.0",
@@ -167,49 +167,49 @@ DATASETS: dict[str, Dataset] = {
         ),
         split="dev",
     ),
-    "dureader-robust": Dataset(
+    "dureader-robust": CatalogueEntry(
         "DuReader-robust (SQuAD's format)", reading_qa.read_squad, "Apache-2.0", "zh", split="dev"
     ),
-    "t2ranking": Dataset(
+    "t2ranking": CatalogueEntry(
         "T2Ranking",
         chinese.read_t2ranking,
         "Apache-2.0",
         "zh",
-        _named(r"collection\.tsv", r"qrels\.retrieval\..*\.tsv"),
+        _has_files(r"collection\.tsv", r"qrels\.retrieval\..*\.tsv"),
         split="dev",
     ),
-    "mrtydi": Dataset(
+    "mrtydi": CatalogueEntry(
         "Mr.TyDi",
         multilingual.read_mrtydi,
         "Apache-2.0",
-        recognise=_in_path("mrtydi-v", "mr-tydi"),
+        recognize=_in_path("mrtydi-v", "mr-tydi"),
         metrics=("RR@100", "R@100", "nDCG@10", "R@10", "AP@100", "Success@5"),
         citation="Zhang and others, 2021, arXiv 2108.08787",
     ),
-    "miracl": Dataset(
+    "miracl": CatalogueEntry(
         "MIRACL",
         multilingual.read_miracl,
         "Apache-2.0",
-        recognise=_in_path("miracl-v"),
+        recognize=_in_path("miracl-v"),
         split="dev",
         citation="Zhang and others, 2023, arXiv 2210.09984",
     ),
-    "mldr": Dataset(
+    "mldr": CatalogueEntry(
         "MLDR",
         multilingual.read_mldr,
         "MIT",
-        recognise=_in_path("mldr-v"),
+        recognize=_in_path("mldr-v"),
         citation="Chen and others, 2024, arXiv 2402.03216",
     ),
-    "mkqa": Dataset(
+    "mkqa": CatalogueEntry(
         "MKQA: questions in 25 languages on English passages",
         license="CC BY-SA 3.0",
-        recognise=lambda files, _: bool(files.matching(r"zh_cn\.jsonl") or files.matching(r"psgs_w100\.tsv")),
+        recognize=lambda files, _: bool(files.matching(r"zh_cn\.jsonl") or files.matching(r"psgs_w100\.tsv")),
         metrics=mkqa.METRICS,
         citation="Longpre and others, 2021, arXiv 2007.15207",
         collections=mkqa.read_mkqa,
     ),
-    "narrativeqa": Dataset(
+    "narrativeqa": CatalogueEntry(
         "NarrativeQA: questions on whole books and scripts",
         long.read_narrativeqa,
         "Apache-2.0",
@@ -217,7 +217,7 @@ DATASETS: dict[str, Dataset] = {
         long.is_narrativeqa,
         citation="Kočiský and others, 2018, doi 10.1162/tacl_a_00023",
     ),
-    "longembed": Dataset(
+    "longembed": CatalogueEntry(
         "LongEmbed's six sets",
         long.read_longembed,
         None,
@@ -225,7 +225,7 @@ DATASETS: dict[str, Dataset] = {
         long.is_longembed,
         citation="arXiv 2404.12096",
     ),
-    "cmteb": Dataset(
+    "cmteb": CatalogueEntry(
         "retrieval tasks of C-MTEB as Parquet files",
         chinese.read_cmteb,
         None,
@@ -233,39 +233,39 @@ DATASETS: dict[str, Dataset] = {
         lambda files, _: any(chinese.tasks_of(root) for root in files.roots),
         split="dev",
     ),
-    "beir": Dataset(
+    "beir": CatalogueEntry(
         "a BEIR folder",
         beir.read_beir,
-        recognise=lambda files, _: all(beir.folders_of(root) for root in files.roots),
+        recognize=lambda files, _: all(beir.folders_of(root) for root in files.roots),
         split=None,
         named_by_path=True,
     ),
-    "trec": Dataset(
+    "trec": CatalogueEntry(
         "TREC topics, qrels and documents",
         trec.read_trec,
-        recognise=lambda files, _: (
+        recognize=lambda files, _: (
             bool(files.matching(trec.TOPICS[0]) and files.matching(trec.QRELS[0]))
             and not re.search(r"miracl-v|mrtydi-v", " ".join(map(str, files.all)))
         ),
         split=None,
         named_by_path=True,
     ),
-    "training": Dataset(
+    "training": CatalogueEntry(
         "training data in any of its forms",
         training.read_training,
-        recognise=lambda files, keys: (
+        recognize=lambda files, keys: (
             any(form <= keys for form in training.FORMS) and not _multilingual(files, keys)
         ),
         named_by_path=True,
     ),
-    "mteb": Dataset("a retrieval task of mteb, by its name", collections=mteb.read_task),
+    "mteb": CatalogueEntry("a retrieval task of mteb, by its name", collections=mteb.read_task),
 }
-"""All data sets by their names in ``triptych data convert`` (those with `Dataset.read`) and ``triptych eval``."""
+"""All data sets by their names in ``triptych eval``, and in ``triptych data convert`` those with a `read`."""
 
 CONVERTIBLE = {name: dataset for name, dataset in DATASETS.items() if dataset.read is not None}
 
 
-def dataset_of(name: str, files: Files) -> tuple[str, Dataset]:
+def dataset_of(name: str, files: Files) -> tuple[str, CatalogueEntry]:
     """A data set with training examples by its name, or by what the files are like.
 
     Raises:
@@ -279,20 +279,20 @@ def dataset_of(name: str, files: Files) -> tuple[str, Dataset]:
                 f"unknown data set {name!r}; {hint}expected {AUTO} or one of {', '.join(CONVERTIBLE)}"
             )
         return name, CONVERTIBLE[name]
-    found = [each for each in _recognised(files) if each in CONVERTIBLE]
+    found = [each for each in _recognize(files) if each in CONVERTIBLE]
     if len(found) == 1:
         return found[0], DATASETS[found[0]]
     why = f"can be {' or '.join(found)}" if found else "are like no data set that is known"
     raise InputError(f"the files {why}; name the data set: one of {', '.join(CONVERTIBLE)}")
 
 
-def _recognised(files: Files) -> list[str]:
+def _recognize(files: Files) -> list[str]:
     json = [each for each in files.all if ending(each) in JSONL][:_KEYS]
     keys = frozenset[str]().union(*map(first_keys, json))
-    return [name for name, each in DATASETS.items() if each.recognise and each.recognise(files, keys)]
+    return [name for name, each in DATASETS.items() if each.recognize and each.recognize(files, keys)]
 
 
-def examples(dataset: Dataset, files: Files, options: Options) -> Iterator[Item]:
+def examples(dataset: CatalogueEntry, files: Files, options: Options) -> Iterator[Item]:
     """The first view: the labelled queries of a data set, for training."""
     for part in dataset.read(files, options) if dataset.read else ():
         if isinstance(part, Tables):
@@ -329,7 +329,7 @@ def read_collections(source: str | Path, wanted: Wanted | None = None) -> list[C
     return found
 
 
-def _collections(name: str, dataset: Dataset, path: Path, wanted: Wanted) -> Iterator[Collection]:
+def _collections(name: str, dataset: CatalogueEntry, path: Path, wanted: Wanted) -> Iterator[Collection]:
     options = Options(split=wanted.split or dataset.split, negatives="all", subsets=wanted.subsets)
     own = path.resolve().name.split(".")[0] if dataset.named_by_path else name
     facts = Facts(own, options.split or "test", dataset.metrics, dataset.license or "", dataset.citation)
@@ -384,7 +384,7 @@ def guess(path: Path) -> str:
     """
     if path.is_file() and ending(path) not in JSONL + PARQUET:
         raise DataError(f"expected a folder, or a file of {' '.join(JSONL + PARQUET)}", path)
-    found = _recognised(Files([path]))
+    found = _recognize(Files([path]))
     if not found and path.is_file():
         return "training"
     if len(found) != 1:

@@ -26,11 +26,11 @@ from triptych.collections.files import Files, rows
 from triptych.collections.joined import (
     Dropped,
     Item,
+    JudgedPassage,
     Judgement,
     Labelled,
     Options,
     Pair,
-    Passage,
     Tables,
     cells_of,
     judgements_of,
@@ -49,19 +49,19 @@ def read_dureader_retrieval(files: Files, options: Options) -> Iterator[Item]:
     """Reads training pairs of the split "train" (the dual encoder's, else the cross encoder's), else JSON."""
     if options.split == "train" and any(files.matching(pattern) for pattern in _TRAIN):
         path = files.one("training pairs", r"dual\.train\.tsv", r"cross\.train\.tsv", *_TRAIN)
-        yield from _grouped(path, options)
+        yield from _group_by_query(path, options)
         return
     for path in files.of_split("questions", options.split, r".*\.jsonl?"):
         for place, record in rows(path):
-            yield _answered(record, place)
+            yield _to_item(record, place)
 
 
-def _answered(record: dict[str, Any], place: Place) -> Item:
+def _to_item(record: dict[str, Any], place: Place) -> Item:
     question, paragraphs = record.get("question"), record.get("answer_paragraphs", [])
     if not isinstance(question, str) or not isinstance(paragraphs, list):
         raise place.error(f"got fields {', '.join(map(repr, record))}; expected question, answer_paragraphs")
     pos = [
-        Passage(str(each.get("paragraph_text", "")), None, str(each.get("paragraph_id", "")) or None)
+        JudgedPassage(str(each.get("paragraph_text", "")), None, str(each.get("paragraph_id", "")) or None)
         for each in cast("list[dict[str, Any]]", paragraphs)
     ]
     if not pos:
@@ -69,20 +69,20 @@ def _answered(record: dict[str, Any], place: Place) -> Item:
     return Labelled(place, question, pos, (), str(record.get("question_id", "")) or None, "zh")
 
 
-def _grouped(path: Path, options: Options) -> Iterator[Item]:
+def _group_by_query(path: Path, options: Options) -> Iterator[Item]:
     """Neighbouring lines of one query as one example."""
-    for query, group in groupby(_judged(path), key=lambda judged: judged[1]):
+    for query, group in groupby(_read_judged(path), key=lambda judged: judged[1]):
         same = list(group)
         pos = dict.fromkeys(text for _, _, text, relevant in same if relevant)
         neg = dict.fromkeys(text for _, _, text, relevant in same if not relevant and text not in pos)
         if not pos:
             yield Dropped(same[0][0], "no positive", query)
             continue
-        sample = options.sample(map(Passage, neg), query) if options.wants("given") else []
-        yield Labelled(same[0][0], query, [Passage(text) for text in pos], sample, language="zh")
+        sample = options.sample(map(JudgedPassage, neg), query) if options.wants("given") else []
+        yield Labelled(same[0][0], query, [JudgedPassage(text) for text in pos], sample, language="zh")
 
 
-def _judged(path: Path) -> Iterator[tuple[Place, str, str, bool]]:
+def _read_judged(path: Path) -> Iterator[tuple[Place, str, str, bool]]:
     expected = "query, -, passage, label or query, -, positive, -, negative, -"
     for place, cells in cells_of(path, (4, 5, 6), expected):
         if len(cells) == 4:
@@ -107,7 +107,7 @@ def read_t2ranking(files: Files, options: Options) -> Iterator[Tables]:
         documents=partial(texts_of, collection),
         files=collection,
         qrels=qrels,
-        negatives=_mined(mined),
+        negatives=_read_negatives(mined),
         positive_from=2 if graded else 1,
         language="zh",
         subset="zh",
@@ -115,7 +115,7 @@ def read_t2ranking(files: Files, options: Options) -> Iterator[Tables]:
     )
 
 
-def _mined(paths: list[Path]) -> Iterator[Pair]:
+def _read_negatives(paths: list[Path]) -> Iterator[Pair]:
     for path in paths:
         for _, cells in cells_of(path, (2, 3, 4), "qid, pid, index (, score)"):
             yield Pair(cells[0], cells[1])

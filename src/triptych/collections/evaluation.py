@@ -23,7 +23,7 @@ from triptych.collections.base import (
     Qrels,
     Wanted,
 )
-from triptych.collections.joined import Dropped, Item, Judgement, Passage, Tables, Text, contradiction
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Judgement, Tables, Text, contradiction
 from triptych.errors import DataError
 
 _FIRST_LOOK = 1024
@@ -65,7 +65,7 @@ def collection_of(
         qrels = {query: qrels.get(query, {}) for query in queries} | qrels
     name = tables.name or facts.name
     own = tables.ignore_identical_ids if wanted.ignore_identical_ids is None else wanted.ignore_identical_ids
-    judged = _judged(queries, qrels, tables.qrels, wanted.warn)
+    judged = _keep_judged(queries, qrels, tables.qrels, wanted.warn)
     return Collection(
         name,
         tables.subset,
@@ -125,7 +125,7 @@ def collections_of_items(
             language,
             corpus,
             queries,
-            _judged(queries, qrels[language], files[0], wanted.warn),
+            _keep_judged(queries, qrels[language], files[0], wanted.warn),
             split=facts.split,
             metrics=facts.metrics,
             license=facts.license,
@@ -145,7 +145,7 @@ def _passages(read: Callable[[], Iterator[Item]], language: str | None) -> Itera
                 yield Document(id_, passage.content)
 
 
-def _text_id(passage: Passage) -> str:
+def _text_id(passage: JudgedPassage) -> str:
     return blake2b(passage.content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
@@ -201,7 +201,7 @@ def _unique(queries: Iterable[Text]) -> Iterator[Text]:
         yield query
 
 
-def _judged(
+def _keep_judged(
     queries: Mapping[str, str], qrels: Grades, where: Path, warn: Callable[[str], None] | None
 ) -> Qrels:
     """The judgements of the queries that have a relevant document; how many have none is told."""

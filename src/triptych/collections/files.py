@@ -12,9 +12,9 @@ from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.errors import DataError, MissingExtra
+from triptych.errors import DataError, require_extra
 from triptych.io import BOM, Source, open_source
-from triptych.records import COMPRESSED, PARQUET, Place, ending, parsed, places_of
+from triptych.records import COMPRESSED, PARQUET, Place, ending, parse_raw, places_of
 
 _GUESS = 1 << 22  # bytes of a file that may be read to learn what it is
 _LINES = (".jsonl", ".ndjson")
@@ -34,7 +34,7 @@ def rows(path: Path, field: str | None = None) -> Iterator[tuple[Place, dict[str
     prefix = None if ending(path) in (*PARQUET, *_LINES) else _prefix(path, field)
     if prefix is None:
         for place, raw in places_of(path):
-            yield place, parsed(raw, place)
+            yield place, parse_raw(raw, place)
         return
     for number, (_, value) in enumerate(_entries(path, prefix), start=1):
         place = Place(path.as_posix(), record=number)
@@ -106,10 +106,8 @@ def _entries(path: Path, prefix: str, *, members: bool = False) -> Generator[tup
 @contextlib.contextmanager
 def _json(path: Path, limit: int | None = None) -> Generator[tuple[Any, Any]]:
     """Ijson and the bytes of a file, with its errors as ours."""
-    try:
+    with require_extra(f"{path}: reading a JSON array or object", "tools"):
         import ijson
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading a JSON array or object", "tools") from error
     with open_source(path) as source:
         try:
             yield ijson, _Bytes(source, limit)

@@ -14,14 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from triptych.collections.files import Files, rows
 from triptych.errors import InputError
 from triptych.io import open_source, read_lines
 from triptych.records import QUERY_IDS, Document, Fields, Place, to_document, tsv_rows
+from triptych.types import chunked
 
 Negatives: TypeAlias = Literal["given", "all", "none"]
 NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)
@@ -29,7 +30,7 @@ ABOVE_ZERO = 5e-324
 """The least grade of a positive where every grade above 0 is one."""
 
 
-class Passage(NamedTuple):
+class JudgedPassage(NamedTuple):
     """A passage as text and, where the data set has them, its title and its id."""
 
     text: str
@@ -40,6 +41,29 @@ class Passage(NamedTuple):
     def content(self) -> str:
         """Title and text, as in `triptych.records.Document`."""
         return Document("", self.text, self.title).content
+
+
+def passages_of(
+    record: Mapping[str, Any], field: str, ids: Sequence[str], place: Place
+) -> list[JudgedPassage]:
+    """The passages in a field of a record: objects with ``title`` and ``text``, and an id under one of `ids`.
+
+    Raises:
+        DataError: For a field that is no list of objects.
+    """
+    value = record.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in cast("list[Any]", value)):
+        raise place.error(
+            f"field {field!r} is {value!r:.40}; expected a list of objects with {ids[0]}, title and text"
+        )
+    return [
+        JudgedPassage(
+            str(each.get("text") or ""),
+            each.get("title") or None,
+            next((str(each[name]) for name in ids if each.get(name) is not None), "") or None,
+        )
+        for each in cast("list[dict[str, Any]]", value)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +82,8 @@ class Labelled:
 
     place: Place
     query: str
-    pos: Sequence[Passage]
-    neg: Sequence[Passage] = ()
+    pos: Sequence[JudgedPassage]
+    neg: Sequence[JudgedPassage] = ()
     id: str | None = None
     language: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -123,7 +147,7 @@ class Options:
         labels = (subset, f"{name}/{subset}")
         return not self.subsets or any(fnmatchcase(n, pattern) for pattern in self.subsets for n in labels)
 
-    def sample(self, passages: Iterable[Passage], query: str) -> list[Passage]:
+    def sample(self, passages: Iterable[JudgedPassage], query: str) -> list[JudgedPassage]:
         """At most `max_negatives` of some passages, in their order.
 
         Those whose digest with seed and query is least: the choice depends neither on the order of the passages nor
@@ -336,7 +360,7 @@ def join(tables: Tables, options: Options, *, strict: bool = False) -> Iterator[
         if options.negatives == "none":
             base.execute("UPDATE judged SET doc = NULL WHERE value < ?", (least,))
         else:
-            pairs = _offered(tables.negatives, options)
+            pairs = _limit_negatives(tables.negatives, options)
             base.executemany("INSERT INTO judged VALUES (?, ?, NULL, NULL, NULL)", pairs)
         base.executescript(_INDEX)
         _store(base, tables.documents())
@@ -353,7 +377,7 @@ def contradiction(query: str, document: str, first: float, second: float) -> str
     return f"query {query!r}, document {document!r} is judged twice, {first:g} and {second:g}; expected one relevance"
 
 
-def _offered(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str, str]]:
+def _limit_negatives(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str, str]]:
     """Pairs; of neighbours with one query no more than can be sampled in the end.
 
     Such files have hundreds of millions of lines. The positives among them are known only later, so that some more
@@ -370,8 +394,7 @@ def _offered(negatives: Iterable[Pair], options: Options) -> Iterator[tuple[str,
 
 def _store(base: sqlite3.Connection, documents: Iterable[Text]) -> None:
     """Stores the documents that were judged, looked up in blocks."""
-    stream = iter(documents)
-    while block := list(islice(stream, _BLOCK)):
+    for block in chunked(documents, _BLOCK):
         marks = ",".join("?" * len(block))
         found = base.execute(f"SELECT id FROM wanted WHERE id IN ({marks})", [each.id for each in block])
         wanted = {row[0] for row in found}
@@ -398,8 +421,8 @@ def _item(
             yield Dropped(query.place, "query has negatives and no judgement", query.text)
         return
     _once(base, "INSERT INTO asked VALUES (?)", (query.id,), query)
-    pos: dict[str, Passage] = {}
-    neg: dict[str, Passage] = {}
+    pos: dict[str, JudgedPassage] = {}
+    neg: dict[str, JudgedPassage] = {}
     for doc, value, known, title, text, file, line in found:
         if doc is None:  # a negative, and none is wanted
             continue
@@ -409,7 +432,7 @@ def _item(
             yield Dropped(query.place, "judged passage is not in the corpus", str(doc))
             continue
         side = pos if value is not None and value >= least else neg
-        side.setdefault(doc, Passage(text, title, doc))
+        side.setdefault(doc, JudgedPassage(text, title, doc))
     others = [passage for id_, passage in neg.items() if id_ not in pos]
     sample = options.sample(others, query.id)
     yield Labelled(query.place, query.text, list(pos.values()), sample, query.id, tables.language)

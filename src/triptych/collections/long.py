@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from triptych.collections.files import Files, rows
 from triptych.collections.joined import Judgement, Options, Tables, Text, records_of
-from triptych.errors import DataError, MissingExtra
+from triptych.errors import DataError, require_extra
 from triptych.io import open_source, read_lines, read_text
 from triptych.records import QUERY_FIELDS, Fields, Place, csv_rows, table_records
 
@@ -114,11 +114,9 @@ def _hub(files: list[Path]) -> Tables:
 
 def _columns(files: list[Path], columns: list[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Some columns of Parquet files, 16 rows at a time: a row is a book."""
-    try:
+    with require_extra("reading Parquet", "eval"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra("reading Parquet", "eval") from error
     for path in files:
         try:
             with pq.ParquetFile(path, memory_map=True) as file:

@@ -105,10 +105,10 @@ def _dpr(path: Path) -> Iterator[Text]:
                 raise place.error(f"got {len(cells)} columns; expected 3: id, text, title")
             if number == 1 and cells == ["id", "text", "title"]:
                 continue
-            text, title = (_unquoted(cell) for cell in cells[1:])
+            text, title = (_unquote(cell) for cell in cells[1:])
             yield Text(cells[0], text, place, title)
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     quoted = len(cell) > 1 and cell.startswith('"') and cell.endswith('"')
     return cell[1:-1].replace('""', '"') if quoted else cell

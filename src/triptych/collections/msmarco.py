@@ -20,11 +20,11 @@ from triptych.collections.files import Files, columns, rows
 from triptych.collections.joined import (
     Dropped,
     Item,
+    JudgedPassage,
     Judgement,
     Labelled,
     Options,
     Pair,
-    Passage,
     Tables,
     cells_of,
     judgements_of,
@@ -138,8 +138,8 @@ def _triples(path: Path, options: Options) -> Iterator[Item]:
         same = list(group)
         pos = dict.fromkeys(cells[1] for _, cells in same)
         neg = dict.fromkeys(cells[2] for _, cells in same if cells[2] not in pos)
-        sample = options.sample(map(Passage, neg), query) if options.wants("given") else []
-        yield Labelled(same[0][0], query, [Passage(text) for text in pos], sample, language="en")
+        sample = options.sample(map(JudgedPassage, neg), query) if options.wants("given") else []
+        yield Labelled(same[0][0], query, [JudgedPassage(text) for text in pos], sample, language="en")
 
 
 def _question_answering(path: Path, options: Options) -> Iterator[Item]:
@@ -160,7 +160,7 @@ def _question_answering(path: Path, options: Options) -> Iterator[Item]:
         yield Labelled(place, query, pos, options.sample(neg, query), id_, "en", facts)
 
 
-def _passages(value: Any) -> list[tuple[Passage, bool]] | None:
+def _passages(value: Any) -> list[tuple[JudgedPassage, bool]] | None:
     """Passages and whether they were selected: a list of objects, or (in Parquet) an object of lists."""
     if isinstance(value, dict):
         lists = cast("dict[str, list[Any]]", value)
@@ -169,7 +169,7 @@ def _passages(value: Any) -> list[tuple[Passage, bool]] | None:
         pairs = ((each.get("passage_text"), each.get("is_selected")) for each in cast("list[Any]", value))
     else:
         return None
-    return [(Passage(str(text)), bool(selected)) for text, selected in pairs]
+    return [(JudgedPassage(str(text)), bool(selected)) for text, selected in pairs]
 
 
 def _is_of_columns(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from triptych.collections.base import METRICS, Collection, Document, FileCorpus, Wanted
 from triptych.collections.evaluation import Facts, collection_of, distinct
 from triptych.collections.joined import Judgement, Options, Tables, Text, relevance
-from triptych.errors import DataError, InputError, MissingExtra
+from triptych.errors import DataError, InputError, require_extra
 from triptych.records import Place
 
 _METRICS = {"ndcg": "nDCG", "recall": "R", "mrr": "RR", "map": "AP", "precision": "P", "hit_rate": "Success"}
@@ -29,10 +29,8 @@ def read_task(name: Path, wanted: Wanted) -> list[Collection]:
         DataError: If the data cannot be loaded, and as `collections_of_task`.
         MissingExtra: If mteb is not installed.
     """
-    try:
+    with require_extra(f"mteb:{name}", "eval"):
         import mteb
-    except ImportError as error:
-        raise MissingExtra(f"mteb:{name}", "eval") from error
     try:
         task = mteb.get_task(str(name))
     except (KeyError, ValueError) as error:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from triptych.collections.files import Files, plain_name, rows
 from triptych.collections.joined import (
@@ -24,10 +24,10 @@ from triptych.collections.joined import (
     Judgement,
     Labelled,
     Options,
-    Passage,
     Tables,
     Text,
     judgements_of,
+    passages_of,
     records_of,
     texts_of,
 )
@@ -114,7 +114,9 @@ def _tables_of_lists(paths: Sequence[Path], corpus: Sequence[Path], language: st
 
 def _inline(place: Place, record: dict[str, Any], options: Options, language: str | None) -> Item:
     id_, query = _query(record, place)
-    pos, neg = (_passages(record, name, place) for name in ("positive_passages", "negative_passages"))
+    pos, neg = (
+        passages_of(record, name, ("docid",), place) for name in ("positive_passages", "negative_passages")
+    )
     if any(not passage.text for passage in pos):
         return Dropped(place, "passages have ids alone; give the corpus too", query)
     sample = options.sample((passage for passage in neg if passage.text), id_)
@@ -127,7 +129,7 @@ def _judgements(path: Path) -> Iterator[Judgement]:
         id_, _ = _query(record, place)
         values: dict[str, int] = {}
         for name, value in (("positive_passages", 1), ("negative_passages", 0)):
-            for passage in _passages(record, name, place):
+            for passage in passages_of(record, name, ("docid",), place):
                 values.setdefault(passage.id or "", value)
         yield from (Judgement(id_, document, value, place) for document, value in values.items())
 
@@ -141,17 +143,6 @@ def _query(record: dict[str, Any], place: Place) -> tuple[str, str]:
     return str(id_), query
 
 
-def _passages(record: dict[str, Any], name: str, place: Place) -> list[Passage]:
-    value = record.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in cast("list[Any]", value)):
-        raise place.error(f"field {name!r} is {value!r:.40}; expected a list of objects with docid and text")
-    passages = cast("list[dict[str, Any]]", value)
-    return [
-        Passage(str(each.get("text") or ""), each.get("title") or None, str(each.get("docid", "")) or None)
-        for each in passages
-    ]
-
-
 def _corpus(files: Files, language: str, languages: int) -> list[Path]:
     """The files of a language's corpus: ids are unique in one language alone."""
     if not files.matching(_CORPUS):
@@ -163,8 +154,8 @@ def _corpus(files: Files, language: str, languages: int) -> list[Path]:
         if folder := next((each for each in beside if each.is_dir()), None):
             files = Files([folder])
     found = files.some("corpus", _CORPUS)
-    own = [file for file in found if _named(file) == language]
-    if own or (languages == 1 and not any(_named(file) for file in found)):
+    own = [file for file in found if _language_of(file) == language]
+    if own or (languages == 1 and not any(_language_of(file) for file in found)):
         return own or found
     raise DataError(
         f"no corpus of the language {language!r} among {len(found)} files of corpora", files.roots[0]
@@ -183,10 +174,10 @@ def _select(named: Mapping[str, _T], options: Options, files: Files, name: str) 
 
 def _language(file: Path, options: Options) -> str:
     """What a file's path says, or the options; "" if neither does."""
-    return _named(file) or (code_of(options.language) if options.language else "")
+    return _language_of(file) or (code_of(options.language) if options.language else "")
 
 
-def _named(file: Path) -> str:
+def _language_of(file: Path) -> str:
     """The language in the name of a file or its folders: ``…-v1.0-de``, ``mrtydi-v1.1-finnish``, or a folder ``de``."""
     for part in reversed(file.parts):
         if match := re.search(r"-v\d+\.\d+-([a-z]+)(?:-|\.|$)", part, re.I):

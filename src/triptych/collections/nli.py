@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from triptych.collections.files import Files, plain_name, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Labelled, Options
 from triptych.io import open_source, read_lines
 from triptych.records import Place, ending, tsv_rows
 
@@ -68,8 +68,8 @@ def _triplet(base: sqlite3.Connection, premise: str, language: str | None, optio
     neg = dict.fromkeys(row[1] for row in found if row[0] == "contradiction" and row[1] not in pos)
     if not pos:
         return Dropped(place, "the premise entails nothing", premise)
-    sample = options.sample(map(Passage, neg), premise) if options.wants("given") else []
-    return Labelled(place, premise, [Passage(text) for text in pos], sample, found[0][4], language)
+    sample = options.sample(map(JudgedPassage, neg), premise) if options.wants("given") else []
+    return Labelled(place, premise, [JudgedPassage(text) for text in pos], sample, found[0][4], language)
 
 
 def _pair(

@@ -33,10 +33,12 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 
 from triptych.collections.files import Files, first_keys, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Labelled, Options, passages_of
 from triptych.errors import DataError
 from triptych.io import open_source, read_text
 from triptych.records import Place
+
+_IDS = ("passage_id", "psg_id")
 
 
 def read_dpr(files: Files, options: Options) -> Iterator[Item]:
@@ -50,14 +52,14 @@ def _dpr_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     question = record.get("question")
     if not isinstance(question, str) or "positive_ctxs" not in record:
         raise place.error(f"got fields {', '.join(map(repr, record))}; expected question, positive_ctxs, …")
-    pos = _passages(record, "positive_ctxs", place)
+    pos = passages_of(record, "positive_ctxs", _IDS, place)
     if not pos:
         return Dropped(place, "no positive", question)
-    neg: list[Passage] = []
+    neg: list[JudgedPassage] = []
     if options.wants("given"):
-        neg += _passages(record, "hard_negative_ctxs", place)
+        neg += passages_of(record, "hard_negative_ctxs", _IDS, place)
     if options.wants("all"):
-        neg += _passages(record, "negative_ctxs", place)
+        neg += passages_of(record, "negative_ctxs", _IDS, place)
     answers = record.get("answers")
     return Labelled(
         place,
@@ -67,21 +69,6 @@ def _dpr_item(record: dict[str, Any], place: Place, options: Options) -> Item:
         language="en",
         facts={"answers": answers} if answers else {},
     )
-
-
-def _passages(record: dict[str, Any], name: str, place: Place) -> list[Passage]:
-    value = record.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in cast("list[Any]", value)):
-        raise place.error(f"field {name!r} is {value!r:.40}; expected a list of objects with title and text")
-    passages = cast("list[dict[str, Any]]", value)
-    return [
-        Passage(
-            str(each.get("text", "")),
-            each.get("title") or None,
-            str(each.get("passage_id", each.get("psg_id", ""))) or None,
-        )
-        for each in passages
-    ]
 
 
 def read_squad(files: Files, options: Options) -> Iterator[Item]:
@@ -106,8 +93,12 @@ def _article(record: dict[str, Any], place: Place, options: Options) -> Iterator
         for question in paragraph.get("qas") or []:
             answers = _answers(question.get("answers"))
             others = contexts if options.wants("all") else []
-            neg = [Passage(text, title) for text in others if text != context and not _any(answers, text)]
-            yield _squad_item(question, Passage(context, title), answers, neg, (place, options))
+            neg = [
+                JudgedPassage(text, title)
+                for text in others
+                if text != context and not any(each.casefold() in text.casefold() for each in answers)
+            ]
+            yield _squad_item(question, JudgedPassage(context, title), answers, neg, (place, options))
 
 
 def _row(record: dict[str, Any], place: Place, options: Options) -> Item:
@@ -117,15 +108,15 @@ def _row(record: dict[str, Any], place: Place, options: Options) -> Item:
         )
     answers = _answers(record.get("answers"))
     return _squad_item(
-        record, Passage(str(record["context"]), _article_title(record)), answers, [], (place, options)
+        record, JudgedPassage(str(record["context"]), _article_title(record)), answers, [], (place, options)
     )
 
 
 def _squad_item(
     question: dict[str, Any],
-    context: Passage,
+    context: JudgedPassage,
     answers: list[str],
-    neg: Sequence[Passage],
+    neg: Sequence[JudgedPassage],
     where: tuple[Place, Options],
 ) -> Item:
     place, options = where
@@ -156,10 +147,6 @@ def _answers(value: Any) -> list[str]:
     else:
         texts = [each.get("text") for each in cast("list[dict[str, Any]]", value or [])]
     return list(dict.fromkeys(str(text) for text in texts if text))
-
-
-def _any(answers: Sequence[str], text: str) -> bool:
-    return any(answer.casefold() in text.casefold() for answer in answers)
 
 
 _FILES = (r".*\.jsonl", r".*\.json")
@@ -193,7 +180,7 @@ def _nq_item(record: dict[str, Any], place: Place, options: Options) -> Item:
     if len(answered) < (_AGREED if len(annotations) > 1 else 1):
         return Dropped(place, "no long answer", question)
     title = _page_article_title(record)
-    pos = {span: Passage(_span_text(tokens, span), title) for span in answered}
+    pos = {span: JudgedPassage(_span_text(tokens, span), title) for span in answered}
     neg = _other_passages(record, tokens, list(pos), title) if options.wants("all") else []
     return Labelled(
         place,
@@ -234,9 +221,9 @@ def _short_answers(annotations: Sequence[dict[str, Any]], tokens: Sequence[str])
 
 def _other_passages(
     record: dict[str, Any], tokens: Sequence[str], positive: Sequence[tuple[int, int]], title: str | None
-) -> list[Passage]:
+) -> list[JudgedPassage]:
     """Passages of the page that share no token with a positive."""
-    found: list[Passage] = []
+    found: list[JudgedPassage] = []
     for candidate in record.get("long_answer_candidates") or []:
         span = _span(candidate)
         if not span or not candidate.get("top_level", True):
@@ -244,7 +231,7 @@ def _other_passages(
         if all(span[1] <= start or end <= span[0] for start, end in positive):
             text = _span_text(tokens, span)
             if len(text.split()) >= _BLOCK:
-                found.append(Passage(text, title))
+                found.append(JudgedPassage(text, title))
     return found
 
 
@@ -289,14 +276,14 @@ def _triviaqa_items(record: dict[str, Any], place: Place, files: Files, options:
         yield Dropped(place, "no answer", question)
         return
     aliases = _aliases(cast("dict[str, Any]", answer))
-    pos: list[Passage] = []
-    neg: list[Passage] = []
+    pos: list[JudgedPassage] = []
+    neg: list[JudgedPassage] = []
     for page, folder in _pages(record):
         text = page.text or _evidence(files, folder, page.file)
         if text is None:
             yield Dropped(place, "evidence is not there", str(page.file))
             continue
-        (pos if _has_answer(text, aliases) else neg).append(Passage(text, page.title, page.file))
+        (pos if _has_answer(text, aliases) else neg).append(JudgedPassage(text, page.title, page.file))
     if not pos:
         yield Dropped(place, "no document has the answer", question)
         return
@@ -375,7 +362,7 @@ def _hotpotqa_item(record: dict[str, Any], place: Place, options: Options) -> It
         str(title) for title, _ in _pairs(record.get("supporting_facts"), ("title", "sent_id"), place)
     }
     paragraphs = [
-        Passage("".join(sentences).strip(), str(title))
+        JudgedPassage("".join(sentences).strip(), str(title))
         for title, sentences in _pairs(record["context"], ("title", "sentences"), place)
     ]
     pos = [passage for passage in paragraphs if passage.title in supporting]

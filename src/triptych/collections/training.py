@@ -21,7 +21,7 @@ from triptych.collections.examples import (
     parse_record,
 )
 from triptych.collections.files import Files, first_keys, rows
-from triptych.collections.joined import Dropped, Item, Labelled, Options, Passage, join
+from triptych.collections.joined import Dropped, Item, JudgedPassage, Labelled, Options, join
 from triptych.errors import DataError, InputError
 from triptych.io import BOM, STDIN, open_source, read_lines, read_text
 from triptych.records import (
@@ -32,13 +32,13 @@ from triptych.records import (
     csv_rows,
     ending,
     files_of,
+    parse_cell,
     parse_object,
-    parsed,
+    parse_raw,
     places_of,
     table_records,
     to_document,
     tsv_rows,
-    typed,
 )
 
 TEXT = (".txt", ".text")
@@ -103,10 +103,12 @@ def read_examples(
             beir_tables(
                 path, Options(split=how.split)
             )  # a missing file or split is an error, whatever `how` says
-            yield from _usable(_guarded(_read_beir(path, how.split), how), how)
+            yield from _usable(_catch_file_errors(_read_beir(path, how.split), how), how)
             continue
         for file in files_of(path, JSONL + PARQUET):
-            yield from _usable(_guarded(_read_rows(_records(file), Place(str(file)), how), how), how)
+            yield from _usable(
+                _catch_file_errors(_read_rows(_records(file), Place(str(file)), how), how), how
+            )
 
 
 def read_held_out(path: Path) -> BeirSet:
@@ -191,7 +193,7 @@ def _usable(found: Iterator[tuple[Place, Example | None]], how: Reading) -> Iter
             how.on_skip(place)
 
 
-def _guarded(
+def _catch_file_errors(
     found: Iterator[tuple[Place, Example | None]], how: Reading
 ) -> Iterator[tuple[Place, Example | None]]:
     """Hands an error that ends the file (bytes that are not UTF-8, a missing file) to `on_error`."""
@@ -219,7 +221,7 @@ def _read_rows(
     waiting: list[Judged] = []
     for place, raw in rows:
         try:
-            record = parsed(raw, place)
+            record = parse_raw(raw, place)
             made = parse_record(record, place, blank_negatives=how.blank_negatives == "error")
         except DataError as error:
             if how.on_error is None:
@@ -251,7 +253,7 @@ def _records(file: Path) -> Iterator[tuple[Place, str | dict[str, Any]]]:
             for number, cells in table_records(table, fields, source.name):
                 yield (
                     Place(source.name, number),
-                    {name: typed(cell) if name in LABEL else cell for name, cell in cells.items()},
+                    {name: parse_cell(cell) if name in LABEL else cell for name, cell in cells.items()},
                 )
     elif ending(file) not in JSONL:
         yield from places_of(file)
@@ -305,7 +307,7 @@ def _read_plain(file: Path, lines: bool) -> Iterator[RawText]:
 
 def _read_records(file: Path) -> Iterator[RawText]:
     for place, raw in places_of(file):
-        record = parsed(raw, place)
+        record = parse_raw(raw, place)
         language = next((record[name] for name in LANGUAGE if isinstance(record.get(name), str)), None)
         yield RawText(to_document(record, Fields(id=()), place).content, place, language)
 
@@ -318,7 +320,7 @@ def read_training(files: Files, options: Options) -> Iterator[Item]:
         for place, example in read_examples(path, reading):
             yield from (Dropped(each, "no positive") for each in skipped)
             skipped.clear()
-            pos, neg = (list(map(Passage, texts)) for texts in (example.pos, example.neg))
+            pos, neg = (list(map(JudgedPassage, texts)) for texts in (example.pos, example.neg))
             yield Labelled(
                 place,
                 example.query,

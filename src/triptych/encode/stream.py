@@ -5,7 +5,6 @@ With several devices, worker processes that hold one model each take blocks from
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -35,6 +34,7 @@ from triptych.encode.shared import Sent, receive, send
 from triptych.errors import InputError, StorageError, WorkerError
 from triptych.io import write_atomically
 from triptych.scores.packing import DIGEST, digest, pack, unpack
+from triptych.text import fingerprint
 from triptych.types import Encoded, Progress
 
 
@@ -85,15 +85,7 @@ class Store:
         return self.folder / f"{number:08d}.safetensors"
 
     def _metadata(self, texts: Sequence[str]) -> dict[str, str]:
-        return {"facts": self.facts, "texts": _digest_of(texts)}
-
-
-def _digest_of(texts: Sequence[str]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        found.update(len(data).to_bytes(8, "little") + data)
-    return found.hexdigest()
+        return {"facts": self.facts, "texts": fingerprint(texts)}
 
 
 class FinishedStream:
@@ -121,7 +113,7 @@ class FinishedStream:
         for number, (ids, texts) in enumerate(read(self.facts["block"])):
             path = self._path(number)
             same = path.is_file() and self._json(path.with_suffix(".ids.json")) == list(ids)
-            if not same or _read_notes(path).get("texts") != _digest_of(texts):
+            if not same or _read_notes(path).get("texts") != fingerprint(texts):
                 raise InputError(
                     f"{path}: is missing or of other texts than the input; encode that again first"
                 )

@@ -218,7 +218,7 @@ def ablate(
             if model is None:
                 return None
             watch.begin(f"{trial.variant}, seed {trial.seed}: evaluating")
-            _evaluated(trial, model, plan, collections, watch, trust_remote_code).write(path)
+            _evaluate(trial, model, plan, collections, watch, trust_remote_code).write(path)
         results.setdefault(trial.variant, []).append(Evaluation.read(path))
         files.setdefault(trial.variant, []).append(path.relative_to(folder).as_posix())
     modes, test = plan.evaluation.modes, plan.evaluation.test
@@ -250,7 +250,7 @@ def read_sets(plan: AblationPlan) -> list[Collection]:
     return found
 
 
-def _evaluated(
+def _evaluate(
     trial: Trial,
     model: Path,
     plan: AblationPlan,

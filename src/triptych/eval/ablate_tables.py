@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 from triptych.eval.ablate_plan import BASE
-from triptych.eval.plots import COLOURS
+from triptych.eval.plots import COLORS
 from triptych.eval.results import Evaluation
 from triptych.eval.significance import Test, clusters_in, randomisation
 from triptych.eval.tables import Table, TableCell, TableRow
@@ -267,11 +267,9 @@ def draw(tables: Sequence[VariantTable], path: Path) -> None:
         MissingExtra: Without matplotlib.
         StorageError: If the file cannot be written.
     """
-    try:
+    with require_extra("the plot of ablations", "eval"):
         import matplotlib
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("the plot of ablations", "eval") from error
     variants = [name for name in tables[0].rows if name != BASE]
     style: Any = _STYLE
     with matplotlib.rc_context(style):
@@ -301,7 +299,7 @@ def _panel(axes: Any, table: VariantTable, variants: Sequence[str]) -> None:
             marker="o",
             ms=5,
             elinewidth=1,
-            color=COLOURS.get(mode, "#4d4d4d"),
+            color=COLORS.get(mode, "#4d4d4d"),
             label=mode,
         )
         for i, cell in cells:  # an open point: it may be chance

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 
 _STOPWORDS = {
     "da": "DANISH",
@@ -77,11 +77,9 @@ class Words:
     name = "words"
 
     def __init__(self) -> None:
-        try:
+        with require_extra("BM25 on stems", "eval"):
             import Stemmer
             from bm25s import stopwords
-        except ImportError as error:
-            raise MissingExtra("BM25 on stems", "eval") from error
         self._make: Any = Stemmer.Stemmer
         self._stemmers: dict[str, Any] = {}
         self._stopwords = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from array import array
@@ -18,12 +17,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from triptych.collections.base import Corpus, Ranked
-from triptych.errors import InputError, MissingExtra, ModelError
+from triptych.errors import InputError, ModelError, require_extra
 from triptych.eval.analyzers import Words
-from triptych.eval.systems import System, folder_fingerprint, in_blocks, model_folder
+from triptych.eval.systems import System, folder_fingerprint, model_folder
 from triptych.model import hub
 from triptych.scores.on_numpy import top_k
-from triptych.types import Encoded, Floats, HeadWeights, Progress
+from triptych.types import Encoded, Floats, HeadWeights, Progress, chunked
 
 
 class Pieces:
@@ -142,7 +141,7 @@ class BM25:
             groups[self.splitter.group(language)].append(row)
         ranked: dict[int, Ranked] = {}
         for group, rows in groups.items():
-            index = self._indexed(corpus, group)
+            index = self._index(corpus, group)
             terms = self.splitter.split([queries[row] for row in rows], group)
             for row, query in zip(rows, terms, strict=True):
                 ranked[row] = index.best(query, k)
@@ -150,12 +149,11 @@ class BM25:
                     progress(self.name, len(ranked), len(queries))
         return [ranked[row] for row in range(len(queries))]
 
-    def _indexed(self, corpus: Corpus, group: str) -> _Index:
+    def _index(self, corpus: Corpus, group: str) -> _Index:
         vocabulary: dict[str, int] = {}
         ids: list[str] = []
         documents: list[array[int]] = []
-        stream = iter(corpus)
-        while block := list(itertools.islice(stream, _AT_ONCE)):
+        for block in chunked(corpus, _AT_ONCE):
             ids += [document.id for document in block]
             documents += [
                 array("i", (vocabulary.setdefault(term, len(vocabulary)) for term in terms))
@@ -190,10 +188,8 @@ class _Index:
 def _bm25s() -> Any:
     # Where JAX is installed, bm25s starts it, and JAX takes three quarters of the GPU's memory unless told otherwise.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
+    with require_extra("BM25", "eval"):
         import bm25s
-    except ImportError as error:
-        raise MissingExtra("BM25", "eval") from error
     return bm25s
 
 
@@ -245,10 +241,8 @@ class SentenceModel:
             ModelError: If the folder holds no model.
             InputError: If its vectors are compared otherwise than by cosine or inner product.
         """
-        try:
+        with require_extra("a sentence-transformers model", "eval"):
             from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtra("a sentence-transformers model", "eval") from error
         model: Any = SentenceTransformer(
             str(model_folder(folder)),
             device=device,
@@ -292,7 +286,7 @@ class SentenceModel:
         def encode(part: Sequence[str]) -> Encoded:
             return self._encode(self.model.encode_document, part, self.document_prompt)
 
-        return in_blocks(texts, block, encode)
+        return map(encode, chunked(texts, block))
 
     def _encode(self, method: Any, texts: Sequence[str], prompt: str | None) -> Encoded:
         options = {} if prompt is None else {"prompt": prompt}

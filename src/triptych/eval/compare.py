@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def tables() -> tuple[PublishedTable, ...]:
     )
 
 
-def published(dataset: str, split: str, metric: str) -> PublishedTable | None:
+def published_table(dataset: str, split: str, metric: str) -> PublishedTable | None:
     """The table for a data set and metric, if there is one."""
     return next(
         (one for one in tables() if (one.dataset, one.split, one.metric) == (dataset, split, metric)), None
@@ -168,7 +169,7 @@ def compare(results: Mapping[str, Evaluation], choice: Choice | None = None) -> 
     """
     choice = choice or Choice()
     sets = dict.fromkeys((one.dataset, one.split) for result in results.values() for one in result.subsets)
-    found = [_compared(results, dataset, split, choice) for dataset, split in sets]
+    found = [_compare(results, dataset, split, choice) for dataset, split in sets]
     kept = [one for one in found if one is not None]
     if not kept:
         raise InputError("compare: got no system or metric that the results have; expected one that is there")
@@ -180,7 +181,7 @@ def compare(results: Mapping[str, Evaluation], choice: Choice | None = None) -> 
     return kept
 
 
-def _compared(
+def _compare(
     results: Mapping[str, Evaluation], dataset: str, split: str, choice: Choice
 ) -> Comparison | None:
     having = {
@@ -201,9 +202,9 @@ def _compared(
     columns: list[Column] = []
     for name, subsets in members.items():
         values = [100 * subset.metrics[system][metric] for subset, system in subsets]
-        shown: list[float | None] = [*([_mean(values)] if len(shared) > 1 else []), *values]
+        shown: list[float | None] = [*([fmean(values)] if len(shared) > 1 else []), *values]
         columns.append(Column(name, shown, [stars.get((row, name), False) for row in rows]))
-    columns += _published(dataset, split, metric, shared) if choice.figures else []
+    columns += _published_columns(dataset, split, metric, shared) if choice.figures else []
     return Comparison(
         dataset, split, metric, [row or "all" for row in rows], reference, columns, _notes(having, shared)
     )
@@ -258,7 +259,7 @@ def _stars(
         tested: dict[str, float] = {}
         for name in members:
             own, other = ([members[one][n] for n in numbers] for one in (name, reference))
-            pair = _paired(own, other, metric)
+            pair = _pair(own, other, metric)
             if name != reference and pair is not None:
                 tested[name] = p_value(*pair, test, clusters_in([subset for subset, _ in own]))
         for name, p in zip(tested, holm(list(tested.values())), strict=True):
@@ -266,7 +267,7 @@ def _stars(
     return found
 
 
-def _paired(
+def _pair(
     a: Sequence[tuple[Subset, str]], b: Sequence[tuple[Subset, str]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Per-query scores in the same order; None if they are of other queries, another corpus, or not there."""
@@ -282,8 +283,8 @@ def _paired(
     return np.asarray(left), np.asarray(right)
 
 
-def _published(dataset: str, split: str, metric: str, shared: Sequence[str]) -> list[Column]:
-    table = published(dataset, split, metric)
+def _published_columns(dataset: str, split: str, metric: str, shared: Sequence[str]) -> list[Column]:
+    table = published_table(dataset, split, metric)
     if table is None:
         return []
     columns: list[Column] = []
@@ -306,7 +307,3 @@ def _notes(having: Mapping[str, Mapping[str, Subset]], shared: Sequence[str]) ->
     if len(corpora) > 1:
         notes.append("the results were made on different corpora: their numbers are not comparable")
     return notes
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

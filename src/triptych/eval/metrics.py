@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.base import ANSWER_RECALL, Corpus, Run
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 
 
 class _Splitting(dict[int, str]):
@@ -60,7 +60,7 @@ def check_metrics(names: Sequence[str], where: str = "metrics") -> tuple[str, ..
     """
     for name in names:
         if is_answer_recall(name) is None:
-            _parsed(name, where)
+            _parse(name, where)
     if not names:
         raise InputError(f"{where}: got none; expected names such as nDCG@10, R@100, RR@10")
     return tuple(dict.fromkeys(names))
@@ -99,7 +99,7 @@ def measure(
     }
     if not strict or not names:
         return found
-    parsed = {_parsed(name, "metrics"): name for name in names}
+    parsed = {_parse(name, "metrics"): name for name in names}
     judged = {query: {doc: int(value) for doc, value in qrels[query].items()} for query in strict}
     for one in ir_measures.iter_calc(list(parsed), judged, strict):
         found[parsed[one.measure]][row[one.query_id]] = one.value
@@ -112,11 +112,9 @@ def is_answer_recall(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _parsed(name: str, where: str) -> Any:
-    try:
+def _parse(name: str, where: str) -> Any:
+    with require_extra("evaluation", "eval"):
         import ir_measures
-    except ImportError as error:
-        raise MissingExtra("evaluation", "eval") from error
     try:
         return ir_measures.parse_measure(name)
     except (NameError, ValueError) as error:

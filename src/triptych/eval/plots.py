@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 from triptych.eval.results import Evaluation, Subset
 from triptych.eval.systems import TUNED
 from triptych.eval.tables import MANY
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
+COLORS = {
     "dense": "#2a6fbb",
     "lexical": "#d98c00",
     "multi": "#2e8b57",
@@ -143,8 +143,8 @@ def _pairs(result: Evaluation, subsets: Sequence[Subset]) -> str:
         middle = (float(np.nanmin(field)) + float(np.nanmax(field))) / 2
         for (row, column), value in np.ndenumerate(field):
             if np.isfinite(value):
-                colour = "white" if value > middle else "#222222"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+                color = "white" if value > middle else "#222222"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=color)
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel("language of the document")
@@ -166,10 +166,10 @@ def _look(result: Evaluation, system: str) -> dict[str, Any]:
     one = result.systems[system]
     marker = _MARKERS[list(result.contenders).index(one.contender) % len(_MARKERS)]
     mode = one.mode.removesuffix(" rrf").removesuffix(TUNED)
-    others = [name for name, other in result.systems.items() if other.mode not in COLOURS]
-    colour = COLOURS.get(mode) or _OTHERS[others.index(system) % len(_OTHERS)]
+    others = [name for name, other in result.systems.items() if other.mode not in COLORS]
+    color = COLORS.get(mode) or _OTHERS[others.index(system) % len(_OTHERS)]
     hollow = {"markerfacecolor": "white"} if one.mode != mode else {}
-    return {"color": colour, "marker": marker, **hollow}
+    return {"color": color, "marker": marker, **hollow}
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -190,11 +190,9 @@ class _drawing:
     """Our style for the time of one drawing; gives a function from width and height to figure and axes."""
 
     def __enter__(self) -> Any:
-        try:
+        with require_extra("the report", "eval"):
             import matplotlib
             from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtra("the report", "eval") from error
         rc: Any = dict(_STYLE)
         self._style: Any = matplotlib.rc_context(rc)
         self._style.__enter__()

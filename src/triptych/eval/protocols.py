@@ -131,7 +131,7 @@ class Pool:
     def ranked(self, query: int, weights: HeadWeights, ranks: NDArray[np.int64]) -> Ranking:
         """All candidates of a query by a weighted sum, equal ones by their rank."""
         asked = None if self.queries is None else self.queries[query]
-        return _sorted(self.rows[query], self.scores[query], weights, ranks, asked)
+        return _sort(self.rows[query], self.scores[query], weights, ranks, asked)
 
 
 def exact(
@@ -259,7 +259,7 @@ class _Exact:
 
     def of(self, mode: str, query: int, excluded: NDArray[np.int64]) -> Ranking:
         if mode in self.scanned.lists:
-            found = _listed(self.scanned.lists[mode], query)
+            found = _ranking_of(self.scanned.lists[mode], query)
         else:
             found = cast(Pool, self.pool).ranked(query, self.modes[mode], self.ranks)
         return found.without(excluded, self.depth)
@@ -276,19 +276,19 @@ class _Paper:
     def of(self, mode: str, query: int, excluded: NDArray[np.int64]) -> Ranking:
         weights, (depth, listed, reranked) = self.modes[mode], self.lengths
         if weights.multi:
-            dense = _listed(self.scanned.lists["dense"], query).without(excluded, reranked)
+            dense = _ranking_of(self.scanned.lists["dense"], query).without(excluded, reranked)
             every = cast(Pool, self.pool).ranked(query, weights, self.ranks)
             kept = np.isin(every.rows, dense.rows)
             return Ranking(every.rows[kept][:depth], every.totals[kept][:depth])
         routes = [
-            (head, _listed(self.scanned.lists[head], query).without(excluded, listed))
+            (head, _ranking_of(self.scanned.lists[head], query).without(excluded, listed))
             for head in weights.heads
         ]
         rows = np.unique(np.concatenate([found.rows for _, found in routes]))
         scores = np.zeros((len(HEADS), len(rows)), dtype=np.float32)
         for head, found in routes:
             scores[HEADS.index(head), np.searchsorted(rows, found.rows)] = found.totals
-        return _sorted(rows, scores, weights, self.ranks).without(excluded, depth)
+        return _sort(rows, scores, weights, self.ranks).without(excluded, depth)
 
 
 def _seconds(scanned: Scanned, modes: Mapping[str, HeadWeights], late: float) -> dict[str, float]:
@@ -301,12 +301,12 @@ def _seconds(scanned: Scanned, modes: Mapping[str, HeadWeights], late: float) ->
     return taken
 
 
-def _listed(best: Best, query: int) -> Ranking:
+def _ranking_of(best: Best, query: int) -> Ranking:
     real = best.rows[query] >= 0
     return Ranking(best.rows[query][real], best.totals[query][real])
 
 
-def _sorted(
+def _sort(
     rows: NDArray[np.int64],
     scores: Floats,
     weights: HeadWeights,

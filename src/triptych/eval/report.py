@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 from triptych.eval import plots, tables
 from triptych.eval.results import Evaluation
 from triptych.io import write_atomically
@@ -27,10 +27,8 @@ def write_report(result: Evaluation, path: Path) -> None:
 
 def render(result: Evaluation) -> str:
     """The page as text."""
-    try:
+    with require_extra("the report", "eval"):
         from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtra("the report", "eval") from error
     text = resources.files("triptych.eval").joinpath("report.html").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     seconds = result.seconds

@@ -158,7 +158,7 @@ def run_system(
         note: Called with what a reader of the result should know.
     """
     if isinstance(system, RunFile):
-        return _given_runs(group, system, options, note), None
+        return _split_run(group, system, options, note), None
     if is_vector_model(system):
         return _model_runs(group, system, modes, options, tools)
     return _ranker_runs(group, system, options, tools)
@@ -225,7 +225,7 @@ def _ranker_runs(group: CorpusGroup, ranker: Ranker, options: EvalOptions, tools
     ), cost
 
 
-def _given_runs(
+def _split_run(
     group: CorpusGroup, system: RunFile, options: EvalOptions, note: Callable[[Collection, str], None]
 ) -> Runs:
     """The part of a run file that is of each collection, if it has any of its queries."""

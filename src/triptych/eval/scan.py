@@ -133,7 +133,7 @@ class Vectors:
             InputError: If the model returns another number of texts than it was given.
         """
         done = 0
-        for path in self._kept():
+        for path in self._whole_files():
             yield done, read_block(path, heads)
             done = min(self.size, done + self.block)
             work.progress(work.stage, done, self.size)
@@ -157,7 +157,7 @@ class Vectors:
         if done != self.size:
             raise InputError(f"{self.model.name}: encoded {done} documents; expected {self.size}")
 
-    def _kept(self) -> Iterator[Path]:
+    def _whole_files(self) -> Iterator[Path]:
         """The files that are there, from the first to the first that is missing."""
         for number in range(-(-self.size // self.block) if self.folder is not None else 0):
             path = self._path(cast(Path, self.folder), number)
@@ -205,17 +205,17 @@ def read_block(path: Path, heads: Sequence[Head] | None = None) -> Encoded:
             digests = file.metadata() or {}
             names = [name for name in digests if heads is None or name.split(".")[0] in heads]
             if set(digests) != set(file.keys()):
-                raise DataError(_damaged("the names of its arrays are not those that were written"), path)
+                raise DataError(_damage_text("the names of its arrays are not those that were written"), path)
             arrays = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise DataError(_damaged(str(error)), path) from error
+        raise DataError(_damage_text(str(error)), path) from error
     for name, array in arrays.items():
         if digest({name: array}) != digests[name]:
-            raise DataError(_damaged(f"the digest of {name!r} is not the one that was written"), path)
+            raise DataError(_damage_text(f"the digest of {name!r} is not the one that was written"), path)
     return unpack(arrays)
 
 
-def _damaged(why: str) -> str:
+def _damage_text(why: str) -> str:
     return f"damaged ({why}); remove the file, and it will be made again"
 
 

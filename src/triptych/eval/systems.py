@@ -7,7 +7,6 @@ see `triptych.eval.protocols`). The evaluation itself knows neither torch nor an
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -309,12 +308,3 @@ def folder_fingerprint(folder: Path, facts: Mapping[str, Any]) -> str:
     names = [file.relative_to(folder).as_posix() for file in files]
     kind = hashlib.blake2b(json.dumps([names, facts], sort_keys=True).encode(), digest_size=16)
     return digest_of(files, kind.hexdigest())
-
-
-def in_blocks(
-    texts: Iterable[str], block: int, encode: Callable[[Sequence[str]], Encoded]
-) -> Iterator[Encoded]:
-    """Encodes texts `block` at a time, one block held."""
-    stream = iter(texts)
-    while part := list(itertools.islice(stream, block)):
-        yield encode(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from triptych.eval.significance import TOGETHER
@@ -80,7 +81,7 @@ def dataset_table(result: Evaluation, dataset: str) -> Table:
     values = {
         system: [
             averages[system].get(metric),
-            *(_mean([one.metrics[system][metric] for one in members]) for members in columns.values()),
+            *(fmean(one.metrics[system][metric] for one in members) for members in columns.values()),
         ]
         for system in averages
     }
@@ -170,7 +171,9 @@ def comparison_table(one: Comparison) -> Table:
     """Systems of several results, and published figures, by subset."""
     ours = [column for column in one.columns if not column.source]
     theirs = [column for column in one.columns if column.source]
-    values = {column.name: [_share(value) for value in column.values] for column in ours}
+    values = {
+        column.name: [None if value is None else value / 100 for value in column.values] for column in ours
+    }
     rows = _percents(values, {column.name: column.significant for column in ours})
     for column in theirs:
         cells = [TableCell("–" if value is None else f"{value:.1f}") for value in column.values]
@@ -242,11 +245,3 @@ def _percents(
         )
         for name, texts in shares.items()
     ]
-
-
-def _share(value: float | None) -> float | None:
-    return None if value is None else value / 100
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -41,7 +41,7 @@ class ThroughIndex:
         rankings: dict[str, list[Ranking]] = {}
         seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="triptych-eval-") as folder:
-            store, sizes = self._built(Path(folder) / "index", scope, work)
+            store, sizes = self._build(Path(folder) / "index", scope, work)
             try:
                 for name, weights in modes.items():
                     began = time.perf_counter()
@@ -65,7 +65,7 @@ class ThroughIndex:
                 store.close()
         return Found(_Searched(rankings, depth), seconds, sizes, None)
 
-    def _built(self, place: Path, scope: Scope, work: Work) -> tuple[Store, dict[Head, int]]:
+    def _build(self, place: Path, scope: Scope, work: Work) -> tuple[Store, dict[Head, int]]:
         widths: dict[Head, int] = {
             head: _width(getattr(scope.queries, head))
             for head in HEADS

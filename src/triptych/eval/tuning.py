@@ -144,7 +144,9 @@ def tuned_modes(
         work = tools.work(f"{model.name}: tuning on {group.label}")
         found = exact(scope, model.modes, _DEPTH, candidates=options.candidates, work=work)
         assert found.scanned is not None  # the exact protocol has lists
-        parts.append(Development.of(pool_of(found.scanned, scope, work), _judged(group), group.survey.ranks))
+        parts.append(
+            Development.of(pool_of(found.scanned, scope, work), _judged_queries(group), group.survey.ranks)
+        )
     whole = Development.concat(parts)
     labels = [collection.label for group in development for collection in group.collections]
     modes: dict[str, HeadWeights] = {}
@@ -159,7 +161,7 @@ def tuned_modes(
     return modes, report
 
 
-def _judged(group: CorpusGroup) -> list[Judged]:
+def _judged_queries(group: CorpusGroup) -> list[Judged]:
     judged: list[Judged] = []
     for collection in group.collections:
         for query in collection.queries:
@@ -171,7 +173,7 @@ def _judged(group: CorpusGroup) -> list[Judged]:
     return judged
 
 
-def without_reported(
+def drop_reported(
     development: Sequence[Collection], reported: Sequence[Collection]
 ) -> tuple[list[Collection], int]:
     """The development collections without queries that are reported, and how many those were.

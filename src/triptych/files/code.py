@@ -74,7 +74,7 @@ def read_code(text: str, ending: str) -> Plain:
     text = text.rstrip()
     lines = text.split("\n")
     found = list(_python(text)) if language == "python" else []
-    found = found or list(_defined(lines, language))
+    found = found or list(_definitions(lines, language))
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
@@ -106,7 +106,7 @@ def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> 
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
 
 
-def _defined(lines: list[str], language: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _definitions(lines: list[str], language: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     patterns = [_DEFINED]
     if language in ("c", "c++", "java", "c#"):
         patterns.append(_TYPED)

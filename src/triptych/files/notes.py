@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from triptych.errors import DataError, MissingExtra
+from triptych.errors import DataError, require_extra
 from triptych.markup import Piece, Plain, assemble, markdown_pieces, squeeze
 
 _UNKNOWN = re.compile(
@@ -103,10 +103,8 @@ def read_rst(text: str, name: str) -> Plain:
 
 
 def _tree(text: str, name: str) -> Any:
-    try:
+    with require_extra(f"{name}: reading reStructuredText", "files"):
         from docutils.core import publish_doctree
-    except ImportError:
-        raise MissingExtra(f"{name}: reading reStructuredText", "files") from None
     settings = {
         "report_level": 5,
         "halt_level": 5,

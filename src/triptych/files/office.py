@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from triptych.errors import DataError, MissingExtra, TooLarge
+from triptych.errors import DataError, TooLarge, require_extra
 from triptych.io import open_archive, read_member
 from triptych.markup import Piece, Plain, assemble, squeeze
 
@@ -45,10 +45,8 @@ def read_docx(data: bytes, name: str) -> Plain:
         TooLarge: For one that expands beyond the limits.
         MissingExtra: Without python-docx.
     """
-    try:
+    with require_extra(f"{name}: reading docx", "files"):
         from docx import Document as open_docx
-    except ImportError:
-        raise MissingExtra(f"{name}: reading docx", "files") from None
     file = _open(data, name, open_docx)
     styles = {style.style_id: style.name or "" for style in file.styles}
     return _plain(_docx_pieces(file.element.body, styles), file, name)
@@ -115,10 +113,8 @@ def read_pptx(data: bytes, name: str) -> Plain:
         TooLarge: For one that expands beyond the limits.
         MissingExtra: Without python-pptx.
     """
-    try:
+    with require_extra(f"{name}: reading pptx", "files"):
         from pptx import Presentation as open_pptx
-    except ImportError:
-        raise MissingExtra(f"{name}: reading pptx", "files") from None
     file = _open(data, name, open_pptx)
     return _plain(_pptx_pieces(file), file, name)
 
@@ -228,10 +224,8 @@ def read_sheets(data: bytes, name: str) -> Plain:
         TooLarge: For one that expands beyond the limits.
         MissingExtra: Without python-calamine.
     """
-    try:
+    with require_extra(f"{name}: reading sheets", "files"):
         from python_calamine import CalamineError, load_workbook
-    except ImportError:
-        raise MissingExtra(f"{name}: reading sheets", "files") from None
     if data.startswith(b"PK"):
         _check_parts(data, name)
     try:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from triptych.errors import DataError, MissingExtra, TooLarge
+from triptych.errors import DataError, TooLarge, require_extra
 from triptych.io import MAX_TEXT
 from triptych.markup import Plain, squeeze
 from triptych.records import Section
@@ -38,10 +38,8 @@ def read_pdf(data: bytes, name: str) -> Plain:
         TooLarge: For more than `MAX_PAGES` pages or `MAX_TEXT` characters.
         MissingExtra: Without pypdfium2.
     """
-    try:
+    with require_extra(f"{name}: reading PDF", "files"):
         import pypdfium2 as pdfium
-    except ImportError:
-        raise MissingExtra(f"{name}: reading PDF", "files") from None
     try:
         file = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:

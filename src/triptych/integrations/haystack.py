@@ -6,14 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from triptych.errors import InputError, MissingExtra, show
+from triptych.errors import InputError, require_extra, show
 from triptych.integrations.source import Searchable, combination, comparison, open_source
 
-try:
+with require_extra("The retriever for Haystack", "haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
     from haystack.utils import Secret
-except ImportError as error:
-    raise MissingExtra("The retriever for Haystack", "haystack") from error
 
 
 @component

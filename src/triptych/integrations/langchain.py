@@ -9,18 +9,16 @@ from uuid import uuid4
 from pydantic import Field, PrivateAttr, SecretStr
 
 from triptych.encode.encoder import Encoder
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.integrations.source import Searchable, open_source
 from triptych.types import Encoded, Hit
 
-try:
+with require_extra("The retriever for LangChain", "langchain"):
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.vectorstores import VectorStore
-except ImportError as error:
-    raise MissingExtra("The retriever for LangChain", "langchain") from error
 
 
 class TriptychRetriever(BaseRetriever):

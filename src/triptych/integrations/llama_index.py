@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.integrations.source import combination, comparison, open_source
 
-try:
+with require_extra("The retriever for LlamaIndex", "llama-index"):
     from llama_index.core.retrievers import BaseRetriever
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
     from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
-except ImportError as error:
-    raise MissingExtra("The retriever for LlamaIndex", "llama-index") from error
 
 
 class TriptychNodeRetriever(BaseRetriever):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from triptych.errors import InputError, MissingExtra, StorageError
+from triptych.errors import InputError, StorageError, require_extra
 from triptych.io import replacing
 from triptych.model.forward import embed, run_layer, supported
 from triptych.model.m3 import M3Model
@@ -141,10 +141,8 @@ def _save(program: Any, path: Path, *, external: bool) -> None:
 
 
 def _program(module: PaddedModel, heads: Sequence[Head], special: SpecialIds) -> Any:
-    try:
+    with require_extra("the export to ONNX", "onnx"):
         import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise MissingExtra("the export to ONNX", "onnx") from error
     ids = torch.full((2, 7), special.eos, dtype=torch.int64)
     ids[:, 0] = special.cls
     mask = torch.ones_like(ids)

@@ -70,7 +70,7 @@ class TextTokenizer:
         where: What it came from, for the messages.
         pad: Padding id; None: the last special token after a text.
         unk: Id of the unknown token.
-        max_length: Most tokens a text according to the tokenizer's own settings, special ones counted.
+        max_length: Maximum tokens per text according to the tokenizer's own settings, special ones counted.
         make: Makes transformers' tokenizer of the same files, for what asks for `tokenizer`.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from triptych.collections.training import Reading, read_examples
 from triptych.errors import DataError
 from triptych.model.tokenizer import TextTokenizer
 from triptych.records import Place
-from triptych.text import ranker
+from triptych.text import fingerprint, ranker
 from triptych.tools.tally import Tally
 from triptych.train.data import PairLimits
 from triptych.types import Progress, chunked
@@ -226,12 +225,12 @@ class _Repeats:
     """Digests of the queries and examples that came before."""
 
     def __init__(self) -> None:
-        self._queries: set[bytes] = set()
-        self._examples: set[bytes] = set()
+        self._queries: set[str] = set()
+        self._examples: set[str] = set()
 
     def problems_of(self, example: Example) -> list[str]:
-        query = _digest([example.query])
-        whole = _digest([example.query, *example.pos, "\0", *example.neg])
+        query = fingerprint([example.query])
+        whole = fingerprint([example.query, *example.pos, "\0", *example.neg])
         if whole in self._examples:
             return ["repeated example"]
         self._examples.add(whole)
@@ -239,14 +238,6 @@ class _Repeats:
             return ["repeated query"]
         self._queries.add(query)
         return []
-
-
-def _digest(texts: Sequence[str]) -> bytes:
-    digest = blake2b(digest_size=16)
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.digest()
 
 
 def _measure(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.collections.catalogue import AUTO, Dataset, dataset_of, examples
+from triptych.collections.catalogue import AUTO, CatalogueEntry, dataset_of, examples
 from triptych.collections.files import Files
-from triptych.collections.joined import Item, Labelled, Options, Passage
+from triptych.collections.joined import Item, JudgedPassage, Labelled, Options
 from triptych.collections.training import source_paths
 from triptych.config import check_value
 from triptych.errors import DataError, InputError
@@ -118,7 +118,7 @@ def convert(
 
 
 def records(
-    dataset: Dataset, files: Files, options: Options, report: ConversionReport
+    dataset: CatalogueEntry, files: Files, options: Options, report: ConversionReport
 ) -> Iterator[dict[str, Any]]:
     """The lines of the output; what is left out is counted in `report`."""
     item: Item
@@ -132,7 +132,7 @@ def records(
 
 
 def _record(
-    item: Labelled, dataset: Dataset, options: Options, report: ConversionReport
+    item: Labelled, dataset: CatalogueEntry, options: Options, report: ConversionReport
 ) -> dict[str, Any] | None:
     query = " ".join(item.query.split())
     if not query:
@@ -166,7 +166,7 @@ def _record(
 
 
 def _texts(
-    passages: Sequence[Passage], options: Options, item: Labelled, report: ConversionReport
+    passages: Sequence[JudgedPassage], options: Options, item: Labelled, report: ConversionReport
 ) -> dict[str, str | None]:
     """Texts of passages, each once, with their ids."""
     texts: dict[str, str | None] = {}

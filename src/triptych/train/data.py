@@ -23,12 +23,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import DataError, InputError, MissingExtra
+from triptych.errors import DataError, InputError, require_extra
 
-try:
+with require_extra("training data", "train"):
     import pyarrow as pa
-except ImportError as error:
-    raise MissingExtra("training data", "train") from error
 
 from triptych.collections.beir import is_beir
 from triptych.collections.examples import Example, Scores
@@ -37,7 +35,7 @@ from triptych.io import file_digest
 from triptych.model.tokenizer import TextTokenizer
 from triptych.records import JSONL, PARQUET, Place, ending, files_of
 from triptych.train.rows import RowTable, RowWriter, open_or_build
-from triptych.train.sampling import Source
+from triptych.train.sampling import SampledSource
 from triptych.types import Progress, chunked
 
 VERSION = 3
@@ -246,13 +244,13 @@ class PairDataset:
         batch, within = self._table.locate(row)
         return self._view(batch).row(within)
 
-    def _columns(self, batch: int) -> _View:
-        return _View.of(self._table.batches[batch])
-
     def answers(self, row: int) -> frozenset[int]:
         """Keys of all passages that are labelled as positives of a row's query, in whatever row of the data set."""
         rows = self._repeated.get(int(self._keys[row]))
         return self._answers(row if rows is None else int(rows[0]))
+
+    def _columns(self, batch: int) -> _View:
+        return _View.of(self._table.batches[batch])
 
     def _find_answers(self, row: int) -> frozenset[int]:
         rows = self._repeated.get(int(self._keys[row]), [row])
@@ -590,7 +588,9 @@ class Datasets(Generic[_Row]):
         """int32 ``[N]``, tokens of each row, or of its longest text."""
         return np.concatenate([part.lengths for part in self.parts])
 
-    def sources(self, *, by_language: bool = False, weights: Sequence[float] | None = None) -> list[Source]:
+    def sources(
+        self, *, by_language: bool = False, weights: Sequence[float] | None = None
+    ) -> list[SampledSource]:
         """What the sampler draws from: one source per data set, or one per data set and language.
 
         Args:
@@ -605,14 +605,16 @@ class Datasets(Generic[_Row]):
             raise InputError(
                 f"weights: got {len(shares)} numbers; expected {len(self.parts)}, one per data set"
             )
-        sources: list[Source] = []
+        sources: list[SampledSource] = []
         for part, start, weight in zip(self.parts, self.offsets, shares, strict=False):
             rows = np.arange(start, start + len(part))
             if not by_language:
-                sources.append(Source(part.name, rows, part.lengths, weight))
+                sources.append(SampledSource(part.name, rows, part.lengths, weight))
                 continue
             languages = np.array([language or "" for language in part.languages()])
             for language in sorted(set(languages.tolist())):
                 own = languages == language
-                sources.append(Source(f"{part.name}:{language or '?'}", rows[own], part.lengths[own], weight))
+                sources.append(
+                    SampledSource(f"{part.name}:{language or '?'}", rows[own], part.lengths[own], weight)
+                )
         return sources

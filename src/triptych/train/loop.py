@@ -111,7 +111,7 @@ def train(
                 _check_negatives(without_negatives, min(_PATIENCE, state.total))
             last = state.step == state.total
             if state.step == 1 or state.step % recipe.log_every == 0 or last:
-                record = window.record(lr, grad_norm, task.steps_per_epoch)
+                record = window.record(lr, grad_norm, task.data.sampler.steps_per_epoch)
                 if distributed.rank() == 0:
                     _watch_lexical(record, state)
                 callbacks.on_log(record)

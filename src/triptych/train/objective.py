@@ -392,7 +392,7 @@ class _View:
     def of(cls, objective: Objective, batch: Candidates, inter: Tensor) -> _View:
         dropped = None
         if objective.drop_duplicates and batch.keys is not None:
-            dropped = _answered(batch, batch.keys)
+            dropped = _answers_mask(batch, batch.keys)
         if objective.false_negative_margin is not None:
             close = terms.false_negatives(
                 inter,
@@ -417,7 +417,7 @@ class _View:
         return whole if self.dropped is None else whole - self.dropped.sum()
 
 
-def _answered(batch: Candidates, keys: Tensor) -> Tensor:
+def _answers_mask(batch: Candidates, keys: Tensor) -> Tensor:
     """Bool ``[Q, N]``: passages that answer this process's queries, other than the positives themselves."""
     own = batch.targets // batch.group
     first, count = int(own[0]) if len(own) else 0, len(own)

@@ -113,7 +113,7 @@ def make_plan(
     with torch.random.fork_rng(devices=[runner.device] if runner.device.type == "cuda" else []):
         for number in (longest, usual):
             batch = task.batch(state.step + number)
-            spent = _clocked(lambda batch=batch: forward_backward(task, batch, state.step, runner), runner)
+            spent = _time_call(lambda batch=batch: forward_backward(task, batch, state.step, runner), runner)
             optimizer.zero_grad(set_to_none=True)
     weights = [parameter.numel() for parameter in model.parameters()]
     trained = sum(parameter.numel() for parameter in trainable(model).values())
@@ -135,7 +135,7 @@ def make_plan(
     )
 
 
-def _clocked(call: Any, runner: Runner) -> float:
+def _time_call(call: Any, runner: Runner) -> float:
     def wait() -> None:
         if runner.device.type == "cuda":
             torch.cuda.synchronize(runner.device)

@@ -128,7 +128,7 @@ def hide(
         visible[:, here] = ~draw(len(here), masking.patterns, masking.decoder, rng, words)
     return MaskedBatch(
         texts=Packed.of(texts),
-        masked=torch.from_numpy(_corrupted(ids, predicted, alphabet, rng)),
+        masked=torch.from_numpy(_corrupt(ids, predicted, alphabet, rng)),
         encoder_positions=torch.from_numpy(np.flatnonzero(predicted)),
         decoder_positions=torch.from_numpy(np.flatnonzero(ordinary)),
         visible=torch.from_numpy(visible),
@@ -176,7 +176,7 @@ def _words(ids: NDArray[np.int64], alphabet: Alphabet) -> NDArray[np.int64]:
     return np.cumsum(starts) - 1
 
 
-def _corrupted(
+def _corrupt(
     ids: NDArray[np.int64], predicted: Bools, alphabet: Alphabet, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Of the tokens to predict most become [MASK], some another token, and the rest stays (as in BERT)."""

@@ -263,7 +263,9 @@ class _Run:
         results = state.step, state.total, self.evaluations, self.lowered, state.best_step
         changes = self._changes(state.best_step) if self.primary else ()
         queries = 0 if self.validation is None else len(self.validation.ids)
-        return Outcome(*results, model, self.task.left_over, self.primary, changes, queries)
+        return Outcome(
+            *results, model, dict(self.task.data.sampler.left_over), self.primary, changes, queries
+        )
 
     def _plan(self, state: State) -> None:
         every = max(1, round(steps_of(self.recipe.evaluation.every, state.total)))
@@ -283,8 +285,10 @@ class _Run:
 
     def _begin(self, resume: bool) -> State:
         """A new run's folder, or an old one's last checkpoint."""
-        total = self.recipe.steps or ceil(self.recipe.epochs * self.task.steps_per_epoch)
-        state = State(data=self.task.digest, start=self.start, total=total, version=checkpoints.STATE_VERSION)
+        total = self.recipe.steps or ceil(self.recipe.epochs * self.task.data.sampler.steps_per_epoch)
+        state = State(
+            data=self.task.data.digest, start=self.start, total=total, version=checkpoints.STATE_VERSION
+        )
         last = checkpoints.latest(self.output)
         exists = self.log.path.exists()
         distributed.barrier()  # all processes have looked before the first one begins to write
@@ -293,7 +297,7 @@ class _Run:
         if resume and last is not None:
             snapshot = checkpoints.load(last)
             checkpoints.check_resume(
-                snapshot.state, state, read(last / "recipe.yaml"), self.recipe, self.task.old_digest
+                snapshot.state, state, read(last / "recipe.yaml"), self.recipe, self.task.data.old_digest
             )
             average = None if self.average is None else self.average.weights
             checkpoints.put(snapshot, self.runner.replica.module, self.optimizer, average)
@@ -331,7 +335,7 @@ class _Run:
             name: torch.tensor(float(value.mean()), device=self.runner.device) for name, value in each.items()
         }
         metrics = distributed.mean(values)
-        lowered = self._lowered(each)
+        lowered = self._worse_heads(each)
         self.evaluations[state.step] = metrics
         on_log({"step": state.step, "evaluation": metrics} | ({"lowered": lowered} if lowered else {}))
         if lowered:
@@ -348,7 +352,7 @@ class _Run:
             state.stale += 1
         return settings.patience is not None and state.stale >= settings.patience
 
-    def _lowered(self, each: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
+    def _worse_heads(self, each: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
         """The heads that rank clearly worse than before training."""
         found: list[str] = []
         for head in self.heads:
@@ -366,7 +370,7 @@ class _Run:
             with runner.autocast():
                 return self.encoder(batch, heads)
 
-        with self._averaged(), runner.replica.gathered():
+        with self._use_average(), runner.replica.gathered():
             return validation(
                 encode,
                 heads,
@@ -376,7 +380,7 @@ class _Run:
             )
 
     @contextmanager
-    def _averaged(self) -> Generator[None]:
+    def _use_average(self) -> Generator[None]:
         """The moving average in the place of the weights, if there is one."""
         if self.average is None:
             yield

@@ -80,7 +80,7 @@ _ORDER, _FULL, _WINDOW, _SHUFFLE = range(4)  # kinds of random streams
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class SampledSource:
     """Rows that batches are made of, without others among them.
 
     Attributes:
@@ -161,7 +161,7 @@ class Sampler:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[SampledSource],
         table: BatchTable,
         *,
         temperature: float = 1.0,

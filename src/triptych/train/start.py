@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.model import backbone as backbones
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
@@ -53,12 +53,12 @@ def merge(
             "a number ≥ 0, not all 0"
         )
     first = layouts.load(hub.resolve(models[0]), trust_remote_code=trust_remote_code)
-    total = _scaled(first, shares[0])
+    total = _scale(first, shares[0])
     for name, share in zip(models[1:], shares[1:], strict=True):
         other = layouts.load(hub.resolve(name), trust_remote_code=trust_remote_code)
         if problems := differences(first, other):
             raise InputError(f"merge: {name} does not fit {models[0]}: {'; '.join(problems)}")
-        for key, tensor in _scaled(other, share).items():
+        for key, tensor in _scale(other, share).items():
             total[key] += tensor
     with torch.no_grad():
         for key, tensor in first.model.state_dict().items():
@@ -89,7 +89,7 @@ def _facts(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return {name: getattr(backbone, name, None) for name in _FACTS} | own
 
 
-def _scaled(checkpoint: Checkpoint, share: float) -> dict[str, Tensor]:
+def _scale(checkpoint: Checkpoint, share: float) -> dict[str, Tensor]:
     return {name: tensor.double() * share for name, tensor in checkpoint.model.state_dict().items()}
 
 
@@ -169,10 +169,8 @@ def add_lora(backbone: nn.Module, settings: LoraSettings, seed: int) -> None:
         MissingExtra: Without peft.
         InputError: If no layer has one of the names.
     """
-    try:
+    with require_extra("LoRA", "lora"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtra("LoRA", "lora") from error
     names = {
         name.rpartition(".")[2] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)
     }

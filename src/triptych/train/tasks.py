@@ -84,20 +84,40 @@ class Runner(NamedTuple):
     autocast: Callable[[], AbstractContextManager[Any]]
 
 
+class Prepared(NamedTuple):
+    """Opened sources.
+
+    Attributes:
+        datasets: The data sets.
+        sampler: What draws the rows of each step.
+        settings: The source that each data set belongs to.
+        digest: Changes with the content of the data, its order and the number of processes.
+        old_digest: As releases before wrote it, to resume their runs.
+    """
+
+    datasets: Datasets[Any]
+    sampler: Sampler
+    settings: list[SourceSettings]
+    digest: str
+    old_digest: str
+
+    def step(self, number: int) -> tuple[Step, np.ndarray[Any, np.dtype[np.int64]], str | None]:
+        """A step, this process's rows of it, and the name of their source."""
+        step = self.sampler.step(number)
+        name = None if step.source is None else self.sampler.sources[step.source].name
+        return step, step.shard(distributed.rank(), distributed.size()), name
+
+
 class Task(Protocol[Batch]):
     """What the loop needs.
 
     Attributes:
         additive: Whether the loss of a batch is the sum of its parts' losses; otherwise it needs the outputs of all.
-        steps_per_epoch: Of the data.
-        digest: Changes with the content of the data, its order and the number of processes.
-        left_over: By source, rows of an epoch that no batch has.
+        data: The sources, opened.
     """
 
     additive: bool
-    steps_per_epoch: int
-    digest: str
-    left_over: dict[str, int]
+    data: Prepared
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; may be called from another thread."""
@@ -118,30 +138,6 @@ class Task(Protocol[Batch]):
     def idle(self, batch: Batch) -> Iterable[nn.Parameter]:
         """Weights that a batch says nothing about: they stay as they are in its step."""
         ...
-
-
-class Prepared(NamedTuple):
-    """Opened sources.
-
-    Attributes:
-        datasets: The data sets.
-        sampler: What draws the rows of each step.
-        settings: The source that each data set belongs to.
-        digest: See `Task`.
-        old_digest: As releases before wrote it, to resume their runs.
-    """
-
-    datasets: Datasets[Any]
-    sampler: Sampler
-    settings: list[SourceSettings]
-    digest: str
-    old_digest: str
-
-    def step(self, number: int) -> tuple[Step, np.ndarray[Any, np.dtype[np.int64]], str | None]:
-        """A step, this process's rows of it, and the name of their source."""
-        step = self.sampler.step(number)
-        name = None if step.source is None else self.sampler.sources[step.source].name
-        return step, step.shard(distributed.rank(), distributed.size()), name
 
 
 def _prepare(recipe: Recipe, longest: int, open_: Callable[[SourceSettings], list[Any]]) -> Prepared:
@@ -248,11 +244,6 @@ class Pairs:
         self.collate = Collator(
             self.data.datasets, group=data.group, seed=recipe.seed, fill=data.fill, mixed=data.mixed
         )
-        self.steps_per_epoch, self.left_over = (
-            self.data.sampler.steps_per_epoch,
-            dict(self.data.sampler.left_over),
-        )
-        self.digest, self.old_digest = self.data.digest, self.data.old_digest
         self._check_trainable()
         self.vector_width = self._vector_width()
 
@@ -448,11 +439,6 @@ class Texts:
             return [open_texts(source.path, tokenizer, length, **options)]
 
         self.data = _prepare(recipe, length, open_)
-        self.steps_per_epoch, self.left_over = (
-            self.data.sampler.steps_per_epoch,
-            dict(self.data.sampler.left_over),
-        )
-        self.digest, self.old_digest = self.data.digest, self.data.old_digest
 
     def batch(self, step: int) -> TextStep:
         """See `Task`; what is too large for one forward pass comes in parts."""

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, MissingExtra, require_extra
 from triptych.io import write_json
 
 Figures: TypeAlias = Mapping[str, float]
@@ -118,10 +118,8 @@ def _log_to(
         own: From the run's id to the arguments of ``init`` in which they differ.
         failed: What ``finish`` is given after an error.
     """
-    try:
+    with require_extra(f"report_to: {tracker}", tracker):
         api: Any = import_module(tracker)
-    except ImportError as error:
-        raise MissingExtra(f"report_to: {tracker}", tracker) from error
     project = os.environ.get(f"{tracker.upper()}_PROJECT", PROJECT)
     settings = dict(job.settings)
     run = api.init(project=project, resume="allow", config=settings, **own(job.id_of(tracker)))
@@ -136,11 +134,9 @@ def _log_to(
 @contextmanager
 def mlflow(job: TrackedRun) -> Generator[Log]:
     """MLflow, by a client of its own, so that no other active run is touched."""
-    try:
+    with require_extra("report_to: mlflow", "mlflow"):
         from mlflow import MlflowClient
         from mlflow.entities import Metric
-    except ImportError as error:
-        raise MissingExtra("report_to: mlflow", "mlflow") from error
     client: Any = MlflowClient()
 
     def create() -> str:

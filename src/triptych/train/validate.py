@@ -84,8 +84,8 @@ class Validation:
             device: Where `encode` wants its batches.
             budget: Tokens encoded at a time.
         """
-        queries = _encoded(encode, self._queries, device, budget)
-        documents = _encoded(encode, self._documents, device, budget)
+        queries = _encode(encode, self._queries, device, budget)
+        documents = _encode(encode, self._documents, device, budget)
         scores: dict[Head, Tensor] = {head: score(head, queries, documents) for head in heads}
         found: dict[str, NDArray[np.float64]] = {head: self._each(matrix) for head, matrix in scores.items()}
         if len(scores) > 1:
@@ -97,7 +97,7 @@ class Validation:
         return np.asarray(ndcg(scores.cpu().numpy(), self._gains, self._k), dtype=np.float64)
 
 
-def _encoded(encode: Callable[[Packed], Reps], texts: Packed, device: torch.device, budget: int) -> Reps:
+def _encode(encode: Callable[[Packed], Reps], texts: Packed, device: torch.device, budget: int) -> Reps:
     parts = split(texts, budget)
     found: list[Reps] = []
     with torch.no_grad():

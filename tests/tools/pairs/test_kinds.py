@@ -10,7 +10,7 @@ from triptych.records import Place
 from triptych.tools.pairs import kinds
 from triptych.tools.pairs.base import Block, Limits, StructuredDocument, Translations, WeakPair
 from triptych.tools.pairs.base import pair_record as to_record
-from triptych.tools.pairs.kinds import mine_group, mine_translations, without_untranslated
+from triptych.tools.pairs.kinds import drop_untranslated, mine_group, mine_translations
 
 from .made import LONG, OTHER, document
 
@@ -273,10 +273,10 @@ def test_what_a_translation_left_in_english_is_taken_out_of_it() -> None:
         keywords=("A pot", "pot", "Kanne"),
         description="Starting up",
     )
-    own, cleaned = without_untranslated([english, german])
+    own, cleaned = drop_untranslated([english, german])
     assert own == (english, 0, 0)
     assert [block.text for block in cleaned.document.blocks] == ["Mehr", "apt install x"]
     assert (cleaned.document.keywords, cleaned.document.description) == (("pot", "Kanne"), "")
     assert (cleaned.blocks, cleaned.keywords) == (2, 1)
     assert cleaned.document.title == "Name"
-    assert without_untranslated([german]) == [(german, 0, 0)]
+    assert drop_untranslated([german]) == [(german, 0, 0)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from triptych.collections.training import read_examples
 from triptych.errors import DataError, InputError, MissingExtra, WorkerError
-from triptych.records import files_of, parsed, places_of
+from triptych.records import files_of, parse_raw, places_of
 from triptych.tools.pairs import stages
 from triptych.tools.pairs.base import Block, Link, StructuredDocument, Translations, to_line
 from triptych.tools.pairs.filters import Consistency
@@ -82,7 +82,7 @@ def contents(mined: MinedPairs) -> dict[str, bytes]:
 
 def records(mined: MinedPairs) -> list[dict[str, Any]]:
     return [
-        parsed(raw, place) for path in files_of(mined.pairs, (".jsonl",)) for place, raw in places_of(path)
+        parse_raw(raw, place) for path in files_of(mined.pairs, (".jsonl",)) for place, raw in places_of(path)
     ]
 
 

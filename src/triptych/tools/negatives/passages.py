@@ -315,7 +315,7 @@ def record_of(
     record |= {"query": example.query, "pos": list(example.pos), "neg": list(neg)}
     if scores is not None:
         record |= {
-            f"{name}_scores": list(map(rounded, part))
+            f"{name}_scores": list(map(round_digits, part))
             for name, part in zip(("pos", "neg"), scores, strict=True)
         }
     if example.language is not None:
@@ -323,7 +323,7 @@ def record_of(
     return record | dict(given.extras)
 
 
-def rounded(value: Any) -> float:
+def round_digits(value: Any) -> float:
     """Seven digits: what a float32 holds."""
     return float(f"{float(value):.7g}")
 

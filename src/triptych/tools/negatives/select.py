@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triptych.collections.examples import Example
 from triptych.encode.encoder import Encoder
 from triptych.tools.negatives.options import MiningOptions
-from triptych.tools.negatives.passages import UNKNOWN, MinedExample, Passages, record_of, rounded
+from triptych.tools.negatives.passages import UNKNOWN, MinedExample, Passages, record_of, round_digits
 from triptych.tools.negatives.report import NegativesReport
 from triptych.tools.negatives.search import NOTHING, Searcher
 from triptych.tools.rerank import CrossEncoder
@@ -68,7 +68,7 @@ def drop_reasons(
     drop("positive", _among(group, known.positives))
     drop("query", _among(group, known.query))
     drop("existing", _among(group, known.existing))
-    same, translated = _related(passages.article[rows], passages.language[rows], known.origins)
+    same, translated = _relations(passages.article[rows], passages.language[rows], known.origins)
     if options.filters.article:
         drop("article", same)
     if options.filters.translation:
@@ -92,7 +92,7 @@ def _among(group: NDArray[np.int64], wanted: frozenset[int]) -> NDArray[np.bool_
     return np.isin(group, np.fromiter(wanted, np.int64, len(wanted)))
 
 
-def _related(
+def _relations(
     article: NDArray[np.int64], language: NDArray[np.int64], origins: frozenset[tuple[int, int]]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which candidates are of a positive's article: in its own or an unknown language, or in another one."""
@@ -263,8 +263,8 @@ def _sample(example: Example, each: _Selection, place: int, passages: Passages) 
         "positive": _cut(example.pos[0]),
         "passage": _cut(passages.texts[each.rows[place]]),
         "rank": place + 1,
-        "score": rounded(each.scores[place]),
-        "positive_score": rounded(each.judged[0]),
+        "score": round_digits(each.scores[place]),
+        "positive_score": round_digits(each.judged[0]),
     }
 
 

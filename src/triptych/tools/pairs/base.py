@@ -130,11 +130,11 @@ def to_record(value: Minable) -> dict[str, Any]:
     if isinstance(value, Translations):
         texts = {lang: t[0] if len(t) == 1 else list(t) for lang, t in value.texts.items()}
         record: dict[str, Any] = {"source": value.source, "key": value.key, "kind": value.kind}
-        return record | {"translations": texts} | _given(license=value.license)
+        return record | {"translations": texts} | _without_blanks(license=value.license)
     record = {"source": value.source, "key": value.key, "lang": value.lang, "title": value.title}
-    record |= _given(keywords=list(value.keywords), description=value.description)
+    record |= _without_blanks(keywords=list(value.keywords), description=value.description)
     record |= {"blocks": [list(block) for block in value.blocks]}
-    record |= _given(links=[list(link) for link in value.links], license=value.license)
+    record |= _without_blanks(links=[list(link) for link in value.links], license=value.license)
     return record if value.aligned else record | {"aligned": False}
 
 
@@ -143,7 +143,7 @@ def to_line(value: Minable) -> str:
     return json.dumps(to_record(value), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def _without_blanks(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
 
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.collections.examples import QUERY
-from triptych.errors import InputError, MissingExtra
+from triptych.errors import InputError, require_extra
 from triptych.io import open_source, read_lines, replacing, write_json
-from triptych.records import JSONL, PARQUET, ending, files_of, parsed, places_of
+from triptych.records import JSONL, PARQUET, ending, files_of, parse_raw, places_of
 from triptych.text import (
     CHARS_PER_WORD,
     Hashes,
@@ -133,10 +133,8 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     Raises:
         MissingExtra: If rensa is not installed.
     """
-    try:
+    with require_extra("finding near duplicates", "tools"):
         import rensa
-    except ImportError as error:
-        raise MissingExtra("finding near duplicates", "tools") from error
     known: dict[str, int] = {}
     for text in texts:
         known.setdefault(text, len(known))
@@ -256,7 +254,7 @@ def read_evaluation(paths: Iterable[Path | str]) -> Iterator[EvaluationText]:
                         )
             else:
                 for place, raw in places_of(file):
-                    yield from _texts(parsed(raw, place))
+                    yield from _texts(parse_raw(raw, place))
 
 
 def _texts(record: Any) -> Iterator[EvaluationText]:

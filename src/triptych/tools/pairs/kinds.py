@@ -119,7 +119,7 @@ def _cut(text: str, chars: int) -> str:
     return text[: end + 1 if end > 0 else chars].rstrip()
 
 
-def unnumbered(text: str) -> str:
+def strip_number(text: str) -> str:
     """A heading without “12.3.” or “Chapter 4.” and without a colon at its end, unless nothing else is left."""
     return without_match(_NUMBERING, text).rstrip(":： ") or text
 
@@ -159,11 +159,11 @@ def heading_section(
     for heading, section in sections(document, limits.passage_chars):
         if is_question(heading) or fold(heading) == fold(document.title):
             continue
-        query = unnumbered(heading)
+        query = strip_number(heading)
         if common(heading, document):
             if not document.title:
                 continue
-            query = f"{unnumbered(document.title)}: {query}"
+            query = f"{strip_number(document.title)}: {query}"
         yield from _pair(document, "heading-section", query, section)
 
 
@@ -231,7 +231,7 @@ class Untranslated(NamedTuple):
     keywords: int
 
 
-def without_untranslated(documents: Sequence[StructuredDocument]) -> list[Untranslated]:
+def drop_untranslated(documents: Sequence[StructuredDocument]) -> list[Untranslated]:
     """Takes out of each document what is the same in the English one: headings, paragraphs, keywords, description.
 
     Titles stay, since they may be names; so does whatever is short. Without an English document nothing is done.
@@ -246,12 +246,12 @@ def without_untranslated(documents: Sequence[StructuredDocument]) -> list[Untran
         fold(text) for text in (*(b.text for b in english.blocks), *english.keywords, english.description)
     }
     return [
-        Untranslated(document, 0, 0) if primary(document.lang) == _ORIGINAL else _cleaned(document, held)
+        Untranslated(document, 0, 0) if primary(document.lang) == _ORIGINAL else _clean(document, held)
         for document in documents
     ]
 
 
-def _cleaned(document: StructuredDocument, held: set[str]) -> Untranslated:
+def _clean(document: StructuredDocument, held: set[str]) -> Untranslated:
     def foreign(text: str, least: int) -> bool:
         words = fold(text)
         return words.count(" ") + 1 >= least and words in held
@@ -276,9 +276,9 @@ def paragraph_translation(documents: Sequence[StructuredDocument], limits: Limit
         documents: One document in its languages, each language once.
         limits: How much is taken; each paragraph gets its own draw of languages.
     """
-    for place, group in _aligned(documents).items():
+    for place, group in _align(documents).items():
         kind = "paragraph-translation"
-        yield from _translated(group, kind, limits, f"{kind} {place[0]} {place[1]}")
+        yield from _translation_pairs(group, kind, limits, f"{kind} {place[0]} {place[1]}")
 
 
 def document_translation(documents: Sequence[StructuredDocument], limits: Limits) -> Iterator[WeakPair]:
@@ -293,7 +293,7 @@ def document_translation(documents: Sequence[StructuredDocument], limits: Limits
         for document in documents
         if sum(block.level is None for block in document.blocks) > 1
     ]
-    yield from _translated(whole, "document-translation", limits, "document-translation")
+    yield from _translation_pairs(whole, "document-translation", limits, "document-translation")
 
 
 def sentence_translation(translations: Translations, limits: Limits) -> Iterator[WeakPair]:
@@ -303,10 +303,10 @@ def sentence_translation(translations: Translations, limits: Limits) -> Iterator
     held = _same_number(translations)
     for number in range(len(next(iter(held.values()), ()))):
         texts = [(lang, texts[number]) for lang, texts in held.items()]
-        yield from _rendered(translations, "sentence-translation", texts, limits, number)
+        yield from _rendering_pairs(translations, "sentence-translation", texts, limits, number)
 
 
-def unaligned(translations: Translations) -> int:
+def count_unaligned(translations: Translations) -> int:
     """How many sentences have no partner, since their language has another number of them."""
     if translations.kind != "sentence":
         return 0
@@ -327,7 +327,7 @@ def term_translation(translations: Translations, limits: Limits) -> Iterator[Wea
         return
     most = max((len(texts) for texts in translations.texts.values()), default=0)
     usual = [(lang, texts[0]) for lang, texts in sorted(translations.texts.items()) if texts]
-    yield from _rendered(translations, "term-translation", usual, limits, 0)
+    yield from _rendering_pairs(translations, "term-translation", usual, limits, 0)
     for number in range(1, most):
         others = [
             (lang, texts[number]) for lang, texts in sorted(translations.texts.items()) if len(texts) > number
@@ -338,7 +338,7 @@ def term_translation(translations: Translations, limits: Limits) -> Iterator[Wea
                 yield _of_translations(translations, "term-translation", (lang, text), (target, passage))
 
 
-def _aligned(
+def _align(
     documents: Sequence[StructuredDocument],
 ) -> dict[tuple[int, str, int], list[tuple[StructuredDocument, str]]]:
     """The translations of each paragraph: those at the same index, of the same kind and structure."""
@@ -353,7 +353,7 @@ def _aligned(
     return groups
 
 
-def _translated(
+def _translation_pairs(
     texts: Sequence[tuple[StructuredDocument, str]], kind: str, limits: Limits, what: str
 ) -> Iterator[WeakPair]:
     held = [(document, text) for document, text in texts if text]
@@ -365,7 +365,7 @@ def _translated(
             yield WeakPair(query, passage, kind, here.source, here.key, here.lang, there.lang, here.license)
 
 
-def _rendered(
+def _rendering_pairs(
     translations: Translations, kind: str, texts: Sequence[tuple[str, str]], limits: Limits, number: int
 ) -> Iterator[WeakPair]:
     held = [(lang, text.strip()) for lang, text in texts if text.strip()]
@@ -378,7 +378,7 @@ def _of_translations(
 ) -> WeakPair:
     sides = query[1].strip(), passage[1].strip()
     if translations.kind == "term":  # dictionaries number the senses of a word
-        sides = unnumbered(sides[0]), unnumbered(sides[1])
+        sides = strip_number(sides[0]), strip_number(sides[1])
     names = translations.source, translations.key
     return WeakPair(*sides, kind, *names, query[0], passage[0], translations.license)
 
@@ -477,7 +477,7 @@ def _asks_or_heads(block: Block) -> bool:
 
 def _pair(document: StructuredDocument, kind: str, query: str, passage: str) -> Iterator[WeakPair]:
     """The pair, unless one side is blank: then there is none to count."""
-    query, passage = unnumbered(query.strip()) if kind != "neighbour" else query.strip(), passage.strip()
+    query, passage = strip_number(query.strip()) if kind != "neighbour" else query.strip(), passage.strip()
     if query and passage:
         lang = document.lang
         yield WeakPair(query, passage, kind, document.source, document.key, lang, lang, document.license)

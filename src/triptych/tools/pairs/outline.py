@@ -66,7 +66,7 @@ def html_outline(html: str) -> Outline:
     keywords = tuple(word.strip() for word in meta_content(root, "keywords").split(",") if word.strip())
     return Outline(
         ("" if title is None else squeeze(title.text())) or heading,
-        _numbered(texts),
+        _number(texts),
         links,
         lang.strip(),
         meta_content(root, "description"),
@@ -77,9 +77,9 @@ def html_outline(html: str) -> Outline:
 def markdown_outline(markdown: str) -> Outline:
     """The outline of CommonMark with tables; the title is the front matter's, else the first heading's."""
     front = front_matter(markdown)
-    texts, links = _sort(markdown_pieces(front.body, _embedded))
+    texts, links = _sort(markdown_pieces(front.body, _html_parts))
     heading = next((piece.text for piece in texts if piece.kind == "h1"), "")
-    return Outline(front.title or squeeze(heading), _numbered(texts), links)
+    return Outline(front.title or squeeze(heading), _number(texts), links)
 
 
 def _sort(found: Iterable[Piece | Link]) -> tuple[list[Piece], tuple[Link, ...]]:
@@ -98,7 +98,7 @@ def _page_parts(root: LexborNode) -> Iterator[Piece | Link]:
     yield from _declared_questions(root)
 
 
-def _embedded(html: str) -> Iterator[Piece | Link]:
+def _html_parts(html: str) -> Iterator[Piece | Link]:
     """The parts of HTML inside Markdown."""
     root = parse_html(html)
     return iter(()) if root is None else _page_parts(root)
@@ -121,7 +121,7 @@ def text_outline(text: str) -> Outline:
         kind, first, _ = texts[0]
         if kind.startswith("h") or (kind == "" and "\n" not in first and _is_title(first)):
             title, texts[0] = first, Piece("h1", first)
-    return Outline(title, _numbered(texts))
+    return Outline(title, _number(texts))
 
 
 def _text_parts(lines: Sequence[str]) -> Iterator[Piece]:
@@ -143,7 +143,7 @@ def _is_title(line: str) -> bool:
     return len(line) <= _TITLE_CHARS and not line.rstrip().endswith((".", "。", "!", ":", ",", "।"))
 
 
-def _numbered(texts: Sequence[Piece]) -> tuple[Block, ...]:
+def _number(texts: Sequence[Piece]) -> tuple[Block, ...]:
     filled = [(kind, text.strip()) for kind, text, _ in texts if text.strip()]
     return tuple(Block(number, kind, text) for number, (kind, text) in enumerate(filled))
 

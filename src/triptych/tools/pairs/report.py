@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from triptych.errors import MissingExtra
+from triptych.errors import require_extra
 from triptych.io import replacing
 from triptych.tools.pairs.base import WeakPair
 from triptych.tools.tally import Tally
@@ -241,12 +241,10 @@ def draw(counts: PairCounts, path: Path) -> None:
         MissingExtra: If matplotlib is not installed.
         StorageError: If the file cannot be written.
     """
-    try:
+    with require_extra("drawing the report", "eval"):
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("drawing the report", "eval") from error
     parts = [rows(counts, "source", 15), rows(counts, "kind")]
     figure = Figure(figsize=(9, 1.6 + 0.32 * sum(map(len, parts))), layout="constrained")
     FigureCanvasSVG(figure)

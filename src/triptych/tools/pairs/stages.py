@@ -26,7 +26,7 @@ from triptych.tools.pairs import duplicates as dedup
 from triptych.tools.pairs.base import StructuredDocument, Translations, WeakPair, pair_record, parse, to_line
 from triptych.tools.pairs.duplicates import Contamination, frequent, key_range, write_array, write_keys
 from triptych.tools.pairs.filters import Scorer, inconsistent, line_digest, pair_filters
-from triptych.tools.pairs.kinds import mine_group, mine_translations, unaligned, without_untranslated
+from triptych.tools.pairs.kinds import count_unaligned, drop_untranslated, mine_group, mine_translations
 from triptych.tools.pairs.reading import MinedFile, read_minable
 from triptych.tools.pairs.report import PairCounts
 from triptych.tools.pairs.settings import PairSettings
@@ -244,7 +244,7 @@ def _mine(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[
     limits, kinds = job.settings.limits, job.settings.kinds
     for group in groups.documents:
         if job.runs("language"):
-            group = list(_without_untranslated(group, counts))
+            group = list(_drop_untranslated(group, counts))
         yield from mine_group(
             [_without_recurring(document, recurring, counts) for document in group],
             limits,
@@ -253,7 +253,7 @@ def _mine(job: Job, groups: _Groups, recurring: frozenset[int], counts: Counter[
             linked=groups.linked,
         )
     for record in groups.translations:
-        counts["sentences without a partner", "", record.source] += unaligned(record)
+        counts["sentences without a partner", "", record.source] += count_unaligned(record)
         yield from mine_translations(record, limits, kinds)
 
 
@@ -268,11 +268,9 @@ def split_title(title: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (title, "")
 
 
-def _without_untranslated(
-    group: list[StructuredDocument], counts: Counter[Any]
-) -> Iterator[StructuredDocument]:
+def _drop_untranslated(group: list[StructuredDocument], counts: Counter[Any]) -> Iterator[StructuredDocument]:
     """The documents without what was left in English."""
-    for document, blocks, keywords in without_untranslated(group):
+    for document, blocks, keywords in drop_untranslated(group):
         counts["blocks", document.lang, document.source] += blocks
         counts["blocks untranslated", document.lang, document.source] += blocks
         counts["keywords untranslated", document.lang, document.source] += keywords

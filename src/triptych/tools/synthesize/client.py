@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from annotated_types import Gt
 
 from triptych.config import check_types
-from triptych.errors import EndpointError, InputError, MissingExtra
+from triptych.errors import EndpointError, InputError, require_extra
 
 if TYPE_CHECKING:
     import httpx
@@ -240,10 +240,8 @@ async def connect(endpoint: Endpoint, connections: int) -> AsyncGenerator[ChatCl
         InputError: For an invalid address.
         MissingExtra: If httpx is not installed.
     """
-    try:
+    with require_extra("asking a model's server", "tools"):
         import httpx
-    except ImportError as error:
-        raise MissingExtra("asking a model's server", "tools") from error
     try:
         httpx.URL(endpoint.base_url)
     except httpx.InvalidURL as error:

@@ -108,14 +108,14 @@ def _windows(text: str, how: Sampling) -> Iterator[Span]:
     start = end = 0
     for piece in _pieces(text, how.max_passage):
         if size(text[start : piece[1]]) > how.max_passage and end > start:
-            yield _trimmed(text, start, end)
+            yield _trim(text, start, end)
             start = piece[0]
         end = piece[1]
         if size(text[start:end]) >= how.min_passage:
-            yield _trimmed(text, start, end)
+            yield _trim(text, start, end)
             start = end
     if end > start:
-        yield _trimmed(text, start, end)
+        yield _trim(text, start, end)
 
 
 def _pieces(text: str, most: int) -> Iterator[tuple[int, int]]:
@@ -140,7 +140,7 @@ def _split(text: str, start: int, end: int, at: re.Pattern[str]) -> Iterator[tup
         yield start, end
 
 
-def _trimmed(text: str, start: int, end: int) -> Span:
+def _trim(text: str, start: int, end: int) -> Span:
     passage = text[start:end]
     return Span(start + len(passage) - len(passage.lstrip()), passage.strip())
 

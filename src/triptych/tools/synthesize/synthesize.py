@@ -190,7 +190,7 @@ def synthesize(
             for _ in requests:
                 pass
         good = _good(work, rank, known, report, progress)
-    kept = _found(work, good, report)
+    kept = _keep_found(work, good, report)
     if not kept:
         report.dropped.add(report.skipped)
         reasons = f": {report.dropped}" if report.dropped.counts else ""
@@ -309,7 +309,7 @@ def problem_of_answer(
     return problem_of(question, each.span.text, each.language, limits, checker, each.document.content)
 
 
-def _found(work: Synthesis, good: dict[bytes, Question], report: SynthesisReport) -> dict[bytes, str]:
+def _keep_found(work: Synthesis, good: dict[bytes, Question], report: SynthesisReport) -> dict[bytes, str]:
     """Those questions that find their documents."""
     if work.finder is None:
         return {key: asked.question for key, asked in good.items()}

@@ -1,11 +1,11 @@
 """Keeps what training runs left behind as one small file, and draws it.
 
-    python scripts/training_results.py gather RUNS --into FILE
-    python scripts/training_results.py draw FILE --into docs/history/experiments.svg --curves stage2 once final
+    python recipes/small/training_results.py gather RUNS --into FILE
+    python recipes/small/training_results.py draw FILE --into docs/history/experiments.svg --curves stage2 once final
 
 `gather` takes of every run in a folder: its settings, its log, and the mean of each development set at every
 evaluation (a query's set is what stands before the first "/" of its id). Runs that differ in one thing are compared by
-scripts/training_ablation.py.
+recipes/small/training_ablation.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from training_ablation import HEADS, METRIC, sets_of
 
+from training_ablation import HEADS, METRIC, sets_of
 from triptych.eval.plots import COLOURS
 from triptych.io import replacing, write_json
 

@@ -1,8 +1,8 @@
 """Compares training runs that differ in one thing: tables and a picture, as `triptych ablate` makes them.
 
-    python scripts/training_ablation.py RUNS --base from-blend --into benchmarks/results/ablation.json \
+    python recipes/small/training_ablation.py RUNS --base from-blend --into benchmarks/results/ablation.json \
         --page docs/history/training-ablation.md
-    python scripts/training_ablation.py benchmarks/results/ablation.json --page docs/history/training-ablation.md
+    python recipes/small/training_ablation.py benchmarks/results/ablation.json --page docs/history/training-ablation.md
 
 Takes each run's last evaluation on the development pool (a query's set is what stands before the first "/" of its id)
 of all runs in the folder RUNS that have as many steps as the base. ``NAME-seedN`` is NAME with another seed. Each run
