@@ -127,7 +127,7 @@ class Assembly:
             places = [self._multi[start:end] for start, end in zip(starts, ends, strict=True)]
             sizes = [end - start for start, end in zip(starts, ends, strict=True)]
             # Text by text, with no copy in float32 between, and by one call, which leaves the interpreter to others.
-            torch._foreach_copy_(places, values["multi"].split(sizes))
+            cast(Any, torch)._foreach_copy_(places, values["multi"].split(sizes))
 
     def _concat_lexical(self) -> sparse.csr_array:
         if not self._lexical:
