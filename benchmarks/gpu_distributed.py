@@ -1,12 +1,13 @@
 """Training on several GPUs: one gradient whatever the form, where runs drift apart, and what a step costs.
 
-    python benchmarks/gpu_distributed.py --gpus 2 [--parts equal drift speed] [--out FILE]
-    python benchmarks/gpu_distributed.py --gpus 2 --device cpu --shape tiny --parts equal drift speed    # a dry run
+    python benchmarks/gpu_distributed.py --gpus 2 [--parts speed equal drift] [--out FILE]
+    python benchmarks/gpu_distributed.py --gpus 2 --device cpu --shape tiny          # a dry run
 
 - `equal`: float32 without dropout: the gradient of DDP and of FSDP against one process with the joint batch, by head,
   whole batches and GradCache;
 - `drift`: losses of a few steps of AdamW of the same run twice with DDP and once with FSDP, by type and dropout;
-- `speed`: a step of the unified objective with BGE-M3's shape at 1, 2 … GPUs, each with its own batch, and its memory.
+- `speed`: steps of the unified objective with BGE-M3's shape on one GPU and on all, each with its own batch, and their
+  memory; the forms take turns, the ones that there were before too (`FORMS`).
 
 Processes exchange over NCCL (gloo on a processor). JSON lines are appended to `--out`.
 """
@@ -14,16 +15,17 @@ Processes exchange over NCCL (gloo on a processor). JSON lines are appended to `
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import socket
-import statistics
 import sys
-import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -41,6 +43,16 @@ HEADS = {
 }
 GROUP = 4
 Line = dict[str, Any]
+FORMS = {
+    "one": "one GPU",
+    "ddp": "DDP",
+    "fsdp": "FSDP",
+    "one, before": "one GPU; the norm is waited for before the step",
+    "fsdp, before": "FSDP, the model as one unit, numbers through the GPUs",
+    "fsdp, layers": "FSDP, numbers through the GPUs",
+    "ddp, before": "DDP, numbers through the GPUs",
+    "fsdp, resharded": "FSDP, a layer's weights freed after its forward pass",
+}
 
 
 def model_of(shape: Any, device: torch.device, dropout: float, scale: float = 1.0) -> Any:
@@ -108,22 +120,77 @@ def joint(parts: list[Any]) -> Any:
 
 def step(
     replica: Any, objective: Any, batch: Any, device: torch.device, budget: int | None, half: bool
-) -> float:
-    """Forward and backward as the training loop does it; gives the mean loss of the processes."""
+) -> Any:
+    """Forward and backward as the training loop does it; gives this process's loss."""
     from triptych.train import distributed, gradcache
     from triptych.train.tasks import encode, pair_losses
 
     parts = [part.to(device) for part in gradcache.split(batch.joint(), budget)]
-    _, passes = distributed.agree([], len(parts), device)
+    _, passes = distributed.agree([], len(parts))
 
     def one(part: Any) -> Any:
         with torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext():
             return encode(replica.call, part, objective.heads)
 
-    found = gradcache.backward(
+    return gradcache.backward(
         one, parts, lambda reps: pair_losses(objective, reps, batch, 0), replica.synchronized, passes
-    )
-    return distributed.mean({"loss": found["loss"]})["loss"]
+    )["loss"]
+
+
+def mean(loss: torch.Tensor) -> float:
+    from triptych.train import distributed
+
+    return distributed.mean({"loss": loss})["loss"]
+
+
+def update(replica: Any, optimizer: Any, *, wait: bool = False) -> None:
+    """What the training loop does after the backward pass."""
+    norm = replica.clip(1.0)
+    if wait:
+        float(norm)
+    optimizer.found_inf = (~norm.isfinite()).float()
+    optimizer.step()
+    float(norm)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def alone() -> Any:
+    """This process as if it were the only one."""
+    from triptych.train import distributed
+
+    return mock.patch.object(distributed, "size", return_value=1)
+
+
+@contextmanager
+def arranged(form: str, cuda: bool) -> Generator[None]:
+    """The package as the form wants it."""
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    from triptych.train import distributed
+
+    shard = distributed._shard
+
+    def as_one(module: Any) -> list[Any]:
+        distributed._show_reps()
+        fully_shard(module, reshard_after_forward=False)
+        return [module]
+
+    def resharded(module: Any) -> list[Any]:
+        units = shard(module)
+        for unit in units[1:]:
+            assert isinstance(unit, FSDPModule)
+            unit.set_reshard_after_forward(True)
+        return units
+
+    with ExitStack() as stack:
+        if form.startswith("one"):
+            stack.enter_context(alone())
+        if cuda and ("before" in form or "layers" in form):
+            stack.enter_context(mock.patch.object(dist, "get_backend_config", return_value="cuda:nccl"))
+        if form in ("fsdp, before", "fsdp, resharded"):
+            other = as_one if "before" in form else resharded
+            stack.enter_context(mock.patch.object(distributed, "_shard", other))
+        yield
 
 
 def full(tensor: Any) -> torch.Tensor:
@@ -138,131 +205,132 @@ def error(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-def equal(
-    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
-) -> None:
+def equal(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device) -> None:
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
 
+    def found(
+        way: str, heads: tuple[str, ...], batch: Any, budget: int | None, dtype: torch.dtype = torch.float32
+    ) -> tuple[float, torch.Tensor]:
+        # Weights so large that texts differ: where they hardly do, float32 itself rounds the gradient by 1e-5.
+        model = model_of(SHAPES["tiny"], device, 0.0, 6.0).to(dtype)
+        for part, module in (("lexical", model.lexical_head), ("multi", model.multi_head)):
+            module.requires_grad_(part in heads)  # as training does
+        replica = Replica(model, way)  # type: ignore[arg-type]
+        loss = mean(step(replica, Objective(heads=heads), batch, device, budget, False))
+        return loss, gradient(model)
+
     for name, heads in HEADS.items():
         for budget in (None, 96):
-            parts = halves(1, options.gpus, queries=4, lengths=(4, 40))
-            path = folder / f"{name}-{budget}.pt"
-            for way in ("one",) if world == 1 else ("ddp", "fsdp"):
-                model = model_of(SHAPES["tiny"], device, 0.0, 3.0)
-                for part, module in (("lexical", model.lexical_head), ("multi", model.multi_head)):
-                    module.requires_grad_(part in heads)  # as training does
-                replica = Replica(model, "ddp" if way == "one" else way)  # type: ignore[arg-type]
-                batch = joint(parts) if world == 1 else parts[rank]
-                loss = step(replica, Objective(heads=heads), batch, device, budget, False)
-                found = gradient(model)
-                if world == 1:
-                    torch.save((loss, found), path)
-                elif rank == 0:
-                    one_loss, expected = torch.load(path)
+            parts = halves(1, world, queries=4, lengths=(4, 40))
+            with alone():
+                one_loss, expected = found("ddp", heads, joint(parts), budget)
+                exact = found("ddp", heads, joint(parts), budget, torch.float64)[1]
+            for way in ("ddp", "fsdp"):
+                loss, got = found(way, heads, parts[rank], budget)
+                if rank == 0:
                     report(
                         part="equal",
                         heads=name,
                         form=way,
+                        gpus=world,
                         sub_batch_tokens=budget,
                         loss_error=abs(loss - one_loss) / abs(one_loss),
-                        gradient_error=error(found, expected),
+                        gradient_error=error(got, expected),
+                        rounding=error(expected, exact),
                     )
 
 
-def drift(
-    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
-) -> None:
+def drift(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device) -> None:
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
 
+    runs = {"one": "ddp", "ddp": "ddp", "ddp again": "ddp", "fsdp": "fsdp"}
     for half, dropout in ((False, 0.0), (False, 0.1), (True, 0.0), (True, 0.1)):
         losses: dict[str, list[float]] = {}
         first: dict[str, torch.Tensor] = {}
-        for run, way in (
-            (("one", "ddp"),) if world == 1 else (("ddp", "ddp"), ("ddp again", "ddp"), ("fsdp", "fsdp"))
-        ):
-            model = model_of(SHAPES["small" if options.shape == "m3" else "tiny"], device, dropout)
-            replica = Replica(model, way)  # type: ignore[arg-type]
-            optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-            losses[run] = []
-            for number in range(5):
-                parts = halves(number, options.gpus, queries=8, lengths=(8, 100))
-                batch = joint(parts) if world == 1 else parts[rank]
-                torch.manual_seed(100 * number + rank)
-                losses[run].append(step(replica, Objective(), batch, device, None, half))
-                if number == 0:
-                    first[run] = gradient(model)
-                replica.clip(1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+        for run, way in runs.items():
+            with alone() if run == "one" else nullcontext():
+                model = model_of(SHAPES["small" if options.shape == "m3" else "tiny"], device, dropout)
+                replica = Replica(model, way)  # type: ignore[arg-type]
+                optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+                losses[run] = []
+                for number in range(5):
+                    parts = halves(number, world, queries=8, lengths=(8, 100))
+                    batch = joint(parts) if run == "one" else parts[rank]
+                    torch.manual_seed(100 * number + rank)
+                    losses[run].append(mean(step(replica, Objective(), batch, device, None, half)))
+                    if number == 0:
+                        first[run] = gradient(model)
+                    update(replica, optimizer)
         if rank == 0:
-            apart = {run: error(found, next(iter(first.values()))) for run, found in first.items()}
             report(
                 part="drift",
                 dtype="bfloat16" if half else "float32",
                 dropout=dropout,
                 gpus=world,
                 losses={run: [round(value, 6) for value in values] for run, values in losses.items()},
-                first_gradient_apart=apart,
+                first_gradient_apart={run: error(found, first["ddp"]) for run, found in first.items()},
             )
 
 
-def speed(
-    options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device, folder: Path
-) -> None:
+def speed(options: argparse.Namespace, report: Any, rank: int, world: int, device: torch.device) -> None:
+    from triptych.train import distributed
     from triptych.train.distributed import Replica
     from triptych.train.objective import Objective
     from workloads import SHAPES
 
     cuda = device.type == "cuda"
-    for way in ("ddp",) if world == 1 else ("ddp", "fsdp"):
-        if cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+    length = 128 if cuda else 16
+
+    def measure(form: str) -> Line:
         model = model_of(SHAPES[options.shape], device, 0.1)
-        replica = Replica(model, way)  # type: ignore[arg-type]
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-5, fused=cuda)
-        length = 128 if cuda else 16
-        rng = np.random.default_rng(rank)
-        batch = batch_of(rng, options.queries, (length, length))
-        times = []
+        replica = Replica(model, "fsdp" if "fsdp" in form else "ddp")
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-5, fused=True)
+        batch = batch_of(np.random.default_rng(rank), options.queries, (length, length))
+        begin = 0.0
         for number in range(options.steps + 3):
+            if number == 3:
+                if cuda:
+                    torch.cuda.synchronize()
+                begin = time.perf_counter()
             torch.manual_seed(100 * number + rank)
-            if cuda:
-                torch.cuda.synchronize()
-            if world > 1:
-                dist.barrier()
-            begin = time.perf_counter()
             step(replica, Objective(), batch, device, None, cuda)
-            replica.clip(1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            update(replica, optimizer, wait="before" in form or "layers" in form)
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - begin) / options.steps
+        tokens = sum(batch.queries.lengths) + sum(batch.passages.lengths)
+        gpus = 1 if form.startswith("one") else world
+        return {
+            "gpus": gpus,
+            "tokens_per_gpu": tokens,
+            "step_s": seconds,
+            "tokens_per_s": tokens * gpus / seconds,
+        }
+
+    for number in range(options.rounds):
+        for form in [form for form in options.forms if number == 0 or form not in options.once]:
             if cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-        if rank == 0:
-            tokens = sum(batch.queries.lengths) + sum(batch.passages.lengths)
-            seconds = statistics.median(times[3:])
-            report(
-                part="speed",
-                form="one" if world == 1 else way,
-                gpus=world,
-                shape=options.shape,
-                tokens_per_gpu=tokens,
-                step_s=seconds,
-                tokens_per_s=tokens * world / seconds,
-                peak_mb=torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
-            )
-        del model, replica, optimizer
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            if rank == 0 or not form.startswith("one"):
+                with arranged(form, cuda):
+                    line = measure(form)
+                peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
+                if rank == 0:
+                    facts: Line = {"form": form, "what": FORMS[form], "round": number, "peak_mb": peak}
+                    report(part="speed", shape=options.shape, **facts, **line)
+            distributed.agree([], 0)  # the others wait here
+            gc.collect()
 
 
-PARTS = {"equal": equal, "drift": drift, "speed": speed}
+PARTS = {"speed": speed, "equal": equal, "drift": drift}
 
 
-def process(rank: int, world: int, port: int, options: argparse.Namespace, folder: Path) -> None:
+def process(rank: int, world: int, port: int, options: argparse.Namespace) -> None:
     if options.device == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
@@ -270,8 +338,8 @@ def process(rank: int, world: int, port: int, options: argparse.Namespace, folde
         device = torch.device("cpu")
         torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    if world > 1:
-        dist.init_process_group("nccl" if options.device == "cuda" else "gloo", rank=rank, world_size=world)
+    backend = "cpu:gloo,cuda:nccl" if options.device == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world)
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else "none"
     facts = {"run": options.run, "gpu": gpu, "torch": torch.__version__}
 
@@ -281,9 +349,8 @@ def process(rank: int, world: int, port: int, options: argparse.Namespace, folde
         print(json.dumps(line), flush=True)
 
     for part in options.parts:
-        PARTS[part](options, report, rank, world, device, folder)
-    if world > 1:
-        dist.destroy_process_group()
+        PARTS[part](options, report, rank, world, device)
+    dist.destroy_process_group()
 
 
 def main() -> None:
@@ -294,24 +361,19 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shape", default="m3", choices=["m3", "small", "tiny"])
     parser.add_argument("--queries", type=int, default=48, help="of a process, in the part speed")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="that are timed, after three others")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--once", nargs="*", default=[], choices=list(FORMS), help="in the first round alone")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.run = time.strftime("%Y-%m-%dT%H:%M:%S")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        for world in [1, *(n for n in (2, 4, 8) if n <= options.gpus)]:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            # The joint batch is that of all GPUs; fewer than all are for the speed.
-            parts = options.parts if world in (1, options.gpus) else ["speed"]
-            chosen = argparse.Namespace(
-                **{**vars(options), "parts": [p for p in options.parts if p in parts]}
-            )
-            if chosen.parts:
-                multiprocessing.spawn(process, (world, port, chosen, Path(name)), nprocs=world)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(process, (options.gpus, port, options), nprocs=options.gpus)
 
 
 if __name__ == "__main__":

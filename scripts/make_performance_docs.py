@@ -13,10 +13,13 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LINES = ROOT / "benchmarks" / "results" / "encode.jsonl"
+WAYS = ROOT / "benchmarks" / "results" / "gpu_heads.jsonl"
+DISTRIBUTED = ROOT / "benchmarks" / "results" / "gpu_distributed.jsonl"
 LOADED = ROOT / "benchmarks" / "results" / "encode_loaded.jsonl"
 STARTS = ROOT / "benchmarks" / "results" / "start.jsonl"
 PAGE = ROOT / "docs" / "performance.md"
@@ -27,6 +30,11 @@ HEADLINE, HEADLINE_END = (
     "<!-- end of the headline -->",
 )
 GOALS, GOALS_END = "<!-- goals, from the same lines -->", "<!-- end of the goals -->"
+HEADS, HEADS_END = "<!-- heads, from benchmarks/results/gpu_heads.jsonl -->", "<!-- end of the heads -->"
+FORMS, FORMS_END = (
+    "<!-- forms, from benchmarks/results/gpu_distributed.jsonl -->",
+    "<!-- end of the forms -->",
+)
 START, START_END = "<!-- start, from benchmarks/results/start.jsonl -->", "<!-- end of the start -->"
 WORKLOADS = ("short", "mix", "long", "query")
 # Lines before this day whose name says what they were not: FlagEmbedding went back to float32 at each call.
@@ -235,19 +243,90 @@ def passes_alone(lines: Iterable[Line]) -> dict[tuple[str, str], float]:
 
 def starts(lines: list[Line]) -> list[str]:
     """What a start costs, of the newest run."""
-    newest_run = [line for line in lines if line["run"] == lines[-1]["run"]]
-    torch = next(line for line in newest_run if line["system"] == "import torch")
+    found = [line for line in lines if line["run"] == lines[-1]["run"]]
+    torch = next(line for line in found if line["system"] == "import torch")
     rows = [
         f"{machine(torch)}; {torch['run'][:10]}, medians of {torch['rounds']} rounds in turn.",
         "",
         "| what | processor time, s | × `import torch` | memory at the end, MB | above torch, MB |",
         "|---|---:|---:|---:|---:|",
     ]
-    for line in newest_run:
+    for line in found:
         memory = line.get("resident_mb")
         share = line["processor_s"] / torch["processor_s"]
         cells = ["", ""] if memory is None else [f"{memory:.0f}", f"{memory - torch['resident_mb']:.0f}"]
         rows.append(f"| {line['system']} | {line['processor_s']:.2f} | {share:.2f} | {' | '.join(cells)} |")
+    return rows
+
+
+def newest_run(lines: list[Line], part: str, shape: str | None = "m3") -> list[Line]:
+    """The lines of a part of a benchmark in its newest run with BGE-M3's shape; without a shape, in its newest run."""
+    chosen = [line for line in lines if line["part"] == part and line.get("shape") == shape]
+    last = max((line["run"] for line in chosen), default="")
+    return [line for line in chosen if line["run"] == last]
+
+
+def forms(lines: list[Line]) -> list[str]:
+    """What a training step costs in each form, and how far the gradients are from one process's."""
+    by_form: dict[str, list[Line]] = {}
+    for line in newest_run(lines, "speed"):
+        by_form.setdefault(line["form"], []).append(line)
+
+    def middle(form: str, key: str) -> float:
+        return median(line[key] for line in by_form[form])
+
+    first = by_form["one"][0]
+    rows = [
+        f"{first['gpu']}, torch {first['torch']}, {first['run'][:10]}; {first['tokens_per_gpu']:,} tokens a GPU; "
+        f"medians of {len(by_form['one'])} rounds in turn.",
+        "",
+        "| form | GPUs | step, ms | of linear | peak MB a GPU |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for form, (line, *_) in by_form.items():
+        one = (
+            "one, before"
+            if "one, before" in by_form and {"before", "layers"} & set(form.split(", "))
+            else "one"
+        )
+        seconds = middle(form, "step_s")
+        share = "" if line["gpus"] == 1 else f"{middle(one, 'step_s') / seconds:.2f}"
+        peak = f"{middle(form, 'peak_mb'):,.0f}"
+        rows.append(f"| {line.get('what', form)} | {line['gpus']} | {seconds * 1e3:.0f} | {share} | {peak} |")
+    rows += [
+        "",
+        "| gradient against one process, float32 | DDP | FSDP | float32 against float64 |",
+        "|---|---:|---:|---:|",
+    ]
+    equal = newest_run(lines, "equal", None)
+    for heads in dict.fromkeys(line["heads"] for line in equal):
+        own = [line for line in equal if line["heads"] == heads]
+        worst = [
+            max(line["gradient_error"] for line in own if line["form"] == form) for form in ("ddp", "fsdp")
+        ]
+        rounding = max((line["rounding"] for line in own if "rounding" in line), default=None)
+        cells = [f"{value:.1e}" for value in worst] + ["" if rounding is None else f"{rounding:.1e}"]
+        rows.append(f"| {heads} | {' | '.join(cells)} |")
+    return rows
+
+
+def heads(lines: list[Line]) -> list[str]:
+    """Three heads beside the pass alone."""
+    found = newest_run(lines, "heads")
+    if not found:
+        return ["Not measured yet."]
+    first = found[0]
+    rows = [
+        f"{first['machine']['gpu']}, {first['run'][:10]}; {first['texts']:,} texts, {first['tokens']:,} tokens; "
+        f"medians of {len(first['wall_all_s'])} rounds in turn.",
+        "",
+        "| way | ms | tokens/s | of the pass alone | the thread is busy, ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for line in found:
+        busy = f"{line['busy_s'] * 1e3:.0f}" if line["busy_s"] else ""
+        speed = f"{line['wall_s'] * 1e3:.0f} | {line['tokens_per_s']:,.0f} | {line['of_pass']:.2f}"
+        rows.append(f"| {line['way']} | {speed} | {busy} |")
     return rows
 
 
@@ -283,6 +362,10 @@ def _between(page: str, begin: str, end: str, text: str) -> str:
     return f"{before}{begin}\n\n{text}\n{end}{rest.split(end, 1)[1]}"
 
 
+def _read(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def main() -> None:
     """Writes the page and the picture, or compares them."""
     parser = argparse.ArgumentParser(
@@ -290,13 +373,17 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-    busy = [json.loads(line) | {"busy": True} for line in LOADED.read_text(encoding="utf-8").splitlines()]
+    lines = _read(LINES)
+    busy = [line | {"busy": True} for line in _read(LOADED)]
     groups, runs = newest(lines), side_by_side(lines)
     old = PAGE.read_text(encoding="utf-8")
     new = _between(old, BEGIN, END, section(groups, runs))
-    measured = [json.loads(line) for line in STARTS.read_text(encoding="utf-8").splitlines()]
-    new = _between(new, START, START_END, "\n".join(starts(measured)) + "\n")
+    for (begin, end), rows in (
+        ((START, START_END), starts(_read(STARTS))),
+        ((FORMS, FORMS_END), forms(_read(DISTRIBUTED))),
+        ((HEADS, HEADS_END), heads(_read(WAYS) if WAYS.exists() else [])),
+    ):
+        new = _between(new, begin, end, "\n".join(rows) + "\n")
     new = _between(new, GOALS, GOALS_END, "\n".join(goals(groups, runs, passes_alone(lines))) + "\n")
     new = _between(new, HEADLINE, HEADLINE_END, "\n".join(headline(groups, [*lines, *busy])) + "\n")
     image = picture(groups)

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from triptych.errors import DataError, InputError
-from triptych.train.checkpoint import MAY_CHANGE, latest
+from triptych.train import checkpoint
+from triptych.train.checkpoint import MAY_CHANGE, Snapshot, State, latest
 from triptych.train.run import TRAINING, RunCallbacks, run
 from triptych.train.settings import Recipe, read
 
@@ -158,3 +160,23 @@ def test_an_incomplete_state_of_the_optimizer_is_refused(place):
     (folder / "digests.json").unlink()
     with pytest.raises(DataError, match="is incomplete"):
         go(place, resume=True)
+
+
+def test_an_optimizers_state_is_shared_out_in_the_same_order_in_all_processes(monkeypatch):
+    """With FSDP each part of it is an exchange; in the order of a set one process gave what another did not take."""
+    model = torch.nn.Linear(2, 1)
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    kinds = [f"moment {i}" for i in range(10)]
+    moments = {f"{kind}/{name}": weight for name, weight in weights.items() for kind in kinds}
+    order: list[float] = []
+
+    def watched(value, target, **options):
+        order.append(float(value.flatten()[0]))
+        return value
+
+    monkeypatch.setattr(checkpoint, "_like", watched)
+    numbered = {key: torch.full_like(moments[key], i) for i, key in enumerate(sorted(moments))}
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.put(Snapshot(weights, numbered, State()), model, optimizer)
+    places = {key: i for i, key in enumerate(sorted(moments))}
+    assert order[len(weights) :] == [places[f"{kind}/{name}"] for name in weights for kind in kinds]

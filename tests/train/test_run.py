@@ -17,6 +17,7 @@ from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
 from triptych.model import checkpoint as layouts
 from triptych.model import tensors as compact
+from triptych.train.distributed import process_group
 from triptych.train.loop import LexicalCollapse, TrainingFault
 from triptych.train.run import TRAINING, Outcome, RunCallbacks, run
 from triptych.train.settings import read
@@ -368,9 +369,19 @@ def test_a_gradient_that_is_not_a_number_ends_the_run_before_it_harms_the_weight
         return {**found, "loss": found["loss"] * (float("nan") if step == 3 else 1.0)}
 
     monkeypatch.setattr(pairs, "pair_losses", broken)
-    assert loop.TrainingFault is TrainingFault
+    left: dict[Any, Any] = {}
+    make = loop.set_lr
+
+    def watched(optimizer, share):
+        left.update(enumerate(p.detach().clone() for g in optimizer.param_groups for p in g["params"]))
+        left["now"] = optimizer
+        return make(optimizer, share)
+
+    monkeypatch.setattr(loop, "set_lr", watched)
     with pytest.raises(TrainingFault, match="step 3: the gradient's norm is nan"):
         go(place, tmp_path / "a")
+    weights = [p for g in left.pop("now").param_groups for p in g["params"]]
+    assert all(torch.equal(weight, left[i]) for i, weight in enumerate(weights))
 
 
 def in_process(rank: int, port: int, place: str, out: str, more: list[str]) -> None:
@@ -405,6 +416,33 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
     left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in left.items():
         torch.testing.assert_close(right[name], tensor, rtol=1e-3, atol=2e-4)
+
+
+def stopped_and_resumed(rank: int, port: int, place: str, out: str, more: list[str]) -> None:
+    environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ.update(environment, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with process_group(torch.device("cpu")):
+        for name, stop in (("whole", None), ("parts", 3), ("parts", None)):
+            resume = name == "parts" and stop is None
+            go(Path(place), Path(out) / name, "train", *more, stop_at=stop, resume=resume)
+
+
+@pytest.mark.slow
+def test_a_run_with_layers_shared_out_that_is_stopped_and_resumed_equals_one_that_was_not(place, tmp_path):
+    more = [
+        "compute.parallel=fsdp",
+        "compute.sub_batch_tokens=60",
+        "compute.checkpoint_layers=true",
+        "data.batch_size=4",
+        "steps=5",
+        "optimizer={lr: 1e-3, ema: 0.9, clip: 0.5}",
+        f"evaluation={{data: {place / 'dev'}, every: 2}}",
+    ]
+    spawn(stopped_and_resumed, str(place), str(tmp_path), more)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+    assert len(log(tmp_path / "whole")) > 5
 
 
 @pytest.mark.slow

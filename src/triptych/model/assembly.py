@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 # Batches that a GPU may be ahead of the thread: enough that it need not wait, few enough for its memory.
 _AHEAD = 4
-# Token vectors that are converted at once: the copy in float32 stays in the caches and its memory is used again.
-_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +123,11 @@ class Assembly:
             ids, weights, offsets = (values[name].numpy() for name in ("ids", "lexical", "offsets"))
             self._lexical.append((texts, lexical_rows(ids, weights, offsets, self.widths["lexical"])))
         if self._multi is not None:
-            for rows, vectors in zip(
-                self._rows(texts).split(_ROWS), values["multi"].split(_ROWS), strict=True
-            ):
-                self._multi.index_copy_(0, rows, vectors.float())
-
-    def _rows(self, texts: NDArray[np.int64]) -> Tensor:
-        """Where the token vectors of these texts stand in the result."""
-        counts = self._bounds[texts + 1] - self._bounds[texts]
-        starts = np.cumsum(counts) - counts
-        within = np.arange(int(counts.sum())) - np.repeat(starts, counts)
-        return torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
+            starts, ends = self._bounds[texts].tolist(), self._bounds[texts + 1].tolist()
+            places = [self._multi[start:end] for start, end in zip(starts, ends, strict=True)]
+            sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+            # Text by text, with no copy in float32 between, and by one call, which leaves the interpreter to others.
+            cast(Any, torch)._foreach_copy_(places, values["multi"].split(sizes))
 
     def _concat_lexical(self) -> sparse.csr_array:
         if not self._lexical:

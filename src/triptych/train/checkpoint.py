@@ -130,7 +130,9 @@ def put(
     for name, parameter in parameters.items():
         optimizer.state[parameter] = {
             kind: _like(snapshot.moments[f"{kind}/{name}"], parameter, step=kind == "step")
-            for kind in kinds.get(name, ())
+            for kind in sorted(
+                kinds.get(name, ())
+            )  # the same order in all processes, which exchange shares here
         }
 
 

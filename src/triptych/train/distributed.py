@@ -12,10 +12,10 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from itertools import accumulate
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,11 @@ from triptych.errors import InputError
 from triptych.model.backbone import has_bfloat16
 from triptych.model.forward import run_layer, supported
 from triptych.model.m3 import M3Model
-from triptych.model.packed import Reps
+from triptych.model.packed import Reps, Shape
 from triptych.train.objective import Answers, Candidates
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def autocast(wanted: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -98,7 +101,7 @@ def candidates(
     own = Candidates.of(queries, passages, group, teacher=teacher, keys=keys, answers=answers)
     if size() == 1:
         return own
-    counts, columns = _counts(len(queries.offsets) - 1, len(passages.offsets) - 1, device=queries.ids.device)
+    counts, columns = _counts(len(queries.offsets) - 1, len(passages.offsets) - 1)
     before, total = sum(counts[: rank()]), sum(counts)
     return replace(
         own,
@@ -113,7 +116,7 @@ def candidates(
 
 def _gather_answers(answers: Answers, before: int) -> Answers:
     """Those of all processes; `before` queries stand before this process's."""
-    (counts,) = _counts(len(answers.keys), device=answers.keys.device)
+    (counts,) = _counts(len(answers.keys))
     both = torch.stack([answers.keys, answers.queries + before], dim=1)
     return Answers(*_Gather.one(both, counts).unbind(1))
 
@@ -126,7 +129,7 @@ def gather(reps: Reps) -> Reps:
     multi = reps.multi
     bounds = [reps.offsets, reps.offsets if multi is None else reps.multi_offsets]
     height = 0 if multi is None else len(multi)
-    texts, tokens, vectors = _counts(len(reps.offsets) - 1, len(reps.ids), height, device=reps.ids.device)
+    texts, tokens, vectors = _counts(len(reps.offsets) - 1, len(reps.ids), height)
     lengths = _Gather.one(torch.stack([each.diff() for each in bounds], dim=1), texts)
     offsets, multi_offsets = (_bounds(column) for column in lengths.unbind(1))
     rows = {"dense": texts, "lexical": tokens, "multi": vectors}
@@ -164,28 +167,25 @@ def process_group(device: torch.device | None) -> Generator[torch.device | None]
     if cuda:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # Numbers go by gloo, so that no process waits for its GPU to say how many texts there are.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield device
     finally:
         dist.destroy_process_group()
 
 
-def agree(counts: Sequence[int], parts: int, device: torch.device) -> tuple[list[int], int]:
+def agree(counts: Sequence[int], parts: int) -> tuple[list[int], int]:
     """The sums of some whole numbers over all processes, and the largest number of parts of a process."""
     if size() == 1:
         return list(counts), parts
-    everything = _counts(parts, *counts, device=device)
+    everything = _counts(parts, *counts)
     return [sum(each) for each in everything[1:]], max(everything[0])
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
+def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process."""
-    if size() == 1:
-        return flag
-    value = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    return flag if size() == 1 else any(_counts(int(flag))[0])
 
 
 def barrier() -> None:
@@ -233,7 +233,7 @@ class _Gather(torch.autograd.Function):
 def _reduce(grad: Tensor, rows: tuple[int, ...], own: int) -> Tensor:
     """The sum over all processes of the gradients of this process's rows."""
     starts = [0, *accumulate(rows)]
-    if dist.get_backend() != "nccl":  # the others have no reduce-scatter
+    if not grad.is_cuda:  # gloo has no reduce-scatter
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad[starts[own] : starts[own + 1]]
@@ -250,9 +250,9 @@ def _bounds(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
-def _counts(*own: int, device: torch.device) -> list[list[int]]:
+def _counts(*own: int) -> list[list[int]]:
     """Some numbers of every process: for each number the list over the processes."""
-    mine = torch.tensor(own, device=device)
+    mine = torch.tensor(own, device="cpu" if "cpu:" in dist.get_backend_config() else "cuda")
     everything = [torch.empty_like(mine) for _ in range(size())]
     dist.all_gather(everything, mine)
     return torch.stack(everything, dim=1).tolist()
@@ -270,6 +270,40 @@ def _show_reps() -> None:
     register_dataclass(Reps, serialized_type_name="triptych.Reps")
 
 
+def _shard(module: nn.Module) -> list[FSDPModule]:
+    """Shares out a module's weights, each transformer layer as a unit of its own and the rest as one.
+
+    A layer's weights are gathered while the layers before are computed, and its gradients are reduced while the
+    backward pass goes on. Weights that are gathered stay until the end of that pass.
+
+    Returns:
+        The units; the whole module is the first.
+    """
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    _show_reps()
+    for encoder in (part for part in module.modules() if isinstance(part, M3Model)):
+        for layer in reversed(list(encoder.backbone.modules())):
+            if isinstance(layer, GradientCheckpointingLayer):
+                fully_shard(layer, reshard_after_forward=False)
+        if encoder.packs:
+            # The unpadded pass reads the modules within a layer, whose own forward, with FSDP's hooks, it never calls.
+            run = encoder.run_layer or run_layer
+            for layer in cast(Any, encoder.backbone).encoder.layer:
+                layer.run_unpadded = partial(run, layer)
+                register_fsdp_forward_method(layer, "run_unpadded")
+            encoder.run_layer = _run_sharded
+    fully_shard(module, reshard_after_forward=False)
+    # Otherwise the module that runs first counts as the whole one; an evaluation may run an inner one first.
+    cast(Any, fully_shard).state(module)._lazy_init()
+    return [part for part in module.modules() if isinstance(part, FSDPModule)]
+
+
+def _run_sharded(layer: nn.Module, states: Tensor, shape: Shape | Tensor) -> Tensor:
+    return cast(Any, layer).run_unpadded(states, shape)
+
+
 class Replica:
     """A module as this process calls it.
 
@@ -284,15 +318,10 @@ class Replica:
 
     def __init__(self, module: nn.Module, way: Literal["ddp", "fsdp"]) -> None:
         self.module = module
-        self._sharded = size() > 1 and way == "fsdp"
         self.call: nn.Module = module
-        if self._sharded:
-            from torch.distributed.fsdp import fully_shard
-
-            _show_reps()
-            # The packed forward reads the weights of inner modules directly, so that only the whole module can say
-            # when they are needed.
-            fully_shard(module, reshard_after_forward=False)
+        self._units: list[FSDPModule] = []
+        if size() > 1 and way == "fsdp":
+            self._units = _shard(module)
         elif size() > 1:
             # Buffers are constants here; the name of the option changed with the versions of torch.
             names = signature(DistributedDataParallel.__init__).parameters
@@ -307,28 +336,29 @@ class Replica:
             with self.call.no_sync():
                 yield
             return
-        if self._sharded:
-            cast(Any, self.module).set_requires_gradient_sync(last)
+        for whole in self._units[:1]:
+            whole.set_requires_gradient_sync(last)
+            whole.set_reshard_after_backward(last)  # the next pass needs the weights again
         yield
 
     @contextmanager
     def gathered(self) -> Generator[nn.Module]:
         """The module with all its weights in this process, and without dropout: for evaluation."""
         module = self.module
-        if self._sharded:
-            cast(Any, module).unshard()
+        for unit in self._units:
+            unit.unshard()
         module.eval()
         try:
             yield module
         finally:
             module.train()
-            if self._sharded:
-                cast(Any, module).reshard()
+            for unit in self._units:
+                unit.reshard()
 
-    def clip(self, limit: float | None) -> float:
-        """Scales the gradient down to a norm of at most `limit`; gives the norm before."""
+    def clip(self, limit: float | None) -> Tensor:
+        """Scales the gradient down to a norm of at most `limit`; gives the norm before, on the device."""
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         norm: Any = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()
-        return float(cast(Tensor, norm))
+        return cast(Tensor, norm)

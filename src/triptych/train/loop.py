@@ -92,13 +92,15 @@ def train(
             lr = set_lr(optimizer, factor(step, state.total, settings))
 
             losses = forward_backward(task, batch, step, runner)
-            grad_norm = replica.clip(settings.clip)
-            if not isfinite(grad_norm):
+            norm = replica.clip(settings.clip)
+            # Fused AdamW then leaves the weights as they are, so that it need not wait until the norm is known here.
+            optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            optimizer.step()
+            if not isfinite(grad_norm := float(norm)):
                 raise TrainingFault(
                     f"step {step}: the gradient's norm is {grad_norm}, the loss {float(losses['loss']):.4g}; "
                     "a smaller optimizer.lr or longer warm-up may help"
                 )
-            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update(model, step)
@@ -115,7 +117,7 @@ def train(
                 if distributed.rank() == 0:
                     _watch_lexical(record, state)
                 callbacks.on_log(record)
-            stop = distributed.any_of(callbacks.on_step(state), runner.device)
+            stop = distributed.any_of(callbacks.on_step(state))
             if state.step % eval_every == 0 or last:
                 stop = callbacks.on_eval(state) or stop
                 window.begin()
@@ -134,7 +136,7 @@ def forward_backward(task: Task[Batch], batch: Batch, step: int, runner: Runner)
     weights where these are sharded.
     """
     model, synchronized = runner.replica.call, runner.replica.synchronized
-    totals, passes = distributed.agree(task.counts(batch), len(batch.parts), runner.device)
+    totals, passes = distributed.agree(task.counts(batch), len(batch.parts))
     parts = [part.to(runner.device) for part in batch.parts]
 
     def forward(part: Any) -> Any:

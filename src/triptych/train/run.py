@@ -252,7 +252,7 @@ class _Run:
         with self._open_log(state.step) as on_log:
             callbacks = Callbacks(on_log, partial(self._on_eval, on_log), self._on_save, self._on_step)
             train(self.task, self.runner, self.optimizer, self.recipe, state, callbacks, self.average)
-        stopped = distributed.any_of(self.callbacks.should_stop(), self.runner.device)
+        stopped = distributed.any_of(self.callbacks.should_stop())
         model = None
         if state.step == state.total or not stopped:
             self._export(self._weights(), "final", state.step)
@@ -358,7 +358,7 @@ class _Run:
         for head in self.heads:
             clusters = None if self.validation is None else self.validation.clusters
             worse = head in self.before and clearly_worse(self.before[head], each[head], clusters)
-            if distributed.any_of(worse, self.runner.device):
+            if distributed.any_of(worse):
                 found.append(head)
         return tuple(found)
 
