@@ -18,7 +18,7 @@ multiprocessing.set_forkserver_preload(
 FORKS = multiprocessing.get_context("forkserver")
 
 
-def run_two(function: Callable[..., None], *arguments: object) -> None:
+def spawn(function: Callable[..., None], *arguments: object) -> None:
     """Two processes that call `function` with their number, a free port and the arguments."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ import pytest
 
 from eval import made
 from triptych.collections.base import Collection, Run
-from triptych.eval.groups import group_by_corpus
+from triptych.eval.groups import grouped
 from triptych.eval.running import EvalOptions, Tools, run_system
 from triptych.eval.through_index import ThroughIndex
 from triptych.scores.on_numpy import Best
@@ -18,7 +18,7 @@ def runs(
     one: Collection, toy: made.Toy | None = None, tools: Tools | None = None, **options: object
 ) -> dict[str, Run]:
     toy = toy or made.Toy()
-    [group] = group_by_corpus([one])
+    [group] = grouped([one])
     settings = EvalOptions(rrf=False, **{"depth": 20, "block": 7, **options})  # type: ignore[arg-type]
     return {mode: run for _, mode, run in run_system(group, toy, toy.modes, settings, tools or Tools())[0]}
 

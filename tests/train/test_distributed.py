@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from processes import run_two
+from processes import spawn
 from triptych.train import distributed
 from triptych.train.objective import OBJECTIVES, Candidates, Objective, concat_reps, leaves, losses, take
 
@@ -91,7 +91,7 @@ def in_process(rank: int, port: int, out: str) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("gloo")
-    run_two(in_process, str(folder))
+    spawn(in_process, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import checkpoints
-from processes import FORKS, run_two
+from processes import FORKS, spawn
 from triptych.encode.encoder import Encoder
 from triptych.errors import DataError, InputError
 from triptych.model import checkpoint as layouts
@@ -408,7 +408,7 @@ def test_two_processes_train_the_model_that_one_process_trains_with_the_joint_ba
     if "two heads" in way:
         more.append(f"data.train=[{{path: {place / 'pairs.jsonl'}, heads: [dense, multi]}}]")
     parallel = f"compute.parallel={way.split(',')[0]}"
-    run_two(in_process, str(place), str(tmp_path / "two"), ["train", *more, "data.batch_size=4", parallel])
+    spawn(in_process, str(place), str(tmp_path / "two"), ["train", *more, "data.batch_size=4", parallel])
     go(place, tmp_path / "one", "train", *more)
     # Which rows come together depends on the sampler alone.
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
@@ -466,7 +466,7 @@ def test_processes_with_unequal_numbers_of_sub_batches_train_as_one_does(place, 
         "optimizer.eps=0.01",
         "masking.encoder=0.5",
     ]
-    run_two(
+    spawn(
         in_process,
         str(place),
         str(tmp_path / "two"),

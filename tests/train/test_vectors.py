@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from checkpoints import make
 from data_train.words import WordTokenizer, ids_of
-from processes import run_two
+from processes import spawn
 from triptych import Encoder
 from triptych.collections.examples import Example, parse_record
 from triptych.errors import DataError, InputError
@@ -245,7 +245,7 @@ def in_process(rank: int, port: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_give_the_gradient_of_the_joint_batch(tmp_path):
     make("xlm-roberta", tmp_path / "model")
-    run_two(in_process, str(tmp_path))
+    spawn(in_process, str(tmp_path))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     one, other = (batch_of(TEXTS[rank], rank) for rank in range(2))
     assert one.teacher_vectors is not None

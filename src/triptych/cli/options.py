@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from triptych.cli.terminal import say
 from triptych.errors import DataError, InputError
 from triptych.io import STDIN, printable
-from triptych.records import Document, Fields, Query
 
 if TYPE_CHECKING:
     from triptych.documents import Format
     from triptych.encode.encoder import Encoder
     from triptych.index.sync import Synchronizer
     from triptych.model.backbone import Dtype
+    from triptych.records import Document, Fields, Query
     from triptych.types import Head, HeadWeights
 
 BUNDLED = "small"
@@ -72,6 +72,12 @@ class Model:
         return self.loading.encoder(self.model)
 
 
+def _own_fields() -> Fields:
+    from triptych.records import Fields
+
+    return Fields()
+
+
 @dataclass(frozen=True)
 class Form:
     """The form of documents.
@@ -85,7 +91,7 @@ class Form:
     """
 
     format: Format | None = None
-    fields: Fields = field(default_factory=Fields)
+    fields: Fields = field(default_factory=_own_fields)
     skip_unreadable: bool = False
 
 
@@ -324,4 +330,6 @@ def queries_of(words: Sequence[str], file: str | None, fields: Fields | None = N
         from triptych.documents import read_queries
 
         return list(read_queries(file, fields=fields))
+    from triptych.records import Query
+
     return [Query("query", " ".join(words))]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from triptych.collections.base import Collection, Run, Wanted
 from triptych.collections.catalogue import read_collections
 from triptych.errors import DataError, InputError
-from triptych.eval.groups import CorpusGroup, group_by_corpus
+from triptych.eval.groups import CorpusGroup, grouped
 from triptych.eval.metrics import answer_recall, check_metrics, depth_of, is_answer_recall, measure, passages
 from triptych.eval.results import (
     SCHEMA,
@@ -171,7 +171,7 @@ def evaluate_systems(
         from triptych.eval.tuning import drop_reported
 
         development, shared = drop_reported(development, collections)
-    groups = group_by_corpus(collections, tools.progress)
+    groups = grouped(collections, tools.progress)
     ledger = _Ledger()
     with ExitStack() as stack:
         working = options
@@ -179,7 +179,7 @@ def evaluate_systems(
             # Documents are gone through more than once.
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-eval-"))
             working = replace(options, cache=Path(temporary))
-        prepared = group_by_corpus(development) if development else []
+        prepared = grouped(development) if development else []
         modes: dict[str, dict[str, HeadWeights]] = {}
         for system in systems:
             if is_vector_model(system):

@@ -166,7 +166,7 @@ def language_of(collection: Collection) -> str:
     return collection.subset.partition("-")[0]
 
 
-def group_by_corpus(collections: Sequence[Collection], progress: Progress | None = None) -> list[CorpusGroup]:
+def grouped(collections: Sequence[Collection], progress: Progress | None = None) -> list[CorpusGroup]:
     """Reads each corpus once and checks all collections over it.
 
     Raises:
