@@ -8,9 +8,9 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -56,11 +56,12 @@ class _Served:
         index: See above.
         fingerprint: Its model's.
         writing: Held by what changes it.
+        requests: How many are at work with it; counted in the event loop.
     """
 
     def __init__(self, index: Index) -> None:
         self.index, self.fingerprint = index, str(index.info()["model"]["fingerprint"])
-        self.writing = threading.Lock()
+        self.writing, self.requests = threading.Lock(), 0
         self._users, self._closed = 0, False
         self._left = threading.Condition()
 
@@ -165,6 +166,7 @@ class Service:
                 f"serve: got the index {foreign[0]!r} without its model; expected that model, too"
             )
         self._batchers: dict[str, Batcher] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Starts the batchers, in the running event loop."""
@@ -183,8 +185,8 @@ class Service:
     def switch(self, name: str, index: Index, source: str, encoders: Sequence[Encoder]) -> None:
         """Serves another index under a name, from the next request on.
 
-        Requests that have begun finish with the former one, which closes itself when the last of them is done. Its
-        model stays loaded.
+        Requests that have begun finish with the former one, which is closed when the last of them is done. Its model
+        stays loaded.
 
         Args:
             name: A name that is served.
@@ -203,14 +205,23 @@ class Service:
             self._batchers[source] = Batcher(encoders, self.settings, self.metrics)
             self._batchers[source].start()
             self._shared[source] = SharedEncoder(self._batchers[source], asyncio.get_running_loop())
-        self._indexes[name] = served
+        former, self._indexes[name] = self._indexes[name], served
         index.encoder = self._shared_of(self.model_of(name))
+        task = asyncio.create_task(self._retire(former))
+        self._retiring.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, former: _Served) -> None:
+        while former.requests:
+            await asyncio.sleep(0.02)
+        await self.in_thread(former.close)
 
     async def close(self) -> None:
         """Finishes what was accepted, and closes models and indexes."""
         self.ready = False
         for batcher in self._batchers.values():
             await batcher.close()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         self._threads.shutdown()
         for served in self._indexes.values():
             served.close()
@@ -259,6 +270,16 @@ class Service:
             raise NotFound(f"index: got {shown!r}; expected one of {', '.join(self._indexes) or 'none'}")
         return self._indexes[name]
 
+    @contextmanager
+    def _working(self, name: str) -> Generator[_Served]:
+        """The index of a name for a request, which keeps it open beyond a switch."""
+        served = self._served(name)
+        served.requests += 1
+        try:
+            yield served
+        finally:
+            served.requests -= 1
+
     def model_of(self, name: str) -> Batcher:
         """The model of an index."""
         fingerprint = self._served(name).fingerprint
@@ -276,21 +297,22 @@ class Service:
         with_explanations: bool = False,
     ) -> list[SearchAnswer]:
         """Searches an index; queries of many requests are encoded together."""
-        served, model = self._served(name), self.model_of(name)
         for i, query in enumerate(queries):
             if not query.strip():
                 raise InputError(f"query[{i}]: got an empty query; expected a text")
-        if options.get("lexical_queries") == "idf":
-            search = partial(
-                _search_by_idf, queries=queries, k=k, options=options, explained=with_explanations
-            )
-            return await self.in_thread(partial(served.use, search))
-        prefix = model.encoder.config.query_prefix
-        if not queries:
-            return []
-        encoded = (await model.encode(queries, outputs=served.index.heads, prefix=prefix)).encoded
-        find = partial(Index.search_encoded, queries=encoded, k=k, **options)
-        found = await self.in_thread(partial(served.use, find))
+        with self._working(name) as served:
+            model = self.model_of(name)
+            if options.get("lexical_queries") == "idf":
+                search = partial(
+                    _search_by_idf, queries=queries, k=k, options=options, explained=with_explanations
+                )
+                return await self.in_thread(partial(served.use, search))
+            if not queries:
+                return []
+            prefix = model.encoder.config.query_prefix
+            encoded = (await model.encode(queries, outputs=served.index.heads, prefix=prefix)).encoded
+            find = partial(Index.search_encoded, queries=encoded, k=k, **options)
+            found = await self.in_thread(partial(served.use, find))
         if not with_explanations:
             return [SearchAnswer(hits, []) for hits in found]
         explained = [
@@ -409,7 +431,7 @@ class Service:
                     raise IndexExists(f"documents: got ids that are there already: {', '.join(there[:5])}")
                 return index.add(ids, texts, metadata)
 
-        return await self.in_thread(partial(served.use, work))
+        return await self._use(name, work)
 
     async def delete(
         self, name: str, ids: Sequence[str] | None, where: Mapping[str, Any] | None = None
@@ -421,25 +443,28 @@ class Service:
             with served.writing:
                 return index.delete(ids, filter=where)
 
-        return await self.in_thread(partial(served.use, work))
+        return await self._use(name, work)
 
     async def get(self, name: str, ids: Sequence[str]) -> list[Payload | None]:
         """Documents as they were added."""
-        return await self.in_thread(partial(self._served(name).use, lambda index: index.get(ids)))
+        return await self._use(name, lambda index: index.get(ids))
 
     async def describe(self, name: str) -> dict[str, Any]:
         """What is said of an index: its size, model, heads, and the fields of its metadata."""
-        served, model = self._served(name), self.model_of(name)
-        index = served.index
-        info, fields = await self.in_thread(partial(served.use, lambda index: (index.info(), index.fields())))
+        model = self.model_of(name)
+
+        def look(index: Index) -> tuple[dict[str, Any], list[str], Sequence[Head], HeadWeights]:
+            return index.info(), index.fields(), index.heads, index.weights
+
+        info, fields, heads, weights = await self._use(name, look)
         return {
             "name": name,
             "documents": info["documents"],
             "model": model.encoder.source,
             "engine": info["engine"],
-            "heads": list(index.heads),
-            "weights": {head: getattr(index.weights, head) for head in index.heads},
-            "sum": "coverage" if isinstance(index.weights, DefaultWeights) else "linear",
+            "heads": list(heads),
+            "weights": {head: getattr(weights, head) for head in heads},
+            "sum": "coverage" if isinstance(weights, DefaultWeights) else "linear",
             "fields": fields,
             "writable": not self.settings.read_only,
         }
@@ -449,6 +474,10 @@ class Service:
         if self.settings.read_only:
             raise Refused("this server is for reading alone")
         return served
+
+    async def _use(self, name: str, work: Callable[[Index], _T]) -> _T:
+        with self._working(name) as served:
+            return await self.in_thread(partial(served.use, work))
 
     async def in_thread(self, function: Callable[[], _T]) -> _T:
         """Calls a function beside the event loop."""
