@@ -1,10 +1,10 @@
 """Single queries on a processor, side by side: ours, of this tree and another, and sentence-transformers' dense ones.
 
-    python benchmarks/queries.py [--shape small] [--rounds 8] [--threads 1] [--before TREE] [--systems ...]
+    python benchmarks/queries.py [--shape small] [--rounds 8] [--seconds 150] [--threads 1] [--before TREE]
 
-Each system lives in a process of its own and they take turns, 24 queries of 8 to 15 tokens each. Every run appends a
-JSON line for each system to benchmarks/results/queries.jsonl: percentiles of the time by the clock and of processor
-time, with the processor's instruction sets.
+Each system lives in a process of its own and they take turns, 24 queries of 8 to 15 tokens each, for so many rounds or
+so long, whichever ends first. Every run appends a JSON line for each system to benchmarks/results/queries.jsonl:
+percentiles of the time by the clock and of processor time, with the processor's instruction sets.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--shape", default="small", choices=["m3", "small", "tiny"])
     parser.add_argument("--systems", nargs="+", default=SYSTEMS)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
@@ -81,6 +82,9 @@ def main() -> None:
             "PYTHONPATH": str(source / "src"),
             "OMP_NUM_THREADS": str(arguments.threads),
             "TOKENIZERS_PARALLELISM": "false",
+            # Without compiled Python a start takes four times as long.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(arguments.checkpoints / "compiled"),
         }
         command = [sys.executable, __file__, "--serve", name, "--shape", shape.name]
         command += ["--threads", str(arguments.threads), "--checkpoints", str(arguments.checkpoints)]
@@ -88,7 +92,10 @@ def main() -> None:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | options
         )
     found: dict[str, list[list[float]]] = {name: [[], []] for name in names}
+    started = time.monotonic()
     for turn in range(arguments.rounds + 1):
+        if turn > 1 and time.monotonic() - started > arguments.seconds:
+            break
         for name, process in running.items():
             assert process.stdin is not None
             assert process.stdout is not None

@@ -1,15 +1,17 @@
 """Servers side by side: throughput over HTTP beside the encoder's own, and the time of single queries at half load.
 
-    python benchmarks/serve.py [--shape small] [--clients 64] [--rounds 3] [--texts 384] [--device cpu]
+    python benchmarks/serve.py [--shape small] [--clients 64] [--per-request 1 32] [--rounds 3] [--seconds 10]
+    python benchmarks/serve.py --device cuda --shape m3 --texts 4096 --clients 64 --loaders 8
     python benchmarks/serve.py --systems triptych sentence-transformers m3serve infinity --infinity ENV/bin/infinity_emb
 
 Ours as `triptych serve`; sentence-transformers and m3serve's engine behind FastAPI and uvicorn, each in the plain way
-of its documentation; infinity-emb by its own command. All hold the same random weights, all servers run from the start,
-and they take turns (A B C A B C …), so that a change of the machine's load meets all of them. Each client keeps one
-connection and sends one text a request, the next when the answer is there. Figures are medians over the rounds: tokens
-a second by the clock, and by the processor time of the server alone, which the clients and other programs do not touch.
+of its documentation; infinity-emb by its own command. All hold the same random weights. One server after the other is
+started, takes turns with the encoder (encoder, server, encoder, …) and is stopped again; a ratio is that of two
+neighbors. Each client keeps one connection and sends the next request when the answer is there; of a server that is not
+through with the texts after `--seconds`, what it has answered counts. Figures are medians over the rounds: tokens a
+second by the clock, and by the processor time of the server alone, which the clients and other programs do not touch.
 The single queries then come at random (Poisson) at half the rate that the same server has just shown for them. Appends
-JSON lines to benchmarks/results/serve.jsonl.
+a JSON line to benchmarks/results/serve.jsonl as soon as it is known.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -38,13 +41,22 @@ RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 TICK = os.sysconf("SC_CLK_TCK")
 SYSTEMS = ("triptych", "triptych-all", "sentence-transformers", "m3serve", "infinity")
 ACCEPT_ALL = "application/x-safetensors"
+ALL = ["dense", "lexical", "multi"]
+LEAST = 50  # single queries
 
 
-def body_of(system: str, text: str) -> tuple[str, dict[str, Any], str]:
-    """Route, body and Accept of a request for one text."""
+class Ask(NamedTuple):
+    """What one request asks for."""
+
+    texts: list[str]
+    tokens: int
+
+
+def body_of(system: str, texts: list[str]) -> tuple[str, dict[str, Any], str]:
+    """Route, body and Accept of a request."""
     if system == "triptych-all":
-        return "/v1/encode", {"texts": text}, ACCEPT_ALL
-    body = {"input": text, "model": "bench", "encoding_format": "base64"}
+        return "/v1/encode", {"texts": texts}, ACCEPT_ALL
+    body = {"input": texts, "model": "bench", "encoding_format": "base64"}
     if system == "triptych":
         del body["model"]
     return ("/embeddings" if system == "infinity" else "/v1/embeddings"), body, "application/json"
@@ -53,7 +65,7 @@ def body_of(system: str, text: str) -> tuple[str, dict[str, Any], str]:
 class Body(BaseModel):
     """What the other servers read."""
 
-    input: str
+    input: list[str]
 
 
 class Connection:
@@ -63,11 +75,21 @@ class Connection:
         self.port, self.system = port, system
         self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, text: str) -> None:
+    async def ask(self, texts: list[str]) -> None:
+        kept = self.streams is not None
+        try:
+            await self._ask(texts)
+        except (EOFError, ConnectionError):  # servers close connections that were idle, uvicorn after 5 s
+            if not kept:
+                raise
+            self.close()
+            await self._ask(texts)
+
+    async def _ask(self, texts: list[str]) -> None:
         if self.streams is None:
             self.streams = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
         reader, writer = self.streams
-        path, body, accept = body_of(self.system, text)
+        path, body, accept = body_of(self.system, texts)
         data = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\naccept: {accept}\r\n"
         writer.write(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
@@ -84,49 +106,76 @@ class Connection:
     def close(self) -> None:
         if self.streams is not None:
             self.streams[1].close()
+            self.streams = None
 
 
-async def closed_loop(port: int, system: str, texts: Sequence[str], clients: int) -> float:
-    """Seconds until all texts are answered, with so many clients that each wait for their answer."""
-    left = iter(texts)
+async def closed_loop(
+    port: int, system: str, asks: Sequence[Ask], clients: int, seconds: float
+) -> tuple[int, int, float, float]:
+    """Requests and tokens that were answered, begin and end, with so many clients that each wait for their answer."""
+    left, tokens, done = iter(asks), 0, 0
+    started = time.perf_counter()
 
     async def client() -> None:
+        nonlocal tokens, done
         connection = Connection(port, system)
-        for text in left:
-            await connection.ask(text)
+        for ask in left:
+            await connection.ask(ask.texts)
+            tokens, done = tokens + ask.tokens, done + 1
+            if time.perf_counter() - started > seconds:
+                break
         connection.close()
 
-    started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return time.perf_counter() - started
+    return done, tokens, started, time.perf_counter()
 
 
-async def open_loop(port: int, system: str, texts: Sequence[str], rate: float) -> list[float]:
-    """Seconds of each text's answer, if texts come at random, so many a second."""
+async def open_loop(port: int, system: str, asks: Sequence[Ask], rate: float) -> list[float]:
+    """Seconds of each answer, if requests come at random, so many a second."""
     free: list[Connection] = []
     took: list[float] = []
 
-    async def ask(text: str, due: float) -> None:
+    async def answer(ask: Ask, due: float) -> None:
         connection = free.pop() if free else Connection(port, system)
-        await connection.ask(text)
+        await connection.ask(ask.texts)
         took.append(time.perf_counter() - due)
         free.append(connection)
 
     chance, tasks, due = random.Random(0), list[asyncio.Task[None]](), time.perf_counter()
-    for text in texts:
+    for ask in asks:
         due += chance.expovariate(rate)
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(ask(text, due)))
+        tasks.append(asyncio.create_task(answer(ask, due)))
     await asyncio.gather(*tasks)
     for connection in free:
         connection.close()
     return took
 
 
-def load_in_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs clients in a process of their own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_run, (work, arguments))
+class Load:
+    """Clients, in processes of their own."""
+
+    def __init__(self, processes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pools = [ProcessPoolExecutor(1, context) for _ in range(processes)]
+        for pool in self.pools:
+            pool.submit(os.getpid).result()
+
+    def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """One process's work."""
+        return self.pools[0].submit(_run, work, arguments).result()
+
+    def rate(
+        self, port: int, system: str, asks: Sequence[Ask], clients: int, seconds: float
+    ) -> tuple[float, float, float]:
+        """Requests and tokens that were answered, and seconds."""
+        count = min(len(self.pools), clients)
+        parts = [
+            pool.submit(_run, closed_loop, (port, system, asks[i::count], clients // count, seconds))
+            for i, pool in enumerate(self.pools[:count])
+        ]
+        done, tokens, begins, ends = zip(*(part.result() for part in parts), strict=True)
+        return sum(done), sum(tokens), max(ends) - min(begins)
 
 
 def _run(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -141,63 +190,30 @@ class Server:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = int(sock.getsockname()[1])
-        port = ["--port", str(self.port)]
+        device, place, port = options.device, str(folder), str(self.port)
         if system.startswith("triptych"):
-            device = ["--devices", options.device] if options.device != "cpu" else []
-            command = [
-                sys.executable,
-                "-m",
-                "triptych",
-                "serve",
-                "--model",
-                str(folder),
-                "--quiet",
-                *device,
-                *port,
-            ]
+            words = [sys.executable, "-m", "triptych", "serve", "--model", place, "--quiet", "--port", port]
+            words += ["--devices", device] if device != "cpu" else []
         elif system == "infinity":
-            command = [
-                options.infinity,
-                "v2",
-                "--model-id",
-                str(folder),
-                "--served-model-name",
-                "bench",
-                *port,
-            ]
-            command += [
-                "--device",
-                options.device,
-                "--engine",
-                "torch",
-            ]
+            words = [options.infinity, "v2", "--model-id", place, "--served-model-name", "bench"]
+            words += ["--port", port, "--device", device, "--engine", "torch"]
         else:
-            command = [
-                sys.executable,
-                __file__,
-                "--serve",
-                system,
-                str(folder),
-                options.device,
-                str(self.port),
-            ]
+            words = [sys.executable, __file__, "--serve", system, place, device, port]
         environment = os.environ | {"INFINITY_BETTERTRANSFORMER": "0", "INFINITY_MODEL_WARMUP": "0"}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-        )
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=self.said, env=environment)
 
-    def wait(self) -> None:
-        end = time.monotonic() + 300
+    def wait(self, load: Load, patience: float) -> None:
+        """Until it answers."""
+        end = time.monotonic() + patience
         while True:
-            if self.process.poll() is not None:
-                said = self.process.stderr.read().decode()[-2000:] if self.process.stderr else ""
-                raise RuntimeError(f"{self.system} did not start: {said}")
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.said.seek(0)
+                raise RuntimeError(f"{self.system} did not start: {self.said.read().decode()[-2000:]}")
             try:
-                load_in_process(closed_loop, self.port, self.system, ["a warm word"], 1)
+                load.run(closed_loop, self.port, self.system, [Ask(["a warm word"], 5)], 1, 1.0)
             except OSError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.5)
+                time.sleep(0.2)
             else:
                 return
 
@@ -229,7 +245,7 @@ def serve_other(system: str, folder: str, device: str, port: int) -> None:
 
         @app.post("/v1/embeddings")
         def embeddings(body: Body) -> Any:
-            return _answer(encode([body.input]))
+            return _answer(encode(body.input))
 
     else:
         from m3serve import Engine
@@ -243,10 +259,11 @@ def serve_other(system: str, folder: str, device: str, port: int) -> None:
             if not getattr(app.state, "started", False):
                 app.state.started = True
                 await engine.start()
-            return _answer(np.asarray((await engine.embed([body.input])).dense, np.float32))
+            return _answer(np.asarray((await engine.embed(body.input)).dense, np.float32))
 
     def _answer(rows: Any) -> Any:
-        return {"data": [{"index": 0, "embedding": base64.b64encode(np.ascontiguousarray(rows[0])).decode()}]}
+        items = [base64.b64encode(np.ascontiguousarray(row)).decode() for row in rows]
+        return {"data": [{"index": i, "embedding": item} for i, item in enumerate(items)]}
 
     uvicorn.run(app, port=port, access_log=False, log_level="warning")
 
@@ -264,93 +281,120 @@ def own(folder: Path, device: str, texts: list[str], pipe: Any) -> None:
         pipe.send((time.perf_counter() - wall, time.process_time() - processor))
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    from workloads import SHAPES, Texts, mixed_lengths
+class Bench:
+    """The encoder, the clients and the texts."""
 
-    shape, source = SHAPES[options.shape], Texts(folder)
-    mix = source.workload("mix", mixed_lengths(options.texts, min(2048, shape.max_tokens)))
-    queries = source.workload("query", [random.Random(i).randint(8, 16) for i in range(options.queries)])
-    pipe, theirs = multiprocessing.Pipe()
-    encoder = multiprocessing.get_context("spawn").Process(
-        target=own, args=(folder, options.device, mix.texts, theirs), daemon=True
-    )
-    encoder.start()
-    pipe.recv()
-    servers: dict[str, Server] = {}
-    walls: dict[str, list[float]] = {}
-    processor: dict[str, list[float]] = {}
-    try:
-        for system in options.systems:
-            servers[system] = Server(system, folder, options)
-            try:
-                servers[system].wait()
-            except RuntimeError as error:
-                servers.pop(system).close()
-                yield {"what": "not measured", "system": system, "why": " ".join(str(error).split())[-300:]}
-        for turn in range(options.rounds + 1):  # the first one warms up
-            for name, outputs in (("encoder", ["dense"]), ("encoder-all", ["dense", "lexical", "multi"])):
-                pipe.send(outputs)
-                wall, busy = pipe.recv()
-                if turn:
-                    walls.setdefault(name, []).append(wall)
-                    processor.setdefault(name, []).append(busy)
-            for name, server in servers.items():
-                print(f"round {turn}: {name}", file=sys.stderr)
-                before = server.seconds()
-                wall = load_in_process(closed_loop, server.port, name, mix.texts, options.clients)
-                if turn:
-                    walls.setdefault(name, []).append(wall)
-                    processor.setdefault(name, []).append(server.seconds() - before)
-        for name in walls:
-            wall, busy = statistics.median(walls[name]), statistics.median(processor[name])
-            base = "encoder-all" if name.endswith("-all") else "encoder"
-            yield {
-                "what": "throughput",
-                "system": name,
-                "texts": len(mix.texts),
-                "tokens": mix.tokens,
-                "tokens_per_second": round(mix.tokens / wall, 1),
-                "tokens_per_processor_second": round(mix.tokens / busy, 1),
-                # Round by round, so that both sides of a ratio met the same load.
-                "of_the_encoder": round(statistics.median(_ratios(walls[base], walls[name])), 3),
-                "of_the_encoder_by_processor_time": round(
-                    statistics.median(_ratios(processor[base], processor[name])), 3
-                ),
-            }
-        for name, server in servers.items():
-            rate = len(queries.texts) / load_in_process(
-                closed_loop, server.port, name, queries.texts, options.clients
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        from workloads import SHAPES, Texts, mixed_lengths
+
+        self.options, self.folder = options, folder
+        shape, source = SHAPES[options.shape], Texts(folder)
+        mix = source.workload("mix", mixed_lengths(options.texts, min(2048, shape.max_tokens)))
+        queries = source.workload("query", [random.Random(i).randint(8, 16) for i in range(options.queries)])
+        self.texts = list(zip(mix.texts, mix.lengths, strict=True))
+        self.queries = [Ask([text], n) for text, n in zip(queries.texts, queries.lengths, strict=True)]
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.encoder = multiprocessing.get_context("spawn").Process(
+            target=own, args=(folder, options.device, mix.texts, theirs), daemon=True
+        )
+        self.encoder.start()
+        theirs.close()
+        self.load = Load(options.loaders)
+
+    def asks(self, size: int) -> list[Ask]:
+        """The mix in requests of so many texts."""
+        parts = [self.texts[i : i + size] for i in range(0, len(self.texts), size)]
+        return [Ask([text for text, _ in part], sum(n for _, n in part)) for part in parts]
+
+    def alone(self, outputs: list[str]) -> tuple[float, float]:
+        """The encoder's tokens a second: by the clock, and by its processor time."""
+        self.pipe.send(outputs)
+        tokens = sum(n for _, n in self.texts)
+        wall, busy = self.pipe.recv()
+        return tokens / wall, tokens / busy
+
+    def throughput(self, name: str, server: Server, size: int) -> dict[str, Any]:
+        """The server's turns with the encoder."""
+        outputs, asks = ALL if name.endswith("-all") else ALL[:1], self.asks(size)
+        found: list[tuple[float, ...]] = []
+        for turn in range(self.options.rounds + 1):  # the first one warms up
+            alone = self.alone(outputs)
+            before = server.seconds()
+            clients, limit = self.options.clients, self.options.seconds
+            _, tokens, wall = self.load.rate(server.port, name, asks, clients, limit)
+            busy = max(server.seconds() - before, 1 / TICK)
+            ours = tokens / wall, tokens / busy
+            print(
+                f"{name}, {size} a request: encoder {alone[0]:.0f}, server {ours[0]:.0f} tokens/s",
+                file=sys.stderr,
             )
-            took = sorted(load_in_process(open_loop, server.port, name, queries.texts, rate / 2))
-            p50, p99 = (1000 * took[int(part * (len(took) - 1))] for part in (0.5, 0.99))
-            yield {
-                "what": "queries at half load",
-                "system": name,
-                "queries": len(took),
-                "full_rate": round(rate, 1),
-                "p50_ms": round(p50, 2),
-                "p99_ms": round(p99, 2),
-                "p99_of_p50": round(p99 / p50, 2),
-            }
-    finally:
-        pipe.send(None)
-        for server in servers.values():
-            server.close()
+            if turn:
+                found.append((*ours, *alone, ours[0] / alone[0], ours[1] / alone[1], tokens))
+        names = ("tokens_per_second", "tokens_per_processor_second", "encoder", "encoder_by_processor_time")
+        names += ("of_the_encoder", "of_the_encoder_by_processor_time", "tokens")
+        values = [round(statistics.median(column), 3) for column in zip(*found, strict=True)]
+        return {"what": "throughput", "system": name, "per_request": size} | dict(
+            zip(names, values, strict=True)
+        )
 
+    def half_load(self, name: str, server: Server) -> dict[str, Any]:
+        """Single queries at half of the rate that the server can do."""
+        clients, limit = self.options.clients, self.options.seconds
+        done, _, wall = self.load.rate(server.port, name, self.queries, clients, limit)
+        rate = done / wall
+        asks = self.queries[: max(LEAST, int(rate / 2 * limit))]
+        took = sorted(self.load.run(open_loop, server.port, name, asks, rate / 2))
+        p50, p99 = (1000 * took[int(part * (len(took) - 1))] for part in (0.5, 0.99))
+        facts = {"queries": len(took), "full_rate": round(rate, 1), "p50_ms": round(p50, 2)}
+        facts |= {"p99_ms": round(p99, 2), "p99_of_p50": round(p99 / p50, 2)}
+        return {"what": "queries at half load", "system": name, **facts}
 
-def _ratios(base: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [one / other for one, other in zip(base, others, strict=True)]
+    def measure(self) -> Iterator[dict[str, Any]]:
+        """All lines, as they come."""
+        servers: dict[str, Server] = {}
+        waiting: bool | None = True  # for the encoder, which is loaded beside the first server
+        try:
+            for name in self.options.systems:
+                program = name.removesuffix("-all")
+                try:
+                    if program not in servers:
+                        for former in servers.values():
+                            former.close()
+                        servers = {program: Server(program, self.folder, self.options)}
+                        servers[program].wait(self.load, self.options.patience)
+                    if waiting:
+                        waiting = self.pipe.recv()
+                    for size in self.options.per_request:
+                        yield self.throughput(name, servers[program], size)
+                    yield self.half_load(name, servers[program])
+                except (RuntimeError, OSError, EOFError) as error:
+                    if not self.encoder.is_alive():
+                        raise
+                    why = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+                    yield {"what": "not measured", "system": name, "why": why}
+        finally:
+            self.encoder.kill()
+            for server in servers.values():
+                server.close()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--shape", default="small", choices=["m3", "small", "tiny"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--loaders", type=int, default=1, help="processes of clients")
+    parser.add_argument("--per-request", type=int, nargs="+", default=[1], help="texts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=384)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="at most, of each measurement of a server"
+    )
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds for a server's start")
     parser.add_argument(
         "--systems", nargs="+", default=["triptych", "triptych-all", "sentence-transformers"], choices=SYSTEMS
     )
@@ -369,9 +413,9 @@ def main() -> None:
     facts = {"run": time.strftime("%Y-%m-%dT%H:%M:%S"), "shape": options.shape, "device": options.device}
     facts |= {"clients": options.clients, "rounds": options.rounds, "machine": machine()}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_checkpoint(SHAPES[options.shape], Path(temporary), device="cpu")
-        for line in measure(options, folder):
-            print(json.dumps(line))
+        folder = make_checkpoint(SHAPES[options.shape], Path(temporary), device=options.device)
+        for line in Bench(options, folder).measure():
+            print(json.dumps(line), flush=True)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**facts, **line, "load": os.getloadavg()[0]}) + "\n")
 

@@ -38,6 +38,19 @@ def test_loading_the_small_model_and_encoding_a_text_needs_neither_transformers_
     assert loaded_after(encodes("small"), *HEAVY, "torch") == ["torch"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and asks glibc")
+def test_what_loading_has_freed_goes_back_to_the_system() -> None:
+    ask = (
+        f"{encodes('small')}\nimport ctypes, re\n"
+        "held = lambda: int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = held(); ctypes.CDLL(None).malloc_trim(0); print(before - held())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert int(done.stdout) < 8 * 1024  # kB; it was 32 MB
+
+
 @pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])
 @pytest.mark.parametrize("layout", ["published", "triptych", "sentence-transformers"])
 def test_folders_of_every_layout_run_without_transformers(kind: str, layout: str, tmp_path: Path) -> None:

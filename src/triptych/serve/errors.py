@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,21 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from triptych.errors import IndexExists, InputError, StorageError, TriptychError
+from triptych.errors import (
+    IndexCorrupt,
+    IndexExists,
+    IndexFault,
+    IndexForeign,
+    InputError,
+    StorageError,
+    TriptychError,
+)
 from triptych.serve.batching import Overloaded, RequestTooLarge
 from triptych.serve.service import NotFound, Refused
 
+log = logging.getLogger("triptych.serve")
+_HIDDEN = {500: "the index or model failed", 503: "the index does not answer at present"}
+"""Statuses whose errors tell of the server's inside: the log has them."""
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -50,6 +62,9 @@ def status_of(error: TriptychError) -> int:
         (IndexExists, 409),
         (InputError, 422),
         (StorageError, 507),
+        (IndexCorrupt, 500),
+        (IndexForeign, 500),
+        (IndexFault, 503),  # such as one on a server that does not answer
     )
     return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
@@ -59,9 +74,11 @@ async def _ours(_: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
     field = str(error).partition(":")[0] if isinstance(error, InputError) else None
-    return reply(
-        status, str(error) if status != 500 else "the index or model failed", field=field, headers=headers
-    )
+    message = _HIDDEN.get(status, str(error))
+    if status in _HIDDEN:
+        headers = {"retry-after": "1"} if status == 503 else None
+        log.error("%s: %s", type(error).__name__, error)
+    return reply(status, message, field=field, headers=headers)
 
 
 async def _http(_: Request, error: Exception) -> Response:

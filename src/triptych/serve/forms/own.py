@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from contextlib import suppress
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -130,8 +131,11 @@ class IndexBody(OwnBody):
 @router.get("/v1/indexes", summary="All indexes")
 async def indexes(request: Request) -> Response:
     """Name, size, model, heads, default weights and fields of the metadata of each index."""
-    service = service_of(request)
-    return answer({"indexes": [await service.describe(name) for name in service.index_names]})
+    service, found = service_of(request), list[dict[str, Any]]()
+    for name in service.index_names:
+        with suppress(NotFound):  # one that was deleted since
+            found.append(await service.describe(name))
+    return answer({"indexes": found})
 
 
 @router.get("/v1/indexes/{name}", summary="One index")
