@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ QUERIES, QUERY_TOKENS = 40, 16
 DEEP = 2000
 """Passages with the best sums of dense and lexical scores, whose token vectors the exact search looks at."""
 CHURN = 0.3
+AHEAD = 100
+"""Blocks of a stream by which one that is missing is given up."""
 TEXT = "Several words of a text that stands for a passage of about a hundred and fifty tokens. " * 8
 
 
@@ -123,8 +125,11 @@ def files_of(job: dict[str, Any]) -> Iterator[Path]:
     folder = Path(job["stream"])
     for number in count():
         path = folder / f"{number:08d}.safetensors"
-        while not path.exists() and time.time() < job.get("until", 0):
+        later = folder / f"{number + AHEAD:08d}.safetensors"  # then the one that would write this has died
+        while not (path.exists() or later.exists()) and time.time() < job.get("until", 0):
             time.sleep(0.05)
+        if later.exists() and not path.exists():
+            continue
         if not path.exists() or 0 < job.get("until", 0) < time.time():
             return
         yield path
@@ -260,21 +265,24 @@ def search(place: str, job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     store = open_store(place)
     found: dict[str, Any] = {"open_seconds": round(time.perf_counter() - began, 3)}
-    queries = queries_of(job)
+    queries, best = queries_of(job), stored_best(job)
     for name, routes, candidates in (
         ("dense", ["dense"], 10),
         ("lexical", ["lexical"], 10),
         ("all, 200 candidates", ["dense", "lexical"], 200),
     ):
-        if name == "all, 200 candidates":
-            found[name], hits = timed(store, queries, routes, candidates)
-            if best := stored_best(job):
-                found["recall"] = shared(best["all"], hits)
-                found["recall_of_exact_as_encoded"] = shared(best["all, as encoded"], hits)
-            elif job.get("recall", True):
-                found["recall"] = recall(job, queries, store.manifest.layout, hits)
-        else:
-            found[name] = recalled(store, queries, routes[0], candidates)
+        if name != "all, 200 candidates":
+            found[name], keys = recalled(store, queries, routes[0], candidates)
+            if best:
+                wanted = [[store.engine.key(id_) for id_ in each] for each in best[name]]
+                found[name]["recall"] = shared(wanted, keys)
+            continue
+        found[name], hits = timed(store, queries, routes, candidates)
+        if best:
+            found["recall"] = shared(best["all"], hits)
+            found["recall_of_exact_as_encoded"] = shared(best["all, as encoded"], hits)
+        elif job.get("recall", True):
+            found["recall"] = recall(job, queries, store.manifest.layout, hits)
     found |= memory()
     store.close()
     return found
@@ -292,8 +300,15 @@ def measure(ask: Callable[[int], None], number: int = QUERIES) -> dict[str, floa
     return found | {"processor_p50_ms": round(float(np.median(cpu[5:])), 2)}
 
 
-def recalled(store: Store, queries: Encoded, route: str, k: int) -> dict[str, float]:
-    return measure(lambda i: store.engine.recall(queries[i : i + 1], route, k) and None, len(queries))  # type: ignore[arg-type]
+def recalled(
+    store: Store, queries: Encoded, route: Head, k: int
+) -> tuple[dict[str, float], list[Sequence[str]]]:
+    found: list[Sequence[str]] = [[]] * len(queries)
+
+    def ask(i: int) -> None:
+        found[i] = store.engine.recall(queries[i : i + 1], route, k)[0].keys
+
+    return measure(ask, len(queries)), found
 
 
 def timed(
@@ -322,9 +337,10 @@ def stored_best(job: dict[str, Any]) -> dict[str, list[list[str]]]:
     return {name: [[id_ for _, id_ in each] for each in lists] for name, lists in merged.items()}
 
 
-def shared(best: list[list[str]], found: list[list[str]]) -> float:
-    """What of the best was found."""
-    return round(float(np.mean([len({*a} & {*b}) / len(a) for a, b in zip(best, found, strict=True)])), 4)
+def shared(best: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
+    """What of the best was found; of questions without any, nothing is asked."""
+    parts = [len({*a} & {*b}) / len(a) for a, b in zip(best, found, strict=True) if a]
+    return round(float(np.mean(parts)), 4)
 
 
 def recall(job: dict[str, Any], queries: Encoded, layout: Layout, found: list[list[str]]) -> float:

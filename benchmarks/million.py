@@ -79,18 +79,17 @@ def write(path: Path, data: bytes) -> None:
     beside.rename(path)
 
 
-def read_block(path: Path, end: Path, until: float) -> tuple[list[str], list[str]] | None:
-    """Ids and texts when they are there; None if there will be none."""
+def comes(path: Path, end: Path, until: float) -> bool:
+    """Waits for a file; whether it is there."""
     while not path.exists():
         if end.exists() or time.time() > until:
-            return None
+            return path.exists()
         time.sleep(0.05)
-    ids, texts = json.loads(path.read_text())
-    return ids, texts
+    return True
 
 
 def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
-    """Encodes every n-th block; the first process also the questions and the frame of the token vectors."""
+    """Encodes blocks that no other process has; the first also the questions and the frame of the token vectors."""
     import torch
     from safetensors.numpy import load, save
 
@@ -102,9 +101,10 @@ def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
     if worker == 0:
         asked = [json.loads(line)["text"] for line in Path(job["questions"]).read_text().splitlines()]
         write(stream / "queries", save(pack(encoder.encode_query(asked))))
-        first = read_block(texts / "00000000.json", texts / "end", job["until"])
-        assert first is not None
-        multi = encoder.encode_document(first[1][:256]).multi
+        first = texts / f"{0:08d}.json"
+        if not comes(first, texts / "end", job["until"]):
+            raise SystemExit(f"{first}: there are no passages")
+        multi = encoder.encode_document(json.loads(first.read_text())[1][:256]).multi
         assert multi is not None
         layout = Layout.of(encoder.widths, job["options"] | {"pool_tokens": 1})
         layout = layout.fit(pool(multi, job["pool"])) if layout.lacks_frame else layout
@@ -122,9 +122,12 @@ def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
         0,
         time.process_time(),
     )
-    number = worker
-    while (found := read_block(texts / f"{number:08d}.json", texts / "end", job["until"])) is not None:
-        ids, own = found
+    number = -1
+    while comes(path := texts / f"{number + 1:08d}.json", texts / "end", job["until"]):
+        number += 1
+        if time.time() > job["until"] or not claim(stream / f"{number:08d}.claim"):
+            continue
+        ids, own = json.loads(path.read_text())
         clock = [time.perf_counter()]
         encoded = encoder.encode_document(own)
         clock.append(time.perf_counter())
@@ -149,17 +152,22 @@ def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
         clock.append(time.perf_counter())
         for step, seconds in zip(spent, np.diff(clock), strict=True):
             spent[step] += float(seconds)
-        passages, tokens, number = (
-            passages + len(ids),
-            tokens + int(encoded.multi.lengths.sum()),
-            number + job["encoders"],
-        )
+        passages, tokens = passages + len(ids), tokens + int(encoded.multi.lengths.sum())
     return {
         "passages": passages,
         "tokens": tokens,
         "seconds": spent,
         "processor_seconds": time.process_time() - cpu,
     }
+
+
+def claim(path: Path) -> bool:
+    """Whether no other process has it."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def ten_best(
@@ -169,10 +177,11 @@ def ten_best(
     from triptych.scores.on_numpy import combine, top_k
 
     scores = {**scores, "all": combine(scores, HeadWeights.default(list(scores)), queries)}
-    return {
-        name: [[(round(float(row[i]), 6), ids[int(i)]) for i in top_k(row, 10)] for row in values]
-        for name, values in scores.items()
-    }
+    found: dict[str, list[list[tuple[float, str]]]] = {}
+    for name, values in scores.items():
+        rows = [(row, [int(i) for i in top_k(row, 10) if name != "lexical" or row[i] > 0]) for row in values]
+        found[name] = [[(round(float(row[i]), 6), ids[i]) for i in best] for row, best in rows]
+    return found
 
 
 def peer(name: str, place: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -202,20 +211,14 @@ def peer(name: str, place: Path, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def everything(job: dict[str, Any]) -> tuple[list[str], list[str], Encoded]:
-    parts = list(blocks(job))
-    return (
-        [i for ids, _, _ in parts for i in ids],
-        [t for _, texts, _ in parts for t in texts],
-        Encoded.concat([block for _, _, block in parts]),
-    )
-
-
 def bm25s(place: Path, job: dict[str, Any]) -> dict[str, Callable[[int], list[str]]]:
     """Words of the texts; no vectors."""
     import bm25s as library
 
-    ids, texts, _ = everything(job)
+    ids, texts = list[str](), list[str]()
+    for some, own, _ in blocks(job):
+        ids += some
+        texts += own
     index = library.BM25()
     index.index(library.tokenize(texts, stopwords=None, show_progress=False), show_progress=False)
     index.save(place)
@@ -247,10 +250,15 @@ def lancedb(place: Path, job: dict[str, Any]) -> dict[str, Callable[[int], list[
     queries = queries_of(job)
     if job["passages"] >= 10_000:
         table.create_index("vector", config=library.index.HnswSq(distance_type="dot"))
-    asked = lambda i: table.search(queries.dense[i]).distance_type("dot").limit(10).select(["id", "_distance"])  # type: ignore[index]  # noqa: E731
+
+    def ask(i: int, *, everything: bool) -> list[str]:
+        query = table.search(queries.dense[i]).distance_type("dot").limit(10)  # type: ignore[index]
+        query = query.bypass_vector_index() if everything else query
+        return query.select(["id", "_distance"]).to_arrow()["id"].to_pylist()
+
     return {
-        "dense, index": lambda i: asked(i).to_arrow()["id"].to_pylist(),
-        "dense, all": lambda i: asked(i).bypass_vector_index().to_arrow()["id"].to_pylist(),
+        "dense, index": lambda i: ask(i, everything=False),
+        "dense, all": lambda i: ask(i, everything=True),
     }
 
 
@@ -298,8 +306,10 @@ def fast_plaid(place: Path, job: dict[str, Any]) -> dict[str, Callable[[int], li
     import torch
     from fast_plaid import search
 
-    ids, _, all_ = everything(job)
-    documents = [torch.from_numpy(rows.astype(np.float32)) for rows in all_.multi]  # type: ignore[union-attr]
+    ids, documents = list[str](), list[torch.Tensor]()
+    for some, _, block in blocks(job):
+        ids += some
+        documents += [torch.from_numpy(rows.astype(np.float32)) for rows in block.multi]  # type: ignore[union-attr]
     index = search.FastPlaid(index=str(place), device="cpu")
     index.create(documents_embeddings=documents, nbits=2)
     queries = [torch.from_numpy(np.array(rows, np.float32)) for rows in queries_of(job).multi]  # type: ignore[union-attr]
@@ -357,7 +367,7 @@ class Run:
         )
         return json.loads(done.stdout.splitlines()[-1])
 
-    def ours(self, job: dict[str, Any], builders: str, searchers: str, churn: bool) -> None:
+    def ours(self, job: dict[str, Any], builders: str, searchers: str, *, churn: bool) -> None:
         """Builds, searches, and for a small one changes a part of it and searches again."""
         name, place = f"{job['passages']} {job['engine']}", job["place"]
         where = {
@@ -396,11 +406,7 @@ class Run:
             "texts": str(texts), "stream": str(stream), "questions": str(a.passages / "questions.jsonl"),
             "device": a.device, "until": self.until - a.reserve, "encoders": a.encoders, "tokens": 0, **facts,
         }  # fmt: skip
-        stride = len(self.cores) // 16 or 1
-        encoding = (
-            self.share(6 * stride, len(self.cores) - 6 * stride) if len(self.cores) > 8 else self.share(0, 64)
-        )
-        command = ["nice", "-n", "5", "taskset", "-c", encoding, sys.executable, __file__, "--step", "encode"]
+        command = ["nice", "-n", "19", sys.executable, __file__, "--step", "encode"]
         workers = [
             subprocess.Popen(
                 [*command, json.dumps(job), str(i)],
@@ -422,7 +428,7 @@ class Run:
             "engine": "edge",
             "log": str(self.out),
         }
-        with ThreadPoolExecutor(8) as pool_:
+        with ThreadPoolExecutor(16) as pool_:
             work = [pool_.submit(self.encoded, workers)]
             for i, size in enumerate(sizes):
                 # The largest has the whole machine, before those that encode; others have two processors each.
@@ -430,17 +436,15 @@ class Run:
                 builders = searchers if i else ""
                 mine = job | {"passages": size, "place": str(folder / f"index {size}")}
                 mine |= {"keep": keep} if i == 0 else {}
-                work.append(
-                    pool_.submit(
-                        self.attempt,
-                        str(size),
-                        lambda m=mine, b=builders, s=searchers, i=i: self.ours(m, b, s, i == 1),
-                    )
-                )
-            if a.peers:
-                work.append(
-                    pool_.submit(self.peers, job, sizes[1:], self.share((3 + len(sizes)) * stride, 2))
-                )
+
+                def work_on(
+                    mine: dict[str, Any] = mine, b: str = builders, s: str = searchers, i: int = i
+                ) -> None:
+                    self.ours(mine, b, s, churn=i == 1)
+
+                work.append(pool_.submit(self.attempt, str(size), work_on))
+            for i, name in enumerate(a.peers, len(sizes)):
+                work.append(pool_.submit(self.peer, name, job, sizes[1:], self.share(2 * i, 2)))
             for each in work:
                 each.result()
         self.say("end")
@@ -457,29 +461,28 @@ class Run:
             steps={step: round(sum(each["seconds"][step] for each in found)) for step in found[0]["seconds"]},
         )  # fmt: skip
 
-    def peers(self, job: dict[str, Any], sizes: list[int], cores: str) -> None:
-        """One after the other on two processors: the smaller collections first."""
+    def peer(self, name: str, job: dict[str, Any], sizes: list[int], cores: str) -> None:
+        """One of the others, on two processors: the smaller collections first."""
         for size in sorted(sizes):
             mine = job | {"passages": size, "blocks": -(-size // self.arguments.block)}
             last = Path(job["stream"]) / f"{mine['blocks'] - 1:08d}.safetensors"
-            while not last.exists() and time.time() < self.until:
+            while not last.exists() and time.time() < self.until - 60:
                 time.sleep(0.2)
-            for name in self.arguments.peers:
-                if time.time() > self.until - 15:
-                    self.say("left out", name=name, passages=size)
-                    continue
-                place = Path(self.arguments.folder) / f"{name} {size}"
-                shutil.rmtree(place, ignore_errors=True)
+            if time.time() > self.until - 60:
+                self.say("left out", name=name, passages=size)
+                continue
+            place = Path(self.arguments.folder) / f"{name} {size}"
+            shutil.rmtree(place, ignore_errors=True)
+
+            def work(size: int = size, mine: dict[str, Any] = mine, place: Path = place) -> None:
                 if name == "postgres":
-                    self.attempt(f"{name} {size}", lambda m=mine: self.postgres(m, cores))
-                    continue
-                self.attempt(
-                    f"{name} {size}",
-                    lambda n=name, s=size, p=place, m=mine: self.say(
-                        "peer", name=n, passages=s, **self.child("peer", cores, json.dumps(m), n, str(p))
-                    ),
-                )
-                shutil.rmtree(place, ignore_errors=True)
+                    self.postgres(mine, cores)
+                else:
+                    found = self.child("peer", cores, json.dumps(mine), name, str(place))
+                    self.say("peer", name=name, passages=size, **found)
+
+            self.attempt(f"{name} {size}", work)
+            shutil.rmtree(place, ignore_errors=True)
 
     def postgres(self, job: dict[str, Any], cores: str) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "index"))
@@ -488,7 +491,7 @@ class Run:
         os.environ["PGPASSWORD"] = PASSWORD
         server = PostgresServer()
         try:
-            self.ours(job | {"engine": "postgres", "place": server.place()}, cores, cores, False)
+            self.ours(job | {"engine": "postgres", "place": server.place()}, cores, cores, churn=False)
         finally:
             server.close()
 

@@ -98,7 +98,7 @@ def _dictionary(path: Path) -> Iterator[Document]:
 
 def descriptions(path: Path) -> Iterator[Document]:
     """The descriptions of packages in one of apt's indexes."""
-    shown = run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], path.parent)
+    shown = run(["/usr/lib/apt/apt-helper", "cat-file", str(path.resolve())], path.parent)
     for entry in shown.decode("utf-8", "replace").split("\n\n"):
         name, *_, described = entry.split("\nDescription-") if "\nDescription-" in entry else [entry, ""]
         title, _, rest = described.partition(": ")[2].partition("\n")
