@@ -113,9 +113,7 @@ def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
         time.sleep(0.05)
     layout = Layout.from_json(json.loads((stream / "layout.json").read_text()))
     queries = unpack(load((stream / "queries").read_bytes()))
-    scoring = device_scoring(
-        encoder.device, torch.float16 if encoder.device.type == "cuda" else torch.float32
-    )(queries)
+    scoring = device_scoring(encoder.device, torch.float32)(queries)
     spent, passages, tokens, cpu = (
         {"encode": 0.0, "pool": 0.0, "compare": 0.0, "write": 0.0},
         0,
