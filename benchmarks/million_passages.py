@@ -1,6 +1,6 @@
 """A million passages of documentation, from Debian's packages and from files of documents.
 
-    python benchmarks/million_passages.py FOLDER --out OUT --packages dict-gcide linux-doc-6.1 ... \\
+    python benchmarks/million_passages.py FOLDER --out OUT [--packages dict-gcide linux-doc-6.1 ...] \\
         [--descriptions LISTS] [--documents docs.jsonl.zst ...]
 
 FOLDER gets the packages, downloaded by apt and unpacked, installed nowhere. Their manuals, dictionaries and pages are
@@ -45,6 +45,9 @@ LEAST = 160  # characters of a passage; half as many where there are no blanks b
 QUESTIONS = 100
 PART_BYTES = 48_000_000
 CHARACTERS = 200_000  # of one document of a dictionary
+
+PACKAGES = Path(__file__).with_name("million_packages.txt")
+"""Of Debian 12: in this order, after the documents of the bundled model and the descriptions, a million passages."""
 
 # About the model's tokens: two letters of a script without blanks, up to five of others, single signs.
 _TOKEN = re.compile(
@@ -179,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--packages", nargs="*", default=[])
+    parser.add_argument("--packages", nargs="*", default=PACKAGES.read_text().split())
     parser.add_argument("--descriptions", type=Path, help="apt's folder of lists with translations")
     parser.add_argument("--documents", type=Path, nargs="*", default=[])
     parser.add_argument("--questions", type=Path, help="one of these, whose passages have questions")
