@@ -38,6 +38,7 @@ from triptych.types import Encoded, HeadWeights, Ragged
 
 PEERS = ("bm25s", "lancedb", "qdrant-client", "fast-plaid")
 SEED = 7
+TOKENS_AT_ONCE = 32_768  # of one pass, so that many processes fit on a device
 PATIENCE = 15
 """Seconds that all searches of one kind may take of another engine."""
 
@@ -127,7 +128,7 @@ def encode(job: dict[str, Any], worker: int) -> dict[str, Any]:
             continue
         ids, own = json.loads(path.read_text())
         clock = [time.perf_counter()]
-        encoded = encoder.encode_document(own)
+        encoded = encoder.encode_document(own, token_budget=TOKENS_AT_ONCE)
         clock.append(time.perf_counter())
         assert encoded.multi is not None
         pooled = replace(encoded, multi=pool(encoded.multi, job["pool"]))
