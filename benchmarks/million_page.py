@@ -80,7 +80,8 @@ def ours(rows: Sequence[Row]) -> str:
         "|---|" + "---:|" * len(pairs),
     ]
     lines += [f"| {name} | " + " | ".join(show(*pair) for pair in pairs) + " |" for name, show in LINES]
-    return "\n".join(lines)
+    picture = "![Time, room and searches against the number of passages](pictures/growth.svg)"
+    return "\n".join([*lines, "", picture])
 
 
 def changed(rows: Sequence[Row]) -> str:

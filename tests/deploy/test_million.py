@@ -33,9 +33,16 @@ def test_a_run_becomes_a_column_for_each_size_and_a_line_for_each_other_engine(p
     built = {row["passages"]: row for row in rows if row["kind"] == "build" and row["engine"] == "edge"}
     wanted = " | ".join(f"{built[n]['bytes_per_passage']:,}" for n in (100, 200, 300))
     assert f"| bytes a passage | {wanted} |" in lines
-    peers = [line for line in lines if line.startswith(("| bm25s |", "| fast-plaid |", "| Triptych on PostgreSQL |"))]
+    peers = [
+        line
+        for line in lines
+        if line.startswith(("| bm25s |", "| fast-plaid |", "| Triptych on PostgreSQL |"))
+    ]
     assert len(peers) == 6  # of PostgreSQL two routes and both, of fast-plaid two sizes
-    assert f"{[row for row in rows if row['kind'] == 'churn'][-1]['changed']} of 200 passages were removed" in made
+    assert (
+        f"{[row for row in rows if row['kind'] == 'churn'][-1]['changed']} of 200 passages were removed"
+        in made
+    )
     assert page.render(made, rows) == made
 
 
