@@ -5,8 +5,9 @@
 FOLDER gets the indexes (removed in the end), or with --engine postgres is a database,
 postgresql://user@host/database. Vectors are random with topics, in the shape of the bundled model: 384 columns, 100
 lexical weights and 150 token vectors a passage. With --stream they come from a folder that `triptych encode` wrote
-instead. Every size is built in a process of its own; so are opening and searching. Each size is written as soon as
-it is done. The recall is that of the ten best by the weighted sum, against a comparison with all passages.
+instead, or `benchmarks/million.py`, which takes the steps here with real passages. Every size is built in a process of
+its own; so are opening and searching. Each size is written as soon as it is done. The recall is that of the ten best by
+the weighted sum, against a comparison with all passages.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ QUERIES, QUERY_TOKENS = 40, 16
 DEEP = 2000
 """Passages with the best sums of dense and lexical scores, whose token vectors the exact search looks at."""
 CHURN = 0.3
+AHEAD = 100
+"""Blocks of a stream by which one that is missing is given up."""
 TEXT = "Several words of a text that stands for a passage of about a hundred and fifty tokens. " * 8
 
 
@@ -92,30 +96,56 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def blocks(job: dict[str, Any]) -> Iterator[tuple[list[str], Encoded]]:
-    """Ids and representations, block by block."""
+def blocks(job: dict[str, Any]) -> Iterator[tuple[list[str], list[str], Encoded]]:
+    """Ids, texts and representations, block by block."""
     if job["stream"] is None:
         corpus = Corpus(job["tokens"])
         for number, start in enumerate(range(0, job["passages"], BLOCK)):
             count = min(BLOCK, job["passages"] - start)
-            yield [str(i) for i in range(start, start + count)], corpus.block(number, count)
+            ids = [str(i) for i in range(start, start + count)]
+            yield ids, [TEXT] * count, corpus.block(number, count)
         return
     from safetensors.numpy import load_file
 
     left = job["passages"]
-    for path in sorted(Path(job["stream"]).glob("*.safetensors")):
+    for path in files_of(job):
         block, ids = unpack(load_file(path)), json.loads(path.with_suffix(".ids.json").read_text())
+        texts = path.with_suffix(".texts.json")
+        texts = json.loads(texts.read_text()) if texts.exists() else [TEXT] * len(ids)
         for start in range(0, min(left, len(ids)), BLOCK):
             stop = min(start + BLOCK, left, len(ids))
-            yield ids[start:stop], block[start:stop]
+            yield ids[start:stop], texts[start:stop], block[start:stop]
         left -= min(left, len(ids))
+        if left <= 0:
+            return
+
+
+def files_of(job: dict[str, Any]) -> Iterator[Path]:
+    """The files of a stream; with `until`, also those that others write before that time."""
+    folder = Path(job["stream"])
+    for number in count():
+        path = folder / f"{number:08d}.safetensors"
+        later = folder / f"{number + AHEAD:08d}.safetensors"  # then the one that would write this has died
+        while not (path.exists() or later.exists()) and time.time() < job.get("until", 0):
+            time.sleep(0.05)
+        if later.exists() and not path.exists():
+            continue
+        if not path.exists() or 0 < job.get("until", 0) < time.time():
+            return
+        yield path
+        if number >= job.get("keep", number + 1):
+            path.unlink()
 
 
 def queries_of(job: dict[str, Any]) -> Encoded:
-    """Random ones, or beginnings of passages of the stream."""
+    """Random ones, those that lie beside the stream, or beginnings of its passages."""
     if job["stream"] is None:
         return Corpus(job["tokens"]).queries()
-    _, block = next(blocks(job))
+    if (path := Path(job["stream"]) / "queries").exists():
+        from safetensors.numpy import load
+
+        return unpack(load(path.read_bytes()))
+    _, _, block = next(blocks(job))
     some = block[:QUERIES]
     assert some.multi is not None
     return Encoded(some.dense, some.lexical, Ragged.of([rows[:QUERY_TOKENS] for rows in some.multi]))
@@ -158,18 +188,29 @@ def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
     """Adds all passages, and rearranges in the end."""
     before = memory()
     widths: dict[Head, int] = {"dense": WIDTH, "lexical": VOCABULARY, "multi": WIDTH}
-    store = create_store(place, job["engine"], Layout.of(widths, job["options"]), ("bench", "0"))
+    layout = Layout.from_json(job["layout"]) if "layout" in job else Layout.of(widths, job["options"])
+    store = create_store(place, job["engine"], layout, ("bench", "0"))
     added = cpu = peak = 0.0
-    most = 0
-    for number, (ids, block) in enumerate(blocks(job)):
-        payloads = [Payload(id=name, text=TEXT, metadata={"number": i}) for i, name in enumerate(ids)]
+    passages = most = 0
+    for number, (ids, texts, block) in enumerate(blocks(job)):
+        payloads = [Payload(id=ids[i], text=texts[i], metadata={"number": i}) for i in range(len(ids))]
         began = time.perf_counter(), time.process_time()
         store.add(block, payloads, bulk=True)
         added += time.perf_counter() - began[0]
         cpu += time.process_time() - began[1]
+        passages += len(ids)
         if number % 16 == 0:
             peak = max(peak, disk_of(place))
             most = max(most, int(memory()["anonymous_mb"]))
+        if "log" in job and passages // 50_000 > (passages - len(ids)) // 50_000:
+            grown = {
+                "passages": passages,
+                "seconds": round(added, 1),
+                "disk_mb": round(peak / 1e6),
+                **memory(),
+            }
+            with Path(job["log"]).open("a") as file:
+                file.write(json.dumps({"kind": "growth", **grown}) + "\n")
     began = time.perf_counter()
     with Sampler(place) as sampler, store.changing() as engine:
         engine.optimize()
@@ -179,18 +220,19 @@ def build(place: str, job: dict[str, Any]) -> dict[str, Any]:
     end = disk_of(place)
     peak = max(peak, sampler.peak, end)
     return {
+        "passages": passages,
         "add_seconds": round(added, 1),
         "optimize_seconds": round(optimized, 1),
         "close_seconds": round(time.perf_counter() - began, 2),
         "processor_seconds": round(cpu, 1),
-        "passages_per_second": round(job["passages"] / (added + optimized)),
+        "passages_per_second": round(passages / (added + optimized)),
         "before": before,
         **memory(),
         "anonymous_peak_mb": max(most, int(memory()["anonymous_mb"])),
         "disk_mb": round(end / 1e6, 1),
         "disk_peak_mb": round(peak / 1e6, 1),
         "disk_peak_of_end": round(peak / end, 2),
-        "bytes_per_passage": round(end / job["passages"]),
+        "bytes_per_passage": round(end / passages),
     }
 
 
@@ -223,26 +265,33 @@ def search(place: str, job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     store = open_store(place)
     found: dict[str, Any] = {"open_seconds": round(time.perf_counter() - began, 3)}
-    queries = queries_of(job)
+    queries, best = queries_of(job), stored_best(job)
     for name, routes, candidates in (
         ("dense", ["dense"], 10),
         ("lexical", ["lexical"], 10),
         ("all, 200 candidates", ["dense", "lexical"], 200),
     ):
-        if name == "all, 200 candidates":
-            found[name], hits = timed(store, queries, routes, candidates)
+        if name != "all, 200 candidates":
+            found[name], keys = recalled(store, queries, routes[0], candidates)
+            if best:
+                wanted = [[store.engine.key(id_) for id_ in each] for each in best[name]]
+                found[name]["recall"] = shared(wanted, keys)
+            continue
+        found[name], hits = timed(store, queries, routes, candidates)
+        if best:
+            found["recall"] = shared(best["all"], hits)
+            found["recall_of_exact_as_encoded"] = shared(best["all, as encoded"], hits)
+        elif job.get("recall", True):
             found["recall"] = recall(job, queries, store.manifest.layout, hits)
-        else:
-            found[name] = recalled(store, queries, routes[0], candidates)
     found |= memory()
     store.close()
     return found
 
 
-def measure(ask: Callable[[int], None]) -> dict[str, float]:
+def measure(ask: Callable[[int], None], number: int = QUERIES) -> dict[str, float]:
     """Milliseconds of each query after five others: by the clock, and of all processors together."""
     clock, cpu = list[float](), list[float]()
-    for i in [*range(5), *range(QUERIES)]:
+    for i in [*range(5), *range(number)]:
         began = time.perf_counter(), time.process_time()
         ask(i)
         clock.append((time.perf_counter() - began[0]) * 1e3)
@@ -251,8 +300,15 @@ def measure(ask: Callable[[int], None]) -> dict[str, float]:
     return found | {"processor_p50_ms": round(float(np.median(cpu[5:])), 2)}
 
 
-def recalled(store: Store, queries: Encoded, route: str, k: int) -> dict[str, float]:
-    return measure(lambda i: store.engine.recall(queries[i : i + 1], route, k) and None)  # type: ignore[arg-type]
+def recalled(
+    store: Store, queries: Encoded, route: Head, k: int
+) -> tuple[dict[str, float], list[Sequence[str]]]:
+    found: list[Sequence[str]] = [[]] * len(queries)
+
+    def ask(i: int) -> None:
+        found[i] = store.engine.recall(queries[i : i + 1], route, k)[0].keys
+
+    return measure(ask, len(queries)), found
 
 
 def timed(
@@ -264,22 +320,42 @@ def timed(
     def ask(i: int) -> None:
         found[i] = [hit.id for hit in hybrid_search(store.engine, queries[i : i + 1], plan)[0]]
 
-    return measure(ask), found
+    return measure(ask, len(queries)), found
+
+
+def stored_best(job: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """The ten best of a query by each score, from what lies beside the blocks of a stream; empty if nothing does."""
+    merged: dict[str, list[list[tuple[float, str]]]] = {}
+    best = (
+        sorted(Path(job["stream"]).glob("*.best.json")) if job["stream"] and job.get("recall", True) else []
+    )
+    for path in best[: job.get("blocks")]:
+        for name, lists in json.loads(path.read_text()).items():
+            known = merged.setdefault(name, [[] for _ in lists])
+            for mine, new in zip(known, lists, strict=True):
+                mine[:] = sorted([*mine, *map(tuple, new)], key=lambda each: (-each[0], each[1]))[:10]
+    return {name: [[id_ for _, id_ in each] for each in lists] for name, lists in merged.items()}
+
+
+def shared(best: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
+    """What of the best was found; of questions without any, nothing is asked."""
+    parts = [len({*a} & {*b}) / len(a) for a, b in zip(best, found, strict=True) if a]
+    return round(float(np.mean(parts)), 4)
 
 
 def recall(job: dict[str, Any], queries: Encoded, layout: Layout, found: list[list[str]]) -> float:
     """What of the ten best by all scores was found; token vectors as the index holds them."""
     from triptych.scores.tokens import Tokens, pool
 
-    weights = HeadWeights()
+    weights = HeadWeights.default(layout.heads)
     names, sums = list[str](), list[np.ndarray]()
-    for ids, block in blocks(job):
+    for ids, _, block in blocks(job):
         parts = {
             "dense": dense_scores(queries.dense, block.dense),  # type: ignore[arg-type]
             "lexical": lexical_scores(queries.lexical, block.lexical),  # type: ignore[arg-type]
         }
         names += ids
-        sums.append(combine(parts, HeadWeights(weights.dense, weights.lexical, 0)))  # type: ignore[arg-type]
+        sums.append(combine(parts, HeadWeights.default(["dense", "lexical"]), queries))  # type: ignore[arg-type]
     first = np.concatenate(sums, axis=1)
     if "multi" not in layout.widths:
         total = first
@@ -287,7 +363,7 @@ def recall(job: dict[str, Any], queries: Encoded, layout: Layout, found: list[li
         total = np.full_like(first, -np.inf)
         deep = [top_k(row, DEEP) for row in first]
         start = 0
-        for ids, block in blocks(job):
+        for ids, _, block in blocks(job):
             for i, rows in enumerate(deep):
                 own = rows[(rows >= start) & (rows < start + len(ids))]
                 if len(own):
@@ -295,8 +371,7 @@ def recall(job: dict[str, Any], queries: Encoded, layout: Layout, found: list[li
                     scores = maxsim_scores(queries.multi.take([i]), Tokens.pack(multi, layout.tokens))  # type: ignore[union-attr]
                     total[i, own] = first[i, own] + weights.multi * scores[0]
             start += len(ids)
-    best = [{names[int(row)] for row in top_k(row_scores, 10)} for row_scores in total]
-    return round(float(np.mean([len(a & set(b)) / 10 for a, b in zip(best, found, strict=True)])), 4)
+    return shared([[names[int(row)] for row in top_k(row_scores, 10)] for row_scores in total], found)
 
 
 def churn(place: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -305,13 +380,13 @@ def churn(place: str, job: dict[str, Any]) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     changed = 0
     began = time.perf_counter()
-    for ids, block in blocks(job):
+    for ids, texts, block in blocks(job):
         chosen = rng.permutation(len(ids))[: int(CHURN * len(ids))]
         gone, again = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]
         with store.changing() as engine:
             engine.delete([engine.key(ids[int(i)]) for i in gone])
         some = Encoded(block.dense[again], block.lexical[again], block.multi.take(again))  # type: ignore[index, union-attr]
-        payloads = [Payload(id=ids[int(i)], text=TEXT, metadata={"number": -1}) for i in again]
+        payloads = [Payload(id=ids[int(i)], text=texts[int(i)], metadata={"number": -1}) for i in again]
         store.add(some, payloads)
         changed += len(chosen)
     seconds = time.perf_counter() - began
@@ -336,9 +411,12 @@ STEPS = {"build": build, "search": search, "churn": churn}
 
 
 def run(step: str, place: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One step in a process of its own."""
-    command = [sys.executable, __file__, "--step", step, place, json.dumps(job)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    """One step in a process of its own, on the processors of the job's `cores`."""
+    command = ["taskset", "-c", job["cores"]] if "cores" in job else []
+    command += [sys.executable, __file__, "--step", step, place, json.dumps(job)]
+    threads = {"OMP_NUM_THREADS": str(job["cores"].count(",") + 1)} if "cores" in job else {}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | threads)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
@@ -375,8 +453,7 @@ def main() -> None:
         print(name, json.dumps(found), flush=True)
         if not arguments.no_churn:
             found |= {"churn": run("churn", place, job)}
-            found |= {"after churn": run("search", place, job)}
-            del found["after churn"]["recall"]  # of other passages
+            found |= {"after churn": run("search", place, job | {"recall": False})}  # of other passages
         report[name] = {**job, **found}
         write_json(arguments.out, report)
         remove(place)

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+MILLION = RESULTS / "million.jsonl"
 PICTURES = ROOT / "docs" / "pictures"
 QUERY = "How does a moka pot brew?"
 DOCUMENT = "A moka pot brews coffee by steam pressure."
@@ -135,6 +136,44 @@ def quality() -> Figure:
     return _bars(values, f"nDCG@10, mean of {len(sets)} monolingual data sets", "%.3f")
 
 
+def growth(rows: Sequence[Mapping[str, Any]] | None = None) -> Figure:
+    """What 10,000, 100,000 and 1,000,000 passages take, and other engines' searches beside ours."""
+    rows = rows or [json.loads(line) for line in MILLION.read_text("utf-8").splitlines()]
+    of = [row for row in rows if row.get("engine") == "edge"]
+    built = sorted((row for row in of if row["kind"] == "build"), key=lambda row: row["passages"])
+    searched = sorted((row for row in of if row["kind"] == "search"), key=lambda row: row["passages"])
+    grown = [row for row in rows if row["kind"] == "growth"]
+    figure = Figure((10, 3.2), layout="constrained")
+    seconds, room, times = figure.subplots(1, 3)
+    counts = [row["passages"] for row in built]
+    seconds.plot(counts, [row["add_seconds"] + row["optimize_seconds"] for row in built], "o-", color=DENSE)
+    seconds.plot(
+        [row["passages"] for row in grown], [row["seconds"] for row in grown], ".", color=OTHERS, ms=3
+    )
+    seconds.set(title="built in seconds, after the encoding")
+    room.plot(counts, [row["disk_mb"] / 1e3 for row in built], "o-", color=LEXICAL, label="disk")
+    memory = [(row["anonymous_peak_mb"] - row["before"]["anonymous_mb"]) / 1e3 for row in built]
+    room.plot(counts, memory, "o-", color=MULTI, label="memory while building")
+    room.set(title="gigabytes")
+    for step, color in (("dense", DENSE), ("lexical", LEXICAL), ("all, 200 candidates", HEADS["integrated"])):
+        found = [row[step]["p50_ms"] for row in searched]
+        times.plot([row["passages"] for row in searched], found, "o-", color=color, label=step)
+    peers: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for step, search in row.items() if row["kind"] == "peer" else ():
+            if isinstance(search, dict) and "p50_ms" in search:
+                peers.setdefault(f"{row['name']}: {step}", {})[row["passages"]] = search["p50_ms"]
+    for (name, found), mark in zip(sorted(peers.items()), "sv^Dx+*<>", strict=False):
+        times.plot(list(found), list(found.values()), mark + "--", color=OTHERS, lw=0.7, ms=4, label=name)
+    times.set(title="a search, ms (median, 2 processors)")
+    times.legend(fontsize=6)
+    room.legend(fontsize=6)
+    for axes in (seconds, room, times):
+        axes.set(xscale="log", yscale="log", xlabel="passages")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def _bars(values: Mapping[str, float], title: str, form: str) -> Figure:
     figure = Figure((8, 0.36 * len(values) + 0.9), layout="constrained")
     axes = figure.subplots()
@@ -175,12 +214,13 @@ DRAWN: Mapping[str, Callable[[], Figure]] = {
     "training": training,
     "speed": speed,
     "quality": quality,
+    "growth": growth,
 }
 
 
 def main(names: list[str], folder: Path = PICTURES) -> None:
     """Writes the pictures."""
-    for name in names or [*DRAWN, PAGE]:
+    for name in names or [*(each for each in DRAWN if each != "growth" or MILLION.is_file()), PAGE]:
         if name == PAGE:
             photograph(folder.parent / f"{PAGE}.png")
             continue
