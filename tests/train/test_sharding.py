@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch import nn
 
 from checkpoints import make
+from processes import spawn
 from triptych.model import checkpoint as layouts
 from triptych.model.packed import Packed
 from triptych.train import distributed, gradcache
@@ -19,7 +20,6 @@ from triptych.train.settings import LoraSettings
 from triptych.train.start import Projected, add_lora
 
 from .made import tokens
-from .test_distributed import spawn
 
 GROUP = 2
 HEADS = ("dense", "lexical", "multi")
