@@ -467,7 +467,7 @@ def _open(
         model: Any = Sentences(rest)
     else:
         folder, _, length = kind.partition("@")
-        sums = dict(map(_sum, options.sum))
+        sums = {} if rest else dict(map(_sum, options.sum))
         model = Heads(
             folder, int(length) if length else None, rest.split(",") if rest else MODES, sums, options.dtype
         )
