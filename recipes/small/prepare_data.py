@@ -1,6 +1,6 @@
 """Tokenizes the sources of a recipe, each in a process of its own, so that training finds them in its cache.
 
-    python recipes/small/prepare_data.py RECIPE --set data.cache=runs/cache --processes 16
+python recipes/small/prepare_data.py RECIPE --set data.cache=runs/cache --processes 16
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> None:
     """Prepares all sources, the largest files first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for triptych train")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as for triptych train"
+    )
     parser.add_argument("--processes", type=int, default=8)
     arguments = parser.parse_args()
     recipe = read(arguments.recipe, arguments.set)
