@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from triptych.collections.base import Collection, Run
 from triptych.errors import DataError, InputError
-from triptych.io import replacing, write_atomically
+from triptych.io import compressing, open_source, read_bytes, replacing, write_atomically
 
 
 class RunFolder:
@@ -289,7 +289,7 @@ class Evaluation:
         return "\n".join(map(markdown, tables_of(self)))
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file, numbers in six digits, atomically.
+        """Writes the JSON file, numbers in six digits, atomically; compressed if it is named ``.gz`` or ``.zst``.
 
         Raises:
             StorageError: If it cannot be written.
@@ -297,7 +297,8 @@ class Evaluation:
         import json
 
         text = json.dumps(_short(self.to_json()), ensure_ascii=False, allow_nan=False, indent=1)
-        write_atomically(path, (text + "\n").encode())
+        with compressing(path) as file:
+            file.write((text + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -311,8 +312,9 @@ class Evaluation:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            with open_source(path) as source:
+                value = json.loads(read_bytes(source))
+        except ValueError as error:
             raise DataError(f"cannot be read: {error}", path) from error
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA:
