@@ -69,6 +69,17 @@ def made(run: Run, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
+def exact_index(run: Run, corpus: Path, tmp_path: Path) -> Path:
+    """An index of the corpus, closed, whose scores are those of the encoder."""
+    place = tmp_path / "exact.index"
+    done = run(
+        "index", corpus, "--into", place, "--engine", "exact", "--dtype", "float32", "--multi", "float32"
+    )
+    assert done.code == 0, done.err
+    return place
+
+
+@pytest.fixture
 def index(made: Path, tmp_path: Path) -> Path:
     """A copy of that index that the test may change."""
     return Path(shutil.copytree(made, tmp_path / "my.index"))

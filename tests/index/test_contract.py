@@ -490,7 +490,7 @@ def test_large_documents_are_stored_in_several_requests(
     engine: EngineName, new_index: Callable[..., Index], tmp_path: Path
 ) -> None:
     encoder = FakeEncoder(multi=2048)
-    index = new_index(engine, encoder)
+    index = new_index(engine, encoder, multi="float16")
     texts = [" ".join(f"w{i}x{j}" for j in range(300)) for i in range(4)]  # 614,400 numbers each
     index.add(["a", "b", "c", "d"], texts)
     assert len(index) == 4

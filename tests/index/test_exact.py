@@ -146,7 +146,7 @@ def test_a_search_after_an_add_costs_no_more_when_there_is_much_already(
 ) -> None:
     encoder = FakeEncoder(dense=64, multi=32)
     texts = random_texts(np.random.default_rng(0), 500, words=900)
-    engine = ExactEngine.create(tmp_path / "data", exact.Layout.of(encoder.widths))
+    engine = ExactEngine.create(tmp_path / "data", exact.Layout.of(encoder.widths, {"multi": "float16"}))
     monkeypatch.setattr(exact, "write_atomically", lambda path, data: path.write_bytes(data))
     vectors = encoder.encode_document(texts)
     for block in range(40):  # 20,000 documents

@@ -100,7 +100,7 @@ def test_heads_that_the_index_lacks_are_refused_by_name(
     with pytest.raises(InputError, match="route 'multi', but the index has no such vectors"):
         index.search("w1", routes=("multi",))
     binary = new_index("edge", encoder, multi="binary")
-    with pytest.raises(InputError, match="binary ones only re-rank here"):
+    with pytest.raises(InputError, match="of so few bits only re-rank here"):
         binary.search("w1", routes=("multi",))
 
 

@@ -150,11 +150,14 @@ def test_a_layout_survives_its_json() -> None:
         Layout.from_json([])
 
 
-def test_the_default_is_taken_where_nothing_is_said_of_token_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triptych.index.layout.DEFAULT_TOKENS", {"multi": "2bit", "pool_tokens": 3})
+def test_the_default_is_taken_where_nothing_is_said_of_token_vectors() -> None:
     both: dict[Any, int] = {"dense": 8, "multi": 4}
     assert (Layout.of(both).multi, Layout.of(both).pool_tokens) == ("2bit", 3)
     assert Layout.of(both, {"ef": 9, "multi_width": None}).pool_tokens == 1
+    assert (Layout.of(both, {"pool_tokens": 2}).multi, Layout.of(both, {"pool_tokens": 2}).pool_tokens) == (
+        "2bit",
+        2,
+    )
     for options in ({"multi": "float16"}, {"multi": None}, {"pool_tokens": 1}):
         assert Layout.of(both, options).pool_tokens == 1  # type: ignore[arg-type]
     assert Layout.of({"multi": 4}).multi == "float16", "packed vectors would not recall"
@@ -189,7 +192,7 @@ def test_a_point_id_is_the_same_everywhere_and_for_ever() -> None:
 def test_vectors_that_do_not_fit_are_refused_before_anything_is_stored(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index], head: str
 ) -> None:
-    store = new_index(engine, encoder)._store.engine
+    store = new_index(engine, encoder, multi="float32")._store.engine
     good = encoder.encode_document(["w1", "w2"])
     payloads: list[Any] = [{"id": name, "text": "", "metadata": {}} for name in "ab"]
     parts = {"dense": good.dense, "lexical": good.lexical, "multi": good.multi}
@@ -316,7 +319,7 @@ def test_what_goes_to_a_server_is_the_layout_with_exact_and_unquantised_scoring(
 ) -> None:
     monkeypatch.setenv("TRIPTYCH_API_KEY", "secret")
     place = f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs"
-    with Index.create(place, encoder, coarse="int8") as index:
+    with Index.create(place, encoder, multi="float16", coarse="int8") as index:
         index.add(["a"], ["w1 w2"], [{"lang": "fr"}])
         hit = index.search("w1 w2", 1, filter={"lang": "fr", "open": True})[0]
         assert (hit.id, hit.text, dict(hit.metadata)) == ("a", "w1 w2", {"lang": "fr"})
@@ -369,7 +372,7 @@ def test_the_fields_of_a_filter_are_indexed_once_and_of_the_kind_that_it_needs(
         "id": "a",
         "author": {"exists": True},
     }
-    with Index.create(place, encoder) as index:
+    with Index.create(place, encoder, multi="float16") as index:
         index.add(["a"], ["w1"])
         engine, query = index._store.engine, encoder.encode_query("w1")
         for _ in range(2):
@@ -413,7 +416,9 @@ def test_requests_that_are_lost_or_refused_for_a_while_are_sent_again(
     recorder: Recorder, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_PAUSES", (0.01, 0.01, 0.01))
-    with Index.create(f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs", encoder) as index:
+    with Index.create(
+        f"http://127.0.0.1:{recorder.server_port}/pre/fix/docs", encoder, multi="float16"
+    ) as index:
         for failures in ([503], [429, 0], [0, 502, 504]):
             recorder.failures = list(failures)
             before = len(recorder.requests)

@@ -107,7 +107,7 @@ def test_filters_mean_the_documents_of_parts(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
 ) -> None:
     ids, texts, metadata = _documents(5)
-    index = new_index(engine, encoder)
+    index = new_index(engine, encoder, multi="float16")
     index.add(ids, texts, metadata)
     having = {name for name, text in zip(ids, texts, strict=True) if text}
     some = set(ids[:13])

@@ -10,7 +10,7 @@ import pytest
 import reference
 from triptych.scores import tokens as module
 from triptych.scores.on_numpy import maxsim_scores
-from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision, Tokens, pool
+from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision, Tokens, pool, pooled_lengths
 from triptych.types import Ragged
 
 FRAMED: tuple[TokenPrecision, ...] = ("4bit", "2bit", "1bit")
@@ -132,11 +132,12 @@ def test_zero_vectors_stand_for_the_mean() -> None:
         assert not Tokens.pack(zeros, TokenForm(13, precision, 13, frame)).unpack().values.any()
 
 
-def test_pooling_joins_the_vectors_that_resemble_each_other() -> None:
+def test_pooling_joins_the_vectors_that_resemble_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(8)
     centers = vectors(rng, [6]).values
     near = np.repeat(centers, 2, axis=0) + rng.normal(0, 1e-3, (12, 13)).astype(np.float32)
     order = rng.permutation(12)
+    monkeypatch.setattr(module, "_UNPOOLED", 1)
     ragged = Ragged.of([near[order], np.zeros((0, 13), np.float32), centers[:1]], 13)
     pooled = pool(ragged, 2)
     assert pooled.lengths.tolist() == [6, 0, 1]
@@ -151,7 +152,15 @@ def test_pooling_keeps_one_vector_of_so_many_also_of_long_texts(
     factor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_POOLED", 16)
+    monkeypatch.setattr(module, "_UNPOOLED", 1)
     lengths = [1, 2, 15, 16, 17, 50]
     pooled = pool(vectors(np.random.default_rng(9), lengths), factor)
     runs = [[16] * (n // 16) + ([n % 16] if n % 16 else []) for n in lengths]
     assert pooled.lengths.tolist() == [sum(-(-n // factor) for n in run) for run in runs]
+
+
+def test_short_texts_keep_sixteen_vectors() -> None:
+    lengths = np.asarray([0, 3, 16, 17, 31, 48, 49, 90])
+    pooled = pool(vectors(np.random.default_rng(10), lengths.tolist()), 3)
+    assert pooled.lengths.tolist() == [0, 3, 16, 16, 16, 16, 17, 30] == pooled_lengths(lengths, 3).tolist()
+    assert pooled_lengths(lengths, 1).tolist() == lengths.tolist()

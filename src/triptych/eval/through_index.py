@@ -16,6 +16,7 @@ from triptych.eval.scan import Work
 from triptych.index.layout import Layout, LayoutOptions, Payload
 from triptych.index.search import SearchOptions, hybrid_search, make_plan
 from triptych.index.store import EngineName, Store, create_store
+from triptych.scores.tokens import pooled_lengths
 from triptych.types import HEADS, Head, HeadWeights, Ragged
 
 _AT_ONCE = 128
@@ -111,7 +112,7 @@ def _width(part: object) -> int:
 def _bytes(layout: Layout, head: Head, part: object) -> int:
     """What the index keeps of a block in this head, without its own structures."""
     if isinstance(part, Ragged):
-        pooled = int((-(-part.lengths // layout.pool_tokens)).sum())
+        pooled = int(pooled_lengths(part.lengths, layout.pool_tokens).sum())
         return pooled * layout.tokens.bytes_per_token
     if head == "dense":
         return part.size * (2 if layout.dense == "float16" else 4)  # type: ignore[attr-defined]

@@ -146,7 +146,15 @@ class EdgeBackend:
         """See `Backend.query`."""
         if not requests:
             return []
-        batch = qe.QueryBatchRequest([self._request(request) for request in requests])
+        # Many ids take longer to write than to find; the scores of all heads are asked for by the same list.
+        chosen: dict[tuple[Filter | None, int], Any] = {}
+        for request in requests:
+            key = request.where, id(request.only)
+            if key not in chosen:
+                chosen[key] = write_filter(_DIALECT, request.where, request.only)
+        batch = qe.QueryBatchRequest(
+            [self._request(request, chosen[request.where, id(request.only)]) for request in requests]
+        )
         with _reading(self._folder):
             answers = self.shard.query_batch(batch)
         return [[(str(point.id), point.score) for point in answer] for answer in answers]
@@ -232,7 +240,7 @@ class EdgeBackend:
                 f"{self._folder}: the engine failed to {what}; open the index again", error
             ) from error
 
-    def _request(self, request: Request) -> qe.QueryRequest:
+    def _request(self, request: Request, chosen: Any) -> qe.QueryRequest:
         if request.exact:
             params = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
         else:
@@ -244,7 +252,7 @@ class EdgeBackend:
         return qe.QueryRequest(
             limit=request.limit,
             query=qe.Query.Nearest(vector, using=request.head),
-            filter=write_filter(_DIALECT, request.where, request.only),
+            filter=chosen,
             params=params,
             with_payload=False,
             with_vector=False,

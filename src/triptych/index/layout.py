@@ -20,7 +20,7 @@ import numpy as np
 
 from triptych.errors import IndexForeign, InputError, show
 from triptych.index.documents import Payload, check_choice, check_integer, check_options
-from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision
+from triptych.scores.tokens import BITS, Frame, TokenForm, TokenPrecision, pooled_lengths
 from triptych.types import HEADS, Encoded, Head, Ragged
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class LayoutOptions(TypedDict, total=False):
 
     Attributes:
         multi: Form of the token vectors: float32, float16, int8, 4bit, 2bit or 1bit a number (differences from the
-            collection's mean), binary (signs alone), or none: left out, the index has no third score.
-        pool_tokens: So many token vectors of a document that resemble each other become one.
+            collection's mean), binary (signs alone), or none: left out, the index has no third score. Default: 2bit,
+            with pool_tokens=3 unless multi_width is given; float16 for a model without other heads.
+        pool_tokens: So many token vectors of a document that resemble each other become one; 16 are left in any case.
         multi_width: Numbers that are kept of a token vector, along the directions in which the first ones differ most.
         dense: Form of the dense vectors.
         coarse: A second, smaller form of the dense vectors for recall; scores never use it.
@@ -76,7 +77,7 @@ class LayoutOptions(TypedDict, total=False):
     fde: tuple[int, ...] | None
 
 
-DEFAULT_TOKENS: LayoutOptions = {"multi": "float16"}
+DEFAULT_TOKENS: LayoutOptions = {"multi": "2bit", "pool_tokens": 3}
 """How token vectors are kept where nothing is said of them, and the model has another head to recall by."""
 
 
@@ -92,7 +93,7 @@ class Layout:
         coarse: A second, smaller form of the dense vectors for recall; scores never use it.
         exact_below: Recall by dense vectors compares with all documents while there are fewer than this.
         ef: Breadth of the graph search above that: more finds more, and takes longer.
-        pool_tokens: So many token vectors of a document that resemble each other become one.
+        pool_tokens: So many token vectors of a document that resemble each other become one; 16 are left in any case.
         multi_width: Numbers that are kept of a token vector; None: all.
         frame: From what token vectors are measured, once the first were seen; None for forms that need none.
         fde: Bits, columns and repetitions of the vectors by which token vectors recall; None: all are compared.
@@ -154,8 +155,9 @@ class Layout:
         chosen: dict[str, Any] = dict(options or {})
         check_options(chosen, LayoutOptions, "index")
         none = {name: "none" for name in ("multi", "coarse") if name in chosen and chosen[name] is None}
-        if not {"multi", "pool_tokens", "multi_width"} & {*chosen} and {*widths} > {"multi"}:
-            chosen |= DEFAULT_TOKENS
+        if "multi" not in chosen and {*widths} > {"multi"}:
+            some = {"pool_tokens", "multi_width"} & {*chosen}
+            chosen |= {"multi": DEFAULT_TOKENS["multi"]} if some else DEFAULT_TOKENS
         chosen |= none
         left_out = isinstance(form := chosen.get("multi"), str) and form == "none"
         without = {"multi"} if left_out or "multi" not in widths else set[str]()
@@ -198,7 +200,7 @@ class Layout:
         if self.muvera is not None:
             size += 2 * len(payloads) * self.muvera.size
         if vectors.multi is not None and "multi" in self.widths:
-            pooled = int((-(-vectors.multi.lengths // self.pool_tokens)).sum())
+            pooled = int(pooled_lengths(vectors.multi.lengths, self.pool_tokens).sum())
             size += pooled * self.tokens.bytes_per_token * 4 // (3 if self.is_packed else 4)  # as base64
         return size
 

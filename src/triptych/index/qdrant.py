@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 import numpy as np
 from scipy import sparse
 
-from triptych.errors import IndexFault, InputError
+from triptych.errors import IndexFault, InputError, StorageError
 from triptych.index.documents import DocumentOrigin, Payload
 from triptych.index.engine import Candidates
 from triptych.index.filters import ID, AnyOf, Between, Condition, Filter, Not, Or, Part, Prefix
@@ -61,6 +62,9 @@ POINT_NUMBERS = 2**20 - 1
 
 _MARK = point_id("\0parts")
 """A point that is there if there are parts, so that an index without any never has to ask."""
+
+FRAME = point_id("\0frame")
+"""A point that is there while one of several writers finds the frame of token vectors, see `triptych.index.server`."""
 
 GRAPH_DEGREE = 16
 GRAPH_BUILD = 200
@@ -389,15 +393,22 @@ class Backend(Protocol):
 class QdrantEngine:
     """An `Engine` over a `Backend`; `triptych.index.edge` and `triptych.index.server` make one."""
 
-    def __init__(self, backend: Backend, layout: Layout) -> None:
+    def __init__(
+        self, backend: Backend, layout: Layout, find_layout: Callable[[], Layout] | None = None
+    ) -> None:
         self.layout = layout
         self.backend = backend
+        self._find_layout = find_layout  # where another process may find a frame
         # Token vectors of a few bits lie in the payload, where Qdrant can keep but not search them.
         packed = {"multi"} if layout.is_packed else set[str]()
         self._held: tuple[Head, ...] = tuple(head for head in layout.heads if head not in packed)
         self.routes = self._held if layout.muvera is None else layout.heads
         self._points = backend.count(None)
-        self._has_parts = bool(backend.payloads([_MARK], [PART_OF]))
+        marks = backend.payloads([_MARK, FRAME], [PART_OF])
+        self._has_parts = _MARK in marks
+        if FRAME in marks and layout.frame is not None:  # its writer ended before it could take it away
+            with suppress(StorageError):
+                backend.delete([FRAME])
 
     def key(self, document: str) -> str:
         """A UUID made of the id."""
@@ -435,6 +446,7 @@ class QdrantEngine:
         """See `Engine.recall`."""
         if route not in self.routes:
             raise InputError(f"recall: got the route {route!r}; expected one of {', '.join(self.routes)}")
+        self._find_frame()
         check_vectors(self.layout, queries, [route], "recall")
         muvera = self.layout.muvera if route == "multi" else None
         exact = (route != "dense" and muvera is None) or self._points < self.layout.exact_below
@@ -459,6 +471,7 @@ class QdrantEngine:
         self, queries: Encoded, keys: Sequence[Sequence[str]], heads: Sequence[Head]
     ) -> list[dict[Head, Floats]]:
         """See `Engine.score`."""
+        self._find_frame()
         check_vectors(self.layout, queries, heads, "score")
         scores: list[dict[Head, Floats]] = [
             {head: np.zeros(len(names), np.float32) for head in heads} for names in keys
@@ -487,6 +500,7 @@ class QdrantEngine:
 
     def vectors(self, keys: Sequence[str], heads: Sequence[Head]) -> Encoded:
         """See `Engine.vectors`."""
+        self._find_frame()
         parts = self._parts_of(keys) if "multi" in heads else {}
         groups = [(key, *parts.get(key, ())) for key in keys]
         names = [name for group in groups for name in group]
@@ -560,6 +574,11 @@ class QdrantEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self.backend.close()
+
+    def _find_frame(self) -> None:
+        """Reads the manifest again, if another process may have found a frame since this one opened the index."""
+        if self.layout.lacks_frame and self._find_layout is not None:
+            self.layout = self._find_layout()
 
     def _mark(self) -> None:
         """Notes that there are parts, before the first of them."""

@@ -27,8 +27,8 @@ from triptych.index.documents import LARGEST, Payload, check_choice, check_integ
 from triptych.index.engine import Candidates, Engine
 from triptych.index.filters import Filter, Part, Present, field_name, field_path, field_paths
 from triptych.index.groups import group_hits
-from triptych.scores.on_numpy import combine, top_k
-from triptych.types import HEADS, Encoded, Floats, Head, HeadWeights, Hit, check_heads
+from triptych.scores.on_numpy import combine, lexical_squares, top_k
+from triptych.types import HEADS, DefaultWeights, Encoded, Floats, Head, HeadWeights, Hit, check_heads
 
 Protocol: TypeAlias = Literal["exact", "paper"]
 
@@ -162,7 +162,11 @@ def make_plan(engine: Engine, k: int, options: SearchOptions | None = None) -> P
     routes: tuple[Head, ...] = check_heads(given, "search: routes")
     for route in routes:
         if route not in engine.routes or route not in heads:
-            why = f"{what} has no such vectors" if route not in heads else "binary ones only re-rank here"
+            why = (
+                f"{what} has no such vectors"
+                if route not in heads
+                else "token vectors of so few bits only re-rank here"
+            )
             possible = [head for head in engine.routes if head in heads]
             raise InputError(
                 f"search: got the route {route!r}, but {why}; expected some of {', '.join(possible)}"
@@ -254,7 +258,9 @@ def _search_some(engine: Engine, queries: Encoded, plan: Plan) -> list[list[Hit]
             _only_listed(scores[i], unions[i], {r: lists[r][i] for r in plan.routes})
             for i in range(len(unions))
         ]
-    totals = [combine(found, plan.weights, queries[i]) for i, found in enumerate(scores)]
+    covered = isinstance(plan.weights, DefaultWeights) and plan.weights.lexical
+    own = lexical_squares(queries) if covered else np.zeros(len(queries), np.float32)
+    totals = [combine(found, plan.weights, own[i : i + 1]) for i, found in enumerate(scores)]
     return _hits(engine, unions, scores, totals, plan.k)
 
 

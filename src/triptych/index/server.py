@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -30,9 +31,11 @@ from triptych.errors import (
 from triptych.index.filters import ID, AnyOf, Between, Filter
 from triptych.index.layout import Coarse, Layout
 from triptych.index.qdrant import (
+    FRAME,
     FULL_SCAN_KB,
     GRAPH_BUILD,
     GRAPH_DEGREE,
+    PART_OF,
     Dialect,
     NeutralPoint,
     QdrantEngine,
@@ -44,6 +47,7 @@ from triptych.index.qdrant import (
     write_filter,
 )
 from triptych.index.storage import Manifest
+from triptych.scores.tokens import Frame
 from triptych.types import Head
 
 if TYPE_CHECKING:
@@ -263,7 +267,9 @@ def read_manifest(client: QdrantClient, collection: str) -> Manifest:
 
 def load(client: QdrantClient, collection: str, layout: Layout) -> QdrantEngine:
     """Opens a collection."""
-    return QdrantEngine(ServerBackend(client, collection, layout), layout)
+    return QdrantEngine(
+        ServerBackend(client, collection, layout), layout, lambda: read_manifest(client, collection).layout
+    )
 
 
 class ServerBackend:
@@ -286,12 +292,43 @@ class ServerBackend:
             raise IndexFault(f"{self._name}: the index is closed")
         return self._client
 
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Replaces the manifest of the collection."""
-        # What is not named would stay.
-        metadata = {"weights": None, **manifest.to_json()}
+    def write_manifest(self, manifest: Manifest) -> Manifest:
+        """Replaces the manifest of the collection, but for a frame that another process has found; what holds then.
+
+        A server has no step that reads and writes at once. But of several that insert one point, and replace none, one
+        is the first: its frame is that of all.
+        """
+        there = read_manifest(self.client, self._name)
+        new_frame = manifest.layout.frame if there.layout.frame is None else None
+        if new_frame is not None:
+            manifest = replace(manifest, layout=replace(manifest.layout, frame=self._insert_frame(new_frame)))
+            there = read_manifest(self.client, self._name)  # it has the frame where the point was gone again
+        if there.layout.frame is not None:
+            manifest = replace(manifest, layout=there.layout)
+        # Only what differs, since others write too; and what is not named stays.
+        old, new = there.to_json(), {"weights": None, **manifest.to_json()}
+        metadata = {name: value for name, value in new.items() if old.get(name) != value}
+        if metadata:
+            with _asking(self._name, writing=True):
+                self.client.update_collection(self._name, metadata=metadata)
+        if new_frame is not None:
+            self.delete([FRAME])
+        return manifest
+
+    def _insert_frame(self, frame: Frame) -> Frame:
+        """The frame that was inserted first."""
+        m = _models()
+        point = m.PointStruct(id=FRAME, vector={}, payload={PART_OF: "", "frame": frame.to_json()})
         with _asking(self._name, writing=True):
-            self.client.update_collection(self._name, metadata=metadata)
+            self.client.upsert(
+                self._name,
+                [point],
+                wait=True,
+                ordering=m.WriteOrdering.STRONG,
+                update_mode=m.UpdateMode.INSERT_ONLY,
+            )
+        found = self.payloads([FRAME], ["frame"]).get(FRAME)
+        return frame if found is None else Frame.from_json(found["frame"])
 
     def upsert(self, batch: Sequence[NeutralPoint]) -> None:
         """See `Backend.upsert`. Returns when the server has applied it, beyond having logged it."""

@@ -39,7 +39,7 @@ ENGINES = ("edge", "exact", "server", "postgres")
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
-_QUICK = 1 << 28
+_QUICK = 1 << 26
 """Opening compares digests while the files hold at most this many bytes; above it only `check` does."""
 _REUSE = 1 << 24
 """The digest of a file larger than this is taken from the last seal while its size and time are unchanged."""

@@ -190,7 +190,8 @@ class Store:
             if self.manifest.engine == "postgres":
                 manifest = cast("postgres.PostgresEngine", engine).write_manifest(manifest)
             elif self.folder is None:
-                cast("server.ServerBackend", cast("QdrantEngine", engine).backend).write_manifest(manifest)
+                backend = cast("server.ServerBackend", cast("QdrantEngine", engine).backend)
+                manifest = backend.write_manifest(manifest)
             else:
                 write_manifest(self.folder, manifest)
             engine.layout = manifest.layout

@@ -97,14 +97,16 @@ def maxsim_scores(queries: Ragged, documents: Ragged | Tokens) -> Floats:
     return scores
 
 
-def combine(scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encoded | None = None) -> Floats:
+def combine(
+    scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encoded | Floats | None = None
+) -> Floats:
     """The weighted sum of the single scores (section 3.2, hybrid retrieval); it is not renormalised.
 
     Args:
         scores: Equal shapes, one for each head that has a weight.
         weights: Weights ≥ 0.
-        queries: What the scores are of, a row each; needed for `DefaultWeights`, in which the lexical score counts by
-            how much of the query it covers.
+        queries: What the scores are of, a row each, or their `lexical_squares`; needed for `DefaultWeights`, in which
+            the lexical score counts by how much of the query it covers.
 
     Raises:
         InputError: If a head with a weight has no scores, or the queries are needed and missing.
@@ -122,12 +124,23 @@ def combine(scores: Mapping[Head, Floats], weights: HeadWeights, queries: Encode
     return total
 
 
-def coverage(lexical: Floats, queries: Encoded | None) -> Floats:
+def coverage(lexical: Floats, queries: Encoded | Floats | None) -> Floats:
     """How much of each query its lexical scores cover: ``(s_lex / Σ w_q²)³``; 0 for a query without words.
 
     Args:
         lexical: Scores ``[Q, N]``, or ``[N]`` of a single query.
-        queries: Q queries with their lexical weights.
+        queries: Q queries with their lexical weights, or their `lexical_squares`.
+
+    Raises:
+        InputError: For queries without lexical weights.
+    """
+    own = queries if isinstance(queries, np.ndarray) else lexical_squares(queries)
+    share = lexical / np.maximum(own[:, None] if lexical.ndim == 2 else own, np.float32(1e-12))
+    return np.where(lexical > 0, share * share * share, np.float32(0))
+
+
+def lexical_squares(queries: Encoded | None) -> Floats:
+    """What each query's lexical weights have with themselves, ``Σ w_q²``, float32 ``[Q]``.
 
     Raises:
         InputError: For queries without lexical weights.
@@ -135,9 +148,7 @@ def coverage(lexical: Floats, queries: Encoded | None) -> Floats:
     if queries is None or queries.lexical is None:
         raise InputError("combine: the default weights need the queries' lexical weights; expected queries")
     words = queries.lexical
-    own = np.asarray(words.multiply(words).sum(axis=1), dtype=np.float32).reshape(-1)
-    share = lexical / np.maximum(own[:, None] if lexical.ndim == 2 else own, np.float32(1e-12))
-    return np.where(lexical > 0, share * share * share, np.float32(0))
+    return np.asarray(words.multiply(words).sum(axis=1), dtype=np.float32).reshape(-1)
 
 
 def head_scores(queries: Encoded, documents: Encoded, head: Head) -> Floats:

@@ -35,14 +35,20 @@ BITS: Mapping[str, int] = {"4bit": 4, "2bit": 2, "1bit": 1, "binary": 1}
 _STEPS: Mapping[int, float] = {1: 1.0, 2: 0.996, 4: 0.335}
 """Distance of two codes in standard deviations: what loses least of normally distributed numbers."""
 
-_UNPACKED = 2048
+_UNPACKED = 512
 """Vectors that are unpacked at once, which stay in the cache."""
+
+_FEW_QUERIES = 64
+"""Below so many query vectors a product is faster with the documents' vectors as its rows."""
 
 _FEW = 100
 """With so many vectors their mean counts half: that of fewer says little about a collection."""
 
 _POOLED = 512
 """Vectors of a text that are clustered together; of a longer one consecutive runs."""
+
+_UNPOOLED = 16
+"""So many vectors of a run are left: a short text's say more each, and take little."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,25 +200,35 @@ class Tokens:
 
     def products(self, queries: Floats, first: int, last: int) -> Floats:
         """Inner products of query vectors ``[S, D]`` with the vectors from `first` to before `last`, ``[S, T]``."""
-        frame = self.form.frame
+        frame, size = self.form.frame, (len(queries), last - first)
         kept = queries if frame is None or frame.basis is None else queries @ frame.basis
-        step = _UNPACKED if self.form.precision in BITS else max(1, last - first)
-        found = [kept @ self._values(at, min(at + step, last)).T for at in range(first, last, step)]
-        total = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        few = len(queries) < _FEW_QUERIES
+        total: Floats = np.empty(size[::-1], np.float32).T if few else np.empty(size, np.float32)
+        packed = BITS.get(self.form.precision)
+        step = max(1, last - first) if packed is None else min(_UNPACKED, max(1, last - first))
+        # One buffer for all: memory that is given back to the system costs more than what is written there.
+        room = None if packed is None else np.empty((step, self.form.row, 8 // packed), np.float32)
+        for at in range(first, last, step):
+            end = min(at + step, last)
+            np.matmul(kept, self._values(at, end, room).T, out=total[:, at - first : end - first])
         if self.scales is not None:
             total *= self.scales[first:last].astype(np.float32)
         if frame is not None:
             total += (queries @ frame.mean)[:, None]
         return total
 
-    def _values(self, first: int, last: int) -> Floats:
-        """What codes stand for before scale and frame, float32 ``[T, W]``."""
+    def _values(self, first: int, last: int, room: Floats | None = None) -> Floats:
+        """What codes stand for before scale and frame, float32 ``[T, W]``; written to `room` ``[≥ T, C, 8 / bits]``."""
         codes, form = self.codes[first:last], self.form
         if form.precision not in BITS:
             return codes.astype(np.float32, copy=False)
-        levels = np.take(_levels(BITS[form.precision]), codes, axis=0)
+        out = None if room is None else room[: len(codes)]
+        # Every byte is a row of the table, so that nothing is clipped; without that word numpy makes a copy first.
+        levels = np.take(_levels(BITS[form.precision]), codes, axis=0, out=out, mode="clip")
         values = levels.reshape(len(codes), form.row * levels.shape[2])[:, : form.kept]
-        return values * np.float32(2 / np.sqrt(form.width)) if form.precision == "binary" else values
+        if form.precision == "binary":
+            values *= np.float32(2 / np.sqrt(form.width))
+        return values
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -267,19 +283,20 @@ class Tokens:
         Raises:
             ValueError: If one is not of this form.
         """
-        codes, scales, counts = list[Any](), list[Any](), [0]
-        for each in blobs:
-            blob = np.frombuffer(each, np.uint8)
-            count, rest = divmod(len(blob), form.bytes_per_token)
-            if rest:
-                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {form.bytes_per_token}")
-            codes.append(blob[: count * form.row].reshape(count, form.row))
-            if form.scale is not None:
-                scales.append(blob[count * form.row :].view(form.scale))
-            counts.append(count)
-        joined = np.concatenate(codes) if codes else np.zeros((0, form.row), np.uint8)
+        row, each = form.row, form.bytes_per_token
+        counts = [0, *(len(blob) // each for blob in blobs)]
+        for blob, count in zip(blobs, counts[1:], strict=True):
+            if len(blob) != count * each:
+                raise ValueError(f"{len(blob)} bytes are not a number of vectors of {each}")
+        codes = b"".join([blob[: count * row] for blob, count in zip(blobs, counts[1:], strict=True)])
+        scales = b"".join([blob[count * row :] for blob, count in zip(blobs, counts[1:], strict=True)])
         dtype = "uint8" if form.precision in BITS else form.precision
-        return cls(joined.view(dtype), np.concatenate(scales) if scales else None, np.cumsum(counts), form)
+        return cls(
+            np.frombuffer(codes, np.uint8).reshape(sum(counts), row).view(dtype),
+            None if form.scale is None else np.frombuffer(scales, form.scale),
+            np.cumsum(counts),
+            form,
+        )
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], form: TokenForm) -> Tokens:
@@ -320,7 +337,7 @@ def _levels(bits: int) -> Floats:
 def pool(vectors: Ragged, factor: int) -> Ragged:
     """Joins the token vectors of each text that resemble each other: about ``n / factor`` means remain of n.
 
-    Clusters are Ward's; a mean has the length 1, as the vectors have.
+    Clusters are Ward's; a mean has the length 1, as the vectors have. 16 vectors, or all, remain of a short text.
 
     Args:
         vectors: N matrices ``[n_i, D]``.
@@ -332,6 +349,11 @@ def pool(vectors: Ragged, factor: int) -> Ragged:
     return Ragged.of([_pool_text(rows, factor) for rows in values], vectors.width)
 
 
+def pooled_lengths(lengths: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
+    """How many vectors `pool` leaves of texts of at most 512, and about how many of longer ones."""
+    return np.minimum(lengths, np.maximum(-(-lengths // factor), _UNPOOLED))
+
+
 def _pool_text(rows: Floats, factor: int) -> Floats:
     runs = [rows[at : at + _POOLED] for at in range(0, len(rows), _POOLED)]
     return np.concatenate([_pool_run(run, factor) for run in runs]) if runs else rows
@@ -341,7 +363,7 @@ def _pool_run(rows: Floats, factor: int) -> Floats:
     from scipy.cluster.hierarchy import fcluster, linkage  # a quarter of a second, which searches do not need
     from scipy.spatial.distance import squareform
 
-    count = -(-len(rows) // factor)
+    count = int(pooled_lengths(np.asarray([len(rows)]), factor)[0])
     if count == len(rows):
         return rows
     squares = np.square(rows).sum(axis=1)
