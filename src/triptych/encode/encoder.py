@@ -6,13 +6,12 @@ tokenise once → sort by length → batches by a token budget → one forward f
 from __future__ import annotations
 
 import copy
-import ctypes
 import math
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -27,7 +26,6 @@ from triptych.config import M3Config
 from triptych.encode import late, stream
 from triptych.encode.pieces import TextPieces
 from triptych.errors import InputError, show
-from triptych.io import write_atomically
 from triptych.model import checkpoint as layouts
 from triptych.model import hub
 from triptych.model.assembly import Assembly
@@ -192,10 +190,7 @@ class Encoder:
             checkpoint, source=source, device=chosen, dtype=dtype, inference_engine=inference_engine
         )
         encoder._folder, encoder._trusted = folder, bool(trust_remote_code)
-        with suppress(
-            OSError, AttributeError, TypeError
-        ):  # glibc keeps what loading has freed: 32 MB of "small"
-            ctypes.CDLL(None).malloc_trim(0)
+        layouts.release_memory()
         return encoder
 
     @classmethod
@@ -756,22 +751,19 @@ class Encoder:
         """Writes a checkpoint folder; `options` as in `triptych.model.checkpoint.save`.
 
         A model that was loaded is written in its full stored precision, whatever `dtype` it runs in, and its matrices
-        of 4 or 8 bits stay that small (`start` is the folder that it came from), unless they were changed. Its card
-        (README.md) comes along, unless the model was changed: it speaks of these weights.
+        of 4 or 8 bits and its card come along (`start` is the folder that it came from), unless it was changed.
         """
         path = check_path(folder, "folder")
         options.setdefault("start", self._folder)
         layouts.check_save_options(**options)
         engine = self._model.engine
         source = None if self._is_changed else self._folder
+        stored = Checkpoint(self._model, self.tokenizer)
         if source is not None and (engine or self.dtype is not None):
             stored = self._load_stored()
-        else:
-            stored = Checkpoint(self._model, self.tokenizer)
         if engine is None or stored.model is not self._model:
             layouts.save(stored, path, **options)
-            if source is not None and (source / layouts.CARD).is_file():
-                write_atomically(path / layouts.CARD, (source / layouts.CARD).read_bytes())
+            layouts.copy_card(source, path)
             return
         checksum = self._checksum
         engine.give_back()
