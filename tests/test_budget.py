@@ -25,8 +25,8 @@ NOT_CODE = {
 }
 
 MODULES = 202
-CODE_LINES = 34_870
-CORE_LINES = 11_120
+CODE_LINES = 35_040
+CORE_LINES = 11_200
 LONGEST_MODULE = 950
 
 
@@ -186,7 +186,7 @@ def test_encoding_goes_through_few_files(touched: dict[str, set[str]]) -> None:
 
 @pytest.mark.slow
 def test_a_search_goes_through_few_files_beyond_encoding(touched: dict[str, set[str]]) -> None:
-    assert len(touched["search"] - touched["encode"]) <= 10
+    assert len(touched["search"] - touched["encode"]) <= 11
 
 
 @pytest.mark.slow

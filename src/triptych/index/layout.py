@@ -77,7 +77,8 @@ class LayoutOptions(TypedDict, total=False):
     fde: tuple[int, ...] | None
 
 
-DEFAULT_TOKENS: LayoutOptions = {"multi": "2bit", "pool_tokens": 3}
+_FORM = "2bit"
+DEFAULT_TOKENS: LayoutOptions = {"multi": _FORM, "pool_tokens": 3}
 """How token vectors are kept where nothing is said of them, and the model has another head to recall by."""
 
 
@@ -157,7 +158,7 @@ class Layout:
         none = {name: "none" for name in ("multi", "coarse") if name in chosen and chosen[name] is None}
         if "multi" not in chosen and {*widths} > {"multi"}:
             some = {"pool_tokens", "multi_width"} & {*chosen}
-            chosen |= {"multi": DEFAULT_TOKENS["multi"]} if some else DEFAULT_TOKENS
+            chosen |= {"multi": _FORM} if some else DEFAULT_TOKENS
         chosen |= none
         left_out = isinstance(form := chosen.get("multi"), str) and form == "none"
         without = {"multi"} if left_out or "multi" not in widths else set[str]()
