@@ -19,13 +19,14 @@ from triptych.errors import MissingExtra
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+MISSING = ("MissingExtra", "require_extra")
 
 
 def test_every_extra_that_an_error_names_can_be_installed() -> None:
     named: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtra":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MISSING:
                 named |= {arg.value for arg in node.args[1:] if isinstance(arg, ast.Constant)}
     assert {"serve", "train", "tools", "eval", "files"} <= named <= set(EXTRAS)
 

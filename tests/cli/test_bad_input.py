@@ -139,8 +139,8 @@ def test_an_index_refuses_another_model(
 
 
 def test_how_token_vectors_are_stored_is_chosen_once(run: Run, index: Path, corpus: Path) -> None:
-    assert "float16" in refused(run, 2, "index", corpus, "-o", index, "--multi", "int8")
-    assert run("index", corpus, "-o", index, "--multi", "float16").code == 0
+    assert "2bit" in refused(run, 2, "index", corpus, "-o", index, "--multi", "int8")
+    assert run("index", corpus, "-o", index, "--multi", "2bit").code == 0
 
 
 def test_index_and_encode_need_something_to_do(run: Run, corpus: Path, tmp_path: Path) -> None:

@@ -135,9 +135,8 @@ def test_what_the_source_says_is_what_the_classes_have(name: str) -> None:
         owner: Any = annotated(function, each.path[0])
         for part in each.path[1:-1]:
             held = {each.name: each for each in dataclasses.fields(owner)}[part]
-            owner = (
-                type(held.default) if held.default_factory is dataclasses.MISSING else held.default_factory
-            )
+            missing = held.default_factory is dataclasses.MISSING
+            owner = type(held.default if missing else held.default_factory())  # type: ignore[operator]
         if not dataclasses.is_dataclass(owner):
             assert each.path[-1] in owner.__annotations__  # a TypedDict
             continue

@@ -236,7 +236,7 @@ def test_several_queries_at_once_give_what_each_gives_alone(index: Index) -> Non
 def test_adding_an_id_again_replaces_the_whole_document(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
 ) -> None:
-    index = new_index(engine, encoder)
+    index = new_index(engine, encoder, multi="float16")
     index.add(["a", "b"], ["w1 w2", "w3"], [{"x": 1}, {"x": 1}])
     index.add(["a"], [""], [{"y": 2}])
     assert len(index) == 2
@@ -299,7 +299,7 @@ def test_optimizing_changes_no_answer_and_survives_reopening(
 def test_an_empty_index_answers_with_nothing(
     engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]
 ) -> None:
-    index = new_index(engine, encoder)
+    index = new_index(engine, encoder, multi="float16")
     assert len(index) == 0
     assert index.search("w1", routes=HEADS, filter={"a": 1}) == []
     assert index.search(["w1", "w2"], protocol="paper") == [[], []]

@@ -146,7 +146,8 @@ def test_an_empty_index_can_be_copied(tmp_path: Path, encoder: FakeEncoder) -> N
 
 def test_a_copy_mixes_nothing_and_says_what_is_in_its_way(tmp_path: Path, encoder: FakeEncoder) -> None:
     def make(name: str, ids: list[str], text: str = "w1", **options: Any) -> Path:
-        with Index.create(tmp_path / name, options.pop("by", encoder), engine="exact", **options) as index:
+        options = {"multi": "float16", "by": encoder} | options
+        with Index.create(tmp_path / name, options.pop("by"), engine="exact", **options) as index:
             index.add(ids, [text] * len(ids))
         return tmp_path / name
 

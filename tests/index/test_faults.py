@@ -91,7 +91,7 @@ def assert_holds(place: Path, acknowledged: int, encoder: FakeEncoder) -> int:
 @pytest.mark.parametrize("engine", FOLDER_ENGINES)
 def test_a_process_killed_within_add_loses_nothing_acknowledged(engine: EngineName, tmp_path: Path) -> None:
     encoder, place = FakeEncoder(dense=64, multi=16), tmp_path / "an.index"
-    Index.create(place, encoder, engine=engine).close()
+    Index.create(place, encoder, engine=engine, multi="float16").close()
     total = 0
     for kill_after in (1, 5, 12):
         process = start_adder(place)
@@ -131,7 +131,7 @@ def test_an_add_that_ctrl_c_cuts_short_after_its_segment_was_written_harms_nothi
 @pytest.mark.parametrize("engine", FOLDER_ENGINES)
 def test_when_writing_fails_what_was_acknowledged_is_kept(engine: EngineName, tmp_path: Path) -> None:
     encoder, place = FakeEncoder(dense=64, multi=256), tmp_path / "an.index"
-    Index.create(place, encoder, engine=engine).close()
+    Index.create(place, encoder, engine=engine, multi="float16").close()
     process = start_adder(place, multi=256, repeat=20, limit=100_000)
     output, errors = process.communicate(timeout=300)
     *numbers, last = output.splitlines()

@@ -36,7 +36,7 @@ METADATA: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def index(engine: EngineName, encoder: FakeEncoder, new_index: Callable[..., Index]) -> Index:
-    made = new_index(engine, encoder)
+    made = new_index(engine, encoder, multi="float16")
     made.add(list(METADATA), ["w1 w2"] * len(METADATA), list(METADATA.values()))
     return made
 

@@ -174,7 +174,7 @@ def test_documents_of_8192_tokens_at_1024_columns_have_exact_scores(
     multi = Ragged(values, np.asarray([0, tokens, 2 * tokens, 2 * tokens + 17]))
     dense = values[:3]
     lexical = sparse.csr_array(np.full((3, encoder.widths["lexical"]), 0.5, dtype=np.float32))
-    index = new_index(engine, encoder)
+    index = new_index(engine, encoder, multi="float16")
     payloads = [{"id": name, "text": "", "metadata": {}} for name in "abc"]
     index._store.engine.add(Encoded(dense, lexical, multi), payloads)  # pyright: ignore
     asked = values[[5, 9000, 16390]]

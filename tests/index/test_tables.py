@@ -29,7 +29,7 @@ METADATA: list[dict[str, Any]] = [{"n": i / 2, "title": "T", "id": i, "x": {"y":
 
 @pytest.fixture
 def index(tmp_path: Path, encoder: FakeEncoder) -> Index:
-    index = Index.create(tmp_path / "an.index", encoder, engine="exact")
+    index = Index.create(tmp_path / "an.index", encoder, engine="exact", multi="float16")
     index.add(IDS, TEXTS, METADATA)
     return index
 
@@ -62,7 +62,7 @@ def test_a_file_becomes_the_same_index_bit_by_bit(tmp_path: Path, index: Index, 
     seen: list[tuple[str, int, int | None]] = []
     assert export(index, path, progress=lambda *each: seen.append(each)) == N
     assert seen[-1] == ("exporting", N, N)
-    with create_for_table(str(tmp_path / "new.index"), path) as new:
+    with create_for_table(str(tmp_path / "new.index"), path, multi="float16") as new:
         assert import_table(new, path) == N
         assert new.get(IDS) == index.get(IDS)
         assert same(new.vectors(IDS), index.vectors(IDS))

@@ -221,7 +221,9 @@ def _open_index(inputs: MiningInputs, encoder: Encoder) -> Generator[Index | Non
         except IndexMissing:
             if inputs.index is not None and inputs.corpus is None:
                 raise
-            index = Index.create(place, encoder)
+            index = Index.create(
+                place, encoder, multi="float16"
+            )  # scores of few bits are not those of the exact engine
         with index:
             yield index
 
