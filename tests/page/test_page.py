@@ -316,7 +316,7 @@ def test_everything_can_be_done_by_keys(visit: Any) -> None:
     page.wait_for_function("() => document.querySelector('.hit').dataset.id === 'tea'")
     page.focus("#weight-dense")
     page.keyboard.press("End")
-    assert page.text_content(".weight.dense output") == "2"
+    assert page.text_content(".weight.dense output") == "5"
 
 
 def test_a_long_text_opens_and_closes(browser: Any, small: Encoder, tmp_path: Path, visit: Any) -> None:
