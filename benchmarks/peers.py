@@ -72,16 +72,12 @@ def _export_states(folder: Path) -> None:
     from triptych.model import checkpoint as layouts
     from triptych.model import onnx as onnx_export
 
-    class States(torch.nn.Module):
-        def __init__(self, backbone: torch.nn.Module) -> None:
-            super().__init__()
-            self.backbone = backbone
-
+    class States(onnx_export.PaddedModel):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor]:
-            return (onnx_export._states(self.backbone, input_ids, attention_mask.bool()),)
+            return (self._states(input_ids, attention_mask.bool()),)
 
     model = layouts.load(folder).model.float().eval()
-    program = onnx_export._program(States(model.backbone), ("token_embeddings",), model.special)  # type: ignore[arg-type]
+    program = onnx_export._program(States(model), ("token_embeddings",), model.special)  # type: ignore[arg-type]
     program.save(str(folder / "states.onnx"), external_data=True)
     onnx.checker.check_model(str(folder / "states.onnx"))
 

@@ -91,13 +91,13 @@ def collections_of(folder: Path) -> list[Any]:
 
 def pack(sets: Path, data: Path) -> None:
     """Writes, for the hard pool and the long documents, the texts and what is judged by row numbers."""
-    from triptych.eval.groups import group_by_corpus
+    from triptych.eval.groups import grouped
     from triptych.io import compressing, write_json
 
     data.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}
     for pool in POOLS[1:]:
-        [group] = group_by_corpus(collections_of(sets / pool))
+        [group] = grouped(collections_of(sets / pool))
         tests = [(one, query) for one in group.collections for query in one.queries]
         rows = [
             [group.survey.row_of[name] for name, value in one.qrels[query].items() if value > 0]
@@ -121,7 +121,7 @@ def pack(sets: Path, data: Path) -> None:
             "ids": digest_of([f"{one.label}\t{one.split}\t{query}" for one, query in tests]),
             "languages": group.languages,
         }
-    [usual] = group_by_corpus(collections_of(sets / "pooled"))
+    [usual] = grouped(collections_of(sets / "pooled"))
     facts["pooled"] = {"documents": len(usual.survey)}
     first = [name for name, _ in zip(_ids(sets / "hard"), usual.survey.ids, strict=False)]
     if first != list(usual.survey.ids):
@@ -714,11 +714,11 @@ def join(sets: Path, scores: Path, out: Path, models: Sequence[str]) -> None:
 
 def _subsets(folder: Path) -> list[Any]:
     """The sets of a folder, without any system's results."""
-    from triptych.eval.groups import group_by_corpus
+    from triptych.eval.groups import grouped
     from triptych.eval.results import Subset
     from triptych.eval.significance import clusters_of
 
-    [group] = group_by_corpus(collections_of(folder))
+    [group] = grouped(collections_of(folder))
     found: list[Subset] = []
     for one, clusters in zip(group.collections, clusters_of(group.collections), strict=True):
         relevant = [[name for name, value in one.qrels[query].items() if value > 0] for query in one.queries]

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training_ablation import HEADS, METRIC, sets_of
-from triptych.eval.plots import COLOURS
+from triptych.eval.plots import COLORS
 from triptych.io import replacing, write_json
 
 LOGGED = ("step", "loss", "dense", "lexical", "multi", "lr", "tokens_per_second", "seconds")
@@ -129,7 +129,7 @@ def _losses(axes: Any, runs: Mapping[str, Any]) -> None:
         for head in HEADS[:3]:
             points = [(begin + line["step"], line[head]) for line in log if head in line]
             if points:
-                axes.plot(*zip(*points, strict=True), ".-", ms=3, lw=0.8, color=COLOURS[head])
+                axes.plot(*zip(*points, strict=True), ".-", ms=3, lw=0.8, color=COLORS[head])
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_ylabel("InfoNCE of a batch")
     axes.set_xlabel("step")
@@ -144,7 +144,7 @@ def _scores(axes: Any, runs: Mapping[str, Any], name: str) -> None:
             ]
             label = head if run == list(runs)[-1] else None
             if points:
-                colour = COLOURS["all" if head == "integrated" else head]
+                colour = COLORS["all" if head == "integrated" else head]
                 axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.2, color=colour, label=label)
     axes.set_title(name)
 
