@@ -354,17 +354,36 @@ def works_of(bench: Bench, folder: Path) -> dict[str, Workload]:
     return {work.name: work for work in made}
 
 
-def main() -> None:
+def common_arguments(description: str | None, rounds: int, out: Path) -> argparse.ArgumentParser:
+    """The options that the measurements of encoding on a GPU share."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shape", default="m3", choices=list(SHAPES))
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument(
         "--plain", action="store_true", help="a tokenizer of numbered words (see workloads.py)"
     )
+    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
+    parser.add_argument("--tree", default="", help="a name for the version that is measured")
+    parser.add_argument("--out", type=Path, default=out)
+    return parser
+
+
+def start(options: argparse.Namespace) -> tuple[Bench, float, Path]:
+    """The bench, the limit of the products, and the folder of the model that is measured."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    limit = limits(bench)
+    name = options.shape + ("-plain" if options.plain else "")
+    folder = options.checkpoints / name
+    return bench, limit, make_checkpoint(bench.shape, folder, device=options.device, plain=options.plain)
+
+
+def main() -> None:
+    parser = common_arguments(__doc__, 3, RESULTS)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="ways of ours")
     parser.add_argument("--others", nargs="*", default=OTHERS, choices=OTHERS, help="other libraries")
@@ -372,17 +391,8 @@ def main() -> None:
     parser.add_argument(
         "--budgets", nargs="+", type=int, default=[16384, 65536, 131072], help="of the pass alone"
     )
-    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
-    parser.add_argument("--tree", default="", help="a name for the version that is measured")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options)
-    limit = limits(bench)
-    name = options.shape + ("-plain" if options.plain else "")
-    folder = make_checkpoint(
-        bench.shape, options.checkpoints / name, device=options.device, plain=options.plain
-    )
+    bench, limit, folder = start(options)
     works = works_of(bench, folder)
     ways: dict[str, Way] = {}
     steps: list[tuple[str, Callable[[], Any]]] = [

@@ -11,9 +11,7 @@ vectors into their places. JSON lines are appended to `--out`.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,54 +22,27 @@ from unittest import mock
 import numpy as np
 import torch
 
-from gpu_encode import Bench, limits
+from gpu_encode import common_arguments, start
 from triptych import Encoder
 from triptych.model import assembly
-from triptych.model.packed import Packed, batches, lexical_rows
-from workloads import SHAPES, Texts, make_checkpoint, mixed_lengths
+from triptych.model.packed import Packed, batches
+from workloads import Texts, mixed_lengths
 
 RESULTS = Path(__file__).parent / "results" / "gpu_heads.jsonl"
 
 
-def settle_before(self: Any, arriving: Any) -> None:
-    """`Assembly._settle` as it was, for the comparison."""
-    self._make_room()
-    if arriving.event is not None:
-        arriving.event.synchronize()
-    texts, values = arriving.texts, arriving.values
-    if self._dense is not None:
-        self._dense[torch.from_numpy(texts)] = values["dense"].float()
-    if "lexical" in self.heads:
-        ids, weights, offsets = (values[name].numpy() for name in ("ids", "lexical", "offsets"))
-        self._lexical.append((texts, lexical_rows(ids, weights, offsets, self.widths["lexical"])))
-    if self._multi is not None:
-        counts = self._bounds[texts + 1] - self._bounds[texts]
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
-        for part, vectors in zip(rows.split(2048), values["multi"].split(2048), strict=True):
-            self._multi.index_copy_(0, part, vectors.float())
+def place_before(self: Any, multi: Any, texts: Any, vectors: Any) -> None:
+    """`Assembly._place_vectors` as it was, for the comparison."""
+    counts = self._bounds[texts + 1] - self._bounds[texts]
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
+    for part, some in zip(rows.split(2048), vectors.split(2048), strict=True):
+        multi.index_copy_(0, part, some.float())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--shape", default="m3", choices=list(SHAPES))
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plain", action="store_true", help="a tokenizer of numbered words")
-    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()) / "triptych-bench")
-    parser.add_argument("--tree", default="", help="a name for the version that is measured")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options)
-    limit = limits(bench)
-    name = options.shape + ("-plain" if options.plain else "")
-    folder = make_checkpoint(
-        bench.shape, options.checkpoints / name, device=options.device, plain=options.plain
-    )
+    options = common_arguments(__doc__, 5, RESULTS).parse_args()
+    bench, limit, folder = start(options)
     lengths = mixed_lengths(max(2, round(4096 * options.scale)), min(2048, bench.shape.max_tokens))
     work = Texts(folder).workload("mix", lengths)
     encoder = Encoder.from_pretrained(folder, device=options.device, dtype="bfloat16")
@@ -92,7 +63,7 @@ def main() -> None:
         for _ in encoder.encode_stream(work.texts, block=block, prefix=""):
             pass
 
-    before, more = {"_settle": settle_before}, {"_AHEAD": 8}
+    before, more = {"_place_vectors": place_before}, {"_AHEAD": 8}
     ways: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         "the pass alone": (the_pass, {}),
         "encode, before": (lambda: encoder.encode(work.texts), before),
@@ -108,7 +79,7 @@ def main() -> None:
     def measure(run: Callable[[], Any], changes: dict[str, Any]) -> tuple[float, float]:
         nonlocal busy
         busy = 0.0
-        settle = changes.get("_settle", assembly.Assembly._settle)
+        settle = assembly.Assembly._settle
 
         def clocked(self: Any, arriving: Any) -> None:
             nonlocal busy
@@ -121,13 +92,15 @@ def main() -> None:
 
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(assembly.Assembly, "_settle", clocked))
+            if "_place_vectors" in changes:
+                stack.enter_context(mock.patch.object(assembly.Assembly, "_place_vectors", place_before))
             if "_AHEAD" in changes:
                 stack.enter_context(mock.patch.object(assembly, "_AHEAD", changes["_AHEAD"]))
             return bench.seconds(run, 1, 0), busy
 
     # The same vectors, whichever way they come to their places.
     first = encoder.encode(work.texts[:64])
-    with mock.patch.object(assembly.Assembly, "_settle", settle_before):
+    with mock.patch.object(assembly.Assembly, "_place_vectors", place_before):
         second = encoder.encode(work.texts[:64])
     if not np.array_equal(first.multi.values, second.multi.values):
         raise SystemExit("token vectors differ between the ways")

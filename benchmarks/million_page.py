@@ -6,11 +6,12 @@ python benchmarks/million_page.py        # docs/scale.md and docs/pictures/growt
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pages import fill
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "million.jsonl"
@@ -158,14 +159,9 @@ def not_run() -> str:
 
 def render(text: str, rows: Sequence[Row]) -> str:
     """The page with its tables made anew."""
-    parts = {"encoded": encoded, "sizes": ours, "churn": changed, "other engines": others}
-    for name, make in parts.items():
-        made = make(rows) + "\n" if rows else not_run() if make is encoded else ""
-        mark = rf"(<!-- million: {name} -->\n).*?(<!-- end -->)"
-        text, found = re.subn(mark, lambda m, made=made: f"{m[1]}{made}{m[2]}", text, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"{PAGE}: expected one place for {name!r}, got {found}")
-    return text
+    tables = {"encoded": encoded, "sizes": ours, "churn": changed, "other engines": others}
+    parts = {f"million: {name}": make(rows) + "\n" if rows else "" for name, make in tables.items()}
+    return fill(text, parts if rows else parts | {"million: encoded": not_run()}, PAGE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the machine matter little; what a form of token vectors loses is read from resul
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from index_scale import TEXT, VOCABULARY, Corpus
+from pages import fill
 from triptych.index.documents import Payload
 from triptych.index.layout import Layout
 from triptych.index.search import hybrid_search, make_plan
@@ -322,12 +322,7 @@ def inputs(measured: Measured) -> str:
 def render(text: str, measured: Measured) -> str:
     """The page with its tables made anew."""
     parts = {"inputs": inputs(measured), **{name: table(measured, count) for name, count in SIZES.items()}}
-    for name, made in parts.items():
-        mark = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, found = re.subn(mark, lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"{PAGE}: expected one place for {name!r}, got {found}")
-    return text
+    return fill(text, {name: made + "\n" for name, made in parts.items()}, PAGE)
 
 
 if __name__ == "__main__":

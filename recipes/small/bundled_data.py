@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from corpus.records import read
 from eval_long import SOURCES
 from pool_beir import pool
-from qa_split import DEVELOPMENT, digest
-from synthetic import HELD_OUT
-from triptych import text
+from qa_split import DEVELOPMENT
+from synthetic import is_held_out
 from triptych.io import json_lines
+from triptych.text import digest
 
 TABLE = Path(__file__).parent / "part.yaml"
 FIELDS = ("query", "pos", "neg", "lang", "pos_id", "article")
@@ -63,7 +63,7 @@ def drawn(corpus: Path, entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(records):
         if number >= due:
             due += distance
-            if number % parts != part or _held_out(record):
+            if number % parts != part or is_held_out(record.get("source", ""), record.get("key", "")):
                 continue
             yield record if entry.get("whole") else {name: record[name] for name in FIELDS if name in record}
 
@@ -73,11 +73,6 @@ def _kinds(path: Path) -> Counter[str | None]:
     kinds = Counter[str | None](record.get("kind") for record in read(path))
     kinds[None] = kinds.total()
     return kinds
-
-
-def _held_out(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of a story of the news that development asks about."""
-    return record.get("source") == "ntrex" and text.digest("story", record["key"]) % HELD_OUT == 0
 
 
 def asked_in_the_test(document: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_split import Passage, digest, sample
+from qa_split import Passage, sample
+from triptych.text import digest
 
 
 @dataclass(frozen=True, slots=True)

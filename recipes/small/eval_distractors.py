@@ -7,7 +7,7 @@ from heapq import nsmallest
 from typing import Any
 
 from eval_folder import Text
-from qa_split import digest
+from triptych.text import digest
 
 WITHOUT = ("wiki",)
 """Sources that may hold answers: the questions were asked of Wikipedia."""

@@ -17,7 +17,8 @@ from typing import Any
 import py3langid
 
 from eval_folder import TestSet, Text
-from qa_split import DEVELOPMENT, digest
+from qa_split import DEVELOPMENT
+from triptych.text import digest
 
 LONG = 6000
 SOURCES = ("handbook", "iguide", "dref", "man", "lo", "gnome", "sky")

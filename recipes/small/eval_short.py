@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval_folder import Judged, TestSet, Text
-from qa_split import digest
+from triptych.text import digest
 
 PARALLEL = "xquad"
 """The set whose passages and questions are the same in all its languages, in the same order."""

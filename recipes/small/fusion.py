@@ -54,14 +54,10 @@ def news(work: Path, into: Path) -> None:
     """
     from corpus import store
     from corpus.languages import canonical
-    from synthetic import HELD_OUT
+    from synthetic import is_held_out
     from triptych.text import digest
 
-    held_out = [
-        story
-        for story in store.translations(work)
-        if story.source == "ntrex" and digest("story", story.key) % HELD_OUT == 0
-    ]
+    held_out = [story for story in store.translations(work) if is_held_out(story.source, story.key)]
     passages, queries, qrels, excluded = [], [], ["query-id\tcorpus-id\tscore"], ["query-id\tcorpus-id"]
     for story in held_out:
         texts = {canonical(language)[:2]: found for language, found in story.texts.items()}

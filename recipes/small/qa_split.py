@@ -12,13 +12,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
 from triptych.errors import DataError
+from triptych.text import digest
 
 DEVELOPMENT = 10
 """Every so manieth article is development."""
@@ -43,11 +43,6 @@ class Passage:
     def is_development(self) -> bool:
         """Whether the article is set aside. A set without articles is cut by passage."""
         return digest(f"{self.source}\t{self.article or self.text}") % DEVELOPMENT == 0
-
-
-def digest(text: str) -> int:
-    """A number from a text, the same in every run."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def read(paths: Iterable[Path]) -> Iterator[Passage]:

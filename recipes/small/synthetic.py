@@ -253,10 +253,15 @@ def _of_documents(work: Path) -> Iterator[dict[str, Any]]:
                 yield record | {"blocks": chunk.blocks} | _facts(document.source)
 
 
+def is_held_out(source: str, key: str) -> bool:
+    """Whether a record is of a story of the news that development asks about."""
+    return source == "ntrex" and digest("story", key) % HELD_OUT == 0
+
+
 def news(translations: Iterable[Any]) -> Iterator[tuple[str, str, int, list[str]]]:
     """Story, language, number and sentences of the passages of the news that may be trained on."""
     for story in translations:
-        if story.source != "ntrex" or digest("story", story.key) % HELD_OUT == 0:
+        if story.source != "ntrex" or is_held_out(story.source, story.key):
             continue
         for language, texts in story.texts.items():
             for start in range(0, len(texts), SENTENCES):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from corpus.overlap import Overlap
 from corpus.records import Passage
-from qa_split import DEVELOPMENT, digest
-from triptych.text import fold
+from qa_split import DEVELOPMENT
+from triptych.text import digest, fold
 from triptych.tools.pairs.base import StructuredDocument
 
 

@@ -147,14 +147,15 @@ class EdgeBackend:
         if not requests:
             return []
         # Many ids take longer to write than to find; the scores of all heads are asked for by the same list.
-        chosen: dict[tuple[Filter | None, int], Any] = {}
-        for request in requests:
+        written: dict[tuple[Filter | None, int], Any] = {}
+
+        def filter_of(request: Request) -> Any:
             key = request.where, id(request.only)
-            if key not in chosen:
-                chosen[key] = write_filter(_DIALECT, request.where, request.only)
-        batch = qe.QueryBatchRequest(
-            [self._request(request, chosen[request.where, id(request.only)]) for request in requests]
-        )
+            if key not in written:
+                written[key] = write_filter(_DIALECT, request.where, request.only)
+            return written[key]
+
+        batch = qe.QueryBatchRequest([self._request(request, filter_of(request)) for request in requests])
         with _reading(self._folder):
             answers = self.shard.query_batch(batch)
         return [[(str(point.id), point.score) for point in answer] for answer in answers]

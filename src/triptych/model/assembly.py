@@ -123,11 +123,14 @@ class Assembly:
             ids, weights, offsets = (values[name].numpy() for name in ("ids", "lexical", "offsets"))
             self._lexical.append((texts, lexical_rows(ids, weights, offsets, self.widths["lexical"])))
         if self._multi is not None:
-            starts, ends = self._bounds[texts].tolist(), self._bounds[texts + 1].tolist()
-            places = [self._multi[start:end] for start, end in zip(starts, ends, strict=True)]
-            sizes = [end - start for start, end in zip(starts, ends, strict=True)]
-            # Text by text, with no copy in float32 between, and by one call, which leaves the interpreter to others.
-            cast(Any, torch)._foreach_copy_(places, values["multi"].split(sizes))
+            self._place_vectors(self._multi, texts, values["multi"])
+
+    def _place_vectors(self, multi: Tensor, texts: NDArray[np.int64], vectors: Tensor) -> None:
+        """Copies token vectors text by text, with no copy in float32 between."""
+        starts, ends = self._bounds[texts].tolist(), self._bounds[texts + 1].tolist()
+        places = [multi[start:end] for start, end in zip(starts, ends, strict=True)]
+        # By one call, which leaves the interpreter to other threads.
+        cast(Any, torch)._foreach_copy_(places, vectors.split([len(place) for place in places]))
 
     def _concat_lexical(self) -> sparse.csr_array:
         if not self._lexical:

@@ -128,11 +128,9 @@ def put(
             f"checkpoint: the optimizer's state of {broken[0]} is incomplete; expected {sorted(complete)}"
         )
     for name, parameter in parameters.items():
+        own = sorted(kinds.get(name, ()))  # the same order in all processes, which exchange shares here
         optimizer.state[parameter] = {
-            kind: _like(snapshot.moments[f"{kind}/{name}"], parameter, step=kind == "step")
-            for kind in sorted(
-                kinds.get(name, ())
-            )  # the same order in all processes, which exchange shares here
+            kind: _like(snapshot.moments[f"{kind}/{name}"], parameter, step=kind == "step") for kind in own
         }
 
 
