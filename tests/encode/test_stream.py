@@ -440,6 +440,16 @@ def test_texts_that_are_tokenised_while_earlier_ones_are_computed_have_the_same_
         encoder.encode([*MANY, "half \ud800 of a pair"])
 
 
+def test_a_caller_in_inference_mode_gets_the_same_vectors(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that fills the caller's arrays has a mode of its own."""
+    expected = encoder.encode(MANY)
+    monkeypatch.setattr(Encoder, "_overlaps", True)
+    with torch.inference_mode():
+        twin.assert_same(encoder.encode(MANY, token_budget=16), expected, ROUNDING)
+
+
 @pytest.mark.parametrize("first", [20, 40, 10_000])
 def test_pieces_hold_every_text_once_the_longest_first(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from triptych.encode import pieces

@@ -111,6 +111,8 @@ class Assembly:
         self._bounds = ends[batch.offsets].numpy()
         self._multi = _new(int(self._bounds[-1]), self.widths["multi"])
 
+    # What a caller in inference mode makes can be changed in that mode alone, and a thread has a mode of its own.
+    @torch.inference_mode()
     def _settle(self, arriving: _Arriving) -> None:
         """Waits for a batch that is being copied and puts it into its places."""
         self._make_room()
@@ -126,11 +128,12 @@ class Assembly:
             self._place_vectors(self._multi, texts, values["multi"])
 
     def _place_vectors(self, multi: Tensor, texts: NDArray[np.int64], vectors: Tensor) -> None:
-        """Copies token vectors text by text, with no copy in float32 between."""
-        starts, ends = self._bounds[texts].tolist(), self._bounds[texts + 1].tolist()
-        places = [multi[start:end] for start, end in zip(starts, ends, strict=True)]
-        # By one call, which leaves the interpreter to other threads.
-        cast(Any, torch)._foreach_copy_(places, vectors.split([len(place) for place in places]))
+        """Copies token vectors to their rows; a few at a time, so that those in float32 stay in the cache."""
+        counts = self._bounds[texts + 1] - self._bounds[texts]
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = torch.from_numpy(np.repeat(self._bounds[texts], counts) + within)
+        for part, some in zip(rows.split(2048), vectors.split(2048), strict=True):
+            multi.index_copy_(0, part, some.float())
 
     def _concat_lexical(self) -> sparse.csr_array:
         if not self._lexical:
