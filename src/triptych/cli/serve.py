@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from triptych.cli.command import command
 from triptych.cli.terminal import say
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from triptych.encode.encoder import Encoder
     from triptych.index.index import Index
     from triptych.serve.settings import ServeSettings
+
+_T = TypeVar("_T")
 
 
 @command(
@@ -75,13 +80,14 @@ def serve(
         raise InputError("serve: got nothing to serve; expected indexes, or --model")
     names = _names(places or [])
     indexes = _open(names)
-    models = _load(indexes, model or [], devices, loading)
-    service = Service(models, indexes, settings)
+    service = _in_own_thread(
+        lambda: Service(_load(indexes, model or [], devices, loading), indexes, settings)
+    )
     del indexes  # one that the service no longer has is to close itself
     service.reload = Reloader(
         service,
         names,
-        lambda source: [replace(loading, device=each).encoder(source) for each in devices or (None,)],
+        lambda source: _in_own_thread(lambda: _copies(source, devices, loading)),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -118,7 +124,7 @@ def mcp(
     from triptych.serve.service import Service
 
     indexes = _open(_names(places))
-    service = Service(_load(indexes, model or [], (), loading), indexes)
+    service = _in_own_thread(lambda: Service(_load(indexes, model or [], (), loading), indexes))
 
     async def run() -> None:
         await service.start()
@@ -163,13 +169,34 @@ def _load(
     """Models by name, once per device: those of the indexes, and the others that are wanted."""
     models: dict[str, list[Encoder]] = {}
 
-    def load(source: str) -> None:
-        models[source] = [replace(loading, device=device).encoder(source) for device in devices or (None,)]
-
     for name in names:
-        load(name)
+        models[name] = _copies(name, devices, loading)
     for index in indexes.values():
         facts = index.info()["model"]
         if facts["fingerprint"] not in [encoders[0].fingerprint for encoders in models.values()]:
-            load(facts["source"])
+            models[facts["source"]] = _copies(facts["source"], devices, loading)
     return models
+
+
+def _copies(source: str, devices: tuple[str, ...], loading: Loading) -> list[Encoder]:
+    return [replace(loading, device=device).encoder(source) for device in devices or (None,)]
+
+
+def _in_own_thread(work: Callable[[], _T]) -> _T:
+    """Calls a function in a thread that ends with it.
+
+    OpenMP keeps helpers for each living thread that has computed. If they are more than the cores, they sleep between
+    any two products: if the main thread had loaded the model, the one that computes would be a sixth slower.
+    """
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    thread = Thread(target=run, daemon=True)  # an interrupted download ends with the program
+    thread.start()
+    thread.join()
+    return result.result()
