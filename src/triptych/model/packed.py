@@ -186,7 +186,7 @@ def counts(
     Returns:
         bool, of the shape of `ids`.
     """
-    every = first | ~first
+    every: Any = first | ~first
     if head == "dense":
         if config.pooling == "mean":
             return every
