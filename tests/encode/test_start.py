@@ -4,14 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 
 import checkpoints
 import twin
 from checkpoints import TEXTS
 from triptych import Encoder
+from triptych.model import checkpoint as layouts
 
 HEAVY = ("transformers", "torch._dynamo", "sympy", "huggingface_hub", "pydantic")
 """What takes long to import and is for other things than encoding."""
@@ -49,6 +52,36 @@ def test_what_loading_has_freed_goes_back_to_the_system() -> None:
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
     )
     assert int(done.stdout) < 8 * 1024  # kB; it was 32 MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_that_were_only_read_to_be_packed_do_not_stay_in_memory() -> None:
+    ask = (
+        "import re\nfrom triptych import Encoder\nencoder = Encoder.from_pretrained('small', device='cpu')\n"
+        "maps = open('/proc/self/smaps').read()\n"
+        "print(sum(map(int, re.findall(r'safetensors\\nSize.*?\\nRss: +(\\d+)', maps, re.S))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert int(done.stdout) < 2 * 1024  # kB; it was 23 MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there pages are given back")
+def test_mapped_weights_that_were_changed_stay_changed_when_memory_is_given_back(tmp_path: Path) -> None:
+    folder = checkpoints.make("xlm-roberta", tmp_path / "model")
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32")
+    stored = encoder._model.stored
+    assert stored is not None
+    name = next(name for name in stored if name.endswith("LayerNorm.weight"))
+    weights = cast(torch.Tensor, stored[name])
+    (start, end), *_ = [r for r in layouts._mapped_weights() if r[0] <= weights.data_ptr() < r[1]]
+    assert not layouts._is_changed(start, end)
+    weights += 1
+    expected = weights.clone()
+    layouts.release_memory()
+    assert layouts._is_changed(start, end)
+    assert torch.equal(weights, expected)
 
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from model.backbones import batch, make
 from triptych.model.backbone import padded_states
 from triptych.model.forward import attention, packed_states, supported
-from triptych.model.packed import Packed, Shape, position_ids, runs
+from triptych.model.packed import Packed, Shape, lexical_rows, position_ids, runs
 
 KINDS = ["bert", "roberta", "xlm-roberta"]
 PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1}
@@ -144,3 +145,22 @@ def test_supported_says_why_a_backbone_cannot_be_packed(model: torch.nn.Module, 
 
 def test_supported_says_nothing_of_a_backbone_that_can_be_packed() -> None:
     assert [supported(make(kind)) for kind in KINDS] == [None, None, None]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.0, 0.25, 0.5, 1.75])), max_size=70))
+def test_one_text_has_the_lexical_row_that_it_has_among_others(pairs: list[tuple[int, float]]) -> None:
+    ids = np.array([token for token, _ in pairs], np.int64)
+    weights = np.array([weight for _, weight in pairs], np.float32)
+    alone = lexical_rows(ids, weights, np.array([0, len(ids)]), 250_037)
+    among = lexical_rows(
+        np.tile(ids, 2), np.tile(weights, 2), np.array([0, len(ids), 2 * len(ids)]), 250_037
+    )[[0]]
+    largest = {token: max(w for t, w in pairs if t == token) for token, _ in pairs}
+    assert dict(zip(alone.indices.tolist(), alone.data.tolist(), strict=True)) == {
+        token: weight for token, weight in largest.items() if weight > 0
+    }
+    for part in ("data", "indices", "indptr"):
+        got, expected = getattr(alone, part), getattr(among, part)
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)

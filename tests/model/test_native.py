@@ -1,6 +1,7 @@
 """The compiled functions and the 8-bit layers against torch; what happens where they cannot be had."""
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,38 @@ def test_the_softmax_is_torchs_up_to_one_rounding(spread: float) -> None:
     expected = torch.softmax(scores.double() * 0.25, -1)
     sums = HERE.rows.softmax(scores, 0.25)
     torch.testing.assert_close(scores.double() * sums.double()[..., None], expected, atol=1e-4, rtol=0.01)
+
+
+@needs_c
+@pytest.mark.parametrize("tokens", [1, 2, 7, 15, 16])
+@pytest.mark.parametrize("heads", [(1, 16), (12, 32), (3, 128)], ids=str)
+@pytest.mark.parametrize("spread", [0.1, 3.0, 100.0])
+def test_attention_within_short_texts_is_exact_up_to_one_rounding(
+    tokens: int, heads: tuple[int, int], spread: float
+) -> None:
+    texts = 3
+    parts = random(texts * tokens, 3, *heads) * spread
+    out = torch.full((texts * tokens, *heads), torch.nan, dtype=torch.bfloat16)
+    HERE.rows.attend(parts, out, tokens)
+    query, key, value = parts.double().view(texts, tokens, 3, *heads).permute(2, 0, 3, 1, 4)
+    weights = torch.softmax(query @ key.transpose(2, 3) / heads[1] ** 0.5, -1)
+    expected = (weights @ value).transpose(1, 2).reshape(out.shape)
+    torch.testing.assert_close(out.double(), expected, atol=2e-4 * spread, rtol=0.008)
+
+
+@needs_c
+@pytest.mark.parametrize("tokens", [16, 17])
+@pytest.mark.parametrize("width", [24, 32, 144])
+def test_texts_and_heads_of_any_size_are_computed_by_what_takes_them(tokens: int, width: int) -> None:
+    lengths = (tokens, tokens, 3)
+    qkv = random(sum(lengths), 3 * 2 * width)
+    bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    found = attend(qkv, 2, Shape.of(lengths, bounds)).double()
+    for first, last in pairwise(bounds.tolist()):
+        query, key, value = qkv[first:last].double().view(-1, 3, 2, width).permute(1, 2, 0, 3)
+        exact = torch.softmax(query @ key.transpose(1, 2) / width**0.5, -1) @ value
+        part = exact.transpose(0, 1).flatten(1)
+        assert float((found[first:last] - part).norm() / part.norm()) < 0.01
 
 
 @needs_c

@@ -113,6 +113,9 @@ def test_packed_documents_survive_as_text_and_damaged_text_is_an_error(precision
     damaged = base64.b64encode(base64.b64decode(texts[2])[:-1]).decode()
     with pytest.raises(ValueError, match="bytes are not a number of vectors"):
         Tokens.from_texts([texts[0], damaged], form)
+    for damaged in (texts[2][:-4] + "*" + texts[2][-4:], texts[2][:-1], "é" + texts[2][1:]):
+        with pytest.raises(ValueError, match=r"base64|padding|ASCII"):
+            Tokens.from_texts([texts[0], damaged], form)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8", "1bit"])

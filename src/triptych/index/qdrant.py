@@ -705,5 +705,6 @@ def _spread(
     found: Sequence[tuple[str, float]], keys: Sequence[str], factor: np.float32, more: np.float32
 ) -> Floats:
     """Scores in the order of `keys`; a point that was not returned lacks the representation, and gets 0."""
-    scores = {key: score * factor + more for key, score in found}
-    return np.asarray([scores.get(key, 0.0) for key in keys], dtype=np.float32)
+    scores = dict(found)
+    values = np.asarray([scores.get(key, np.nan) for key in keys], dtype=np.float32) * factor + more
+    return np.where(np.isnan(values), np.float32(0), values)

@@ -410,8 +410,12 @@ def _by_runs(parts: Tensor, lengths: Sequence[int], out: Tensor) -> None:
     """Texts of equal length at a time, from ``[T, 3, heads, d]`` into ``[T, heads, d]``."""
     tiled = out.dtype == torch.bfloat16 and out.device.type == "cpu"
     shortest = _AMX_SHORT + 1 if tiled and out.shape[-1] <= _NARROW and has_amx() else _SHORT
+    compiled = native.load().rows if tiled else None
     for first, count, length in runs(lengths):
         rows = slice(first, first + count * length)
+        if compiled is not None and compiled.takes(length, out.shape[-1]):
+            compiled.attend(parts[rows], out[rows], length)
+            continue
         size = (count, length, *out.shape[1:])
         query, key, value = (part.view(size).transpose(1, 2) for part in parts[rows].unbind(1))
         target = out[rows].view(size)

@@ -189,11 +189,10 @@ class M3Model(nn.Module):
 
     def _multi(self, states: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """``E_i = norm(W_mul h_i + b)`` for the positions that count."""
-        counted = self._counted(batch, "multi")
-        ends = torch.cat([counted.new_zeros(1, dtype=torch.int64), counted.cumsum(0)])
-        chosen = to_device(counted.nonzero().squeeze(1), states.device)
-        vectors = self._token_vectors(states.index_select(0, chosen), unit=self.config.normalize)
-        return vectors, to_device(ends[(batch.host or batch).offsets], states.device)
+        chosen = self._counted(batch, "multi").nonzero().squeeze(1)
+        ends = torch.searchsorted(chosen, (batch.host or batch).offsets)
+        rows = states.index_select(0, to_device(chosen, states.device))
+        return self._token_vectors(rows, unit=self.config.normalize), to_device(ends, states.device)
 
     def _token_vectors(self, states: Tensor, *, unit: bool) -> Tensor:
         head = cast(nn.Linear, self.multi_head)

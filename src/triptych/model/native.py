@@ -22,12 +22,15 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from triptych.model.machine import cache_folder, problem_here
 
 NO_JIT = "TRIPTYCH_NO_JIT"
 """Environment variable: if it is set to anything but 0, nothing is compiled or loaded."""
+
+MOST_TOKENS, MOST_COLUMNS = 16, 128
+"""Of a text and of a head that `Rows.attend` takes; the same in the C source."""
 
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC", "-fopenmp", "-c")
 
@@ -74,6 +77,16 @@ class Rows:
         heads, rows, width = x.shape
         assert x.is_contiguous() and factors.is_contiguous() and out.stride()[1:] == (width, 1)  # noqa: PT018
         self._call("tt_merge_heads", x, factors, out, out.stride(0), heads, rows, width)
+
+    def takes(self, tokens: int, columns: int) -> bool:
+        """Whether `attend` computes texts of so many tokens with heads of so many columns."""
+        return tokens <= MOST_TOKENS and columns <= MOST_COLUMNS and columns % MOST_TOKENS == 0
+
+    def attend(self, parts: Tensor, out: Tensor, tokens: int) -> None:
+        """Attention within texts of equally many tokens: ``[T, 3, heads, d]`` into ``[T, heads, d]``; see `takes`."""
+        _, _, heads, columns = parts.shape
+        assert parts.is_contiguous() and out.is_contiguous() and self.takes(tokens, columns)  # noqa: PT018
+        self._call("tt_attend", parts, out, len(parts) // tokens, tokens, heads, columns)
 
     def _call(self, name: str, *values: Any) -> None:
         getattr(self._library, name)(*(_argument(value) for value in values))
@@ -153,7 +166,12 @@ def problem_of(rows: Rows) -> str | None:
     heads = torch.randn(3, 7, 16, generator=generator).bfloat16()
     factors, merged = torch.rand(3, 7, generator=generator), torch.zeros(7, 48, dtype=torch.bfloat16)
     rows.merge_heads(heads, factors, merged.view(7, 3, 16))
+    qkv, mixed = torch.randn(14, 3, 2, 32, generator=generator).bfloat16(), torch.zeros(14, 2, 32).bfloat16()
+    rows.attend(qkv, mixed, 7)
+    query, key, value = (part.view(2, 7, 2, 32).transpose(1, 2) for part in qkv.float().unbind(1))
+    whole_heads = scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(14, 2, 32)
     pairs = {
+        "attend": (mixed, whole_heads, 0.005),
         "quantize": (back, x.float(), 0.02),
         "finish": (rows.finish(x.clone(), scales, bias, residual), whole + residual.float(), 0.005),
         "finish with GELU": (rows.finish(x.clone(), scales, bias, act=True), gelu(whole), 0.005),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 """Tokens of one forward pass: large enough for full speed, small enough for a laptop's memory."""
+
+
+_FEW = 64
+"""Tokens of a text up to which plain Python is faster than NumPy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +142,32 @@ def positions(batch: Packed, head: Head, config: M3Config, special: SpecialIds) 
     Returns:
         bool ``[T]``.
     """
-    ids = batch.ids
-    first = torch.zeros_like(ids, dtype=torch.bool).index_fill_(0, batch.offsets[:-1], True)
-    last = torch.zeros_like(first).index_fill_(0, batch.offsets[1:] - 1, True)
-    prefix = None
+    ids, prefix = batch.ids, None
     if head == "lexical" and not config.prefix_in_lexical:
         prefix = _prefix_positions(batch, special)
-    return counts(head, config, special, ids, first, last, prefix)
+    if ids.device.type == "cpu":  # for few tokens NumPy takes a quarter of torch's time
+        first = np.zeros(len(ids), bool)
+        last = first.copy()
+        first[batch.offsets[:-1].numpy()] = last[batch.offsets[1:].numpy() - 1] = True
+        return torch.from_numpy(counts(head, config, special, ids.numpy(), first, last, prefix))
+    begin = torch.zeros_like(ids, dtype=torch.bool).index_fill_(0, batch.offsets[:-1], True)
+    end = torch.zeros_like(begin).index_fill_(0, batch.offsets[1:] - 1, True)
+    known = None if prefix is None else torch.from_numpy(prefix).to(ids.device)
+    return counts(head, config, special, ids, begin, end, known)
+
+
+Flags = TypeVar("Flags", Tensor, NDArray[np.bool_])
 
 
 def counts(
     head: Head,
     config: M3Config,
     special: SpecialIds,
-    ids: Tensor,
-    first: Tensor,
-    last: Tensor,
-    prefix: Tensor | None,
-) -> Tensor:
+    ids: Any,
+    first: Flags,
+    last: Flags,
+    prefix: Flags | None,
+) -> Flags:
     """Which positions count in a head: the one place where this is decided, for any shape of batch.
 
     - dense: the first (`cls`), all (`mean`), or every [CLS] (`mcls`);
@@ -166,7 +178,7 @@ def counts(
         head: The head.
         config: The model's configuration.
         special: Its special tokens.
-        ids: int64, token ids.
+        ids: int64, token ids: an array of NumPy or a tensor, as the others are.
         first: bool, the first position of each text.
         last: bool, the last position of each text.
         prefix: bool, positions of a prefix that does not count in the lexical head; None: there is none.
@@ -174,21 +186,21 @@ def counts(
     Returns:
         bool, of the shape of `ids`.
     """
+    every: Any = first | ~first
     if head == "dense":
         if config.pooling == "mean":
-            return torch.ones_like(first)
+            return every
         return first if config.pooling == "cls" else ids == special.cls
     if head == "lexical":
-        counted = torch.ones_like(first)
         for number in special.never_lexical:
-            counted = counted & (ids != number)
-        return counted if prefix is None else counted & ~prefix
-    counted = ids != special.cls if config.pooling == "mcls" else torch.ones_like(first)
+            every = every & (ids != number)
+        return every if prefix is None else every & ~prefix
+    counted = ids != special.cls if config.pooling == "mcls" else every
     counted = counted | first if config.multi_first else counted & ~first
     return counted if config.multi_last else counted & ~last
 
 
-def _prefix_positions(batch: Packed, special: SpecialIds) -> Tensor | None:
+def _prefix_positions(batch: Packed, special: SpecialIds) -> NDArray[np.bool_] | None:
     """Bool ``[T]``: where a text begins with the batch's prefix or, if that is not known, one of the model's.
 
     Of a prefix that is known to stand before the text, the positions up to the first that differs count: where
@@ -210,8 +222,7 @@ def _prefix_positions(batch: Packed, special: SpecialIds) -> Tensor | None:
     for prompt in {prompt for prompt in own if prompt is not None}:
         reached = _matched(ids, starts, lengths, prompt)
         longest = np.where([prompt == each for each in own], reached, longest)
-    found = np.arange(len(ids)) - np.repeat(starts, lengths) < np.repeat(longest, lengths)
-    return torch.from_numpy(found).to(batch.ids.device)
+    return np.arange(len(ids)) - np.repeat(starts, lengths) < np.repeat(longest, lengths)
 
 
 def _matched(ids: Ids, starts: Ids, lengths: Ids, prefix: Sequence[int]) -> Ids:
@@ -272,6 +283,15 @@ def lexical_rows(
     Returns:
         CSR float32 ``[N, V]`` with sorted columns and no explicit zeros.
     """
+    if len(offsets) == 2 and len(ids) <= _FEW:  # for one query the arrays below cost more than their numbers
+        best: dict[int, float] = {}
+        for token, weight in zip(ids.tolist(), weights.tolist(), strict=True):
+            if weight > best.get(token, 0.0):
+                best[token] = weight
+        found = sorted(best)
+        values = np.array([best[token] for token in found], weights.dtype)
+        bounds = np.array([0, len(found)])
+        return sparse.csr_array((values, np.array(found, np.int64), bounds), shape=(1, vocabulary))
     rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     kept = weights > 0
     key, weights = rows[kept] * vocabulary + ids[kept], weights[kept]

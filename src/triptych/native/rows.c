@@ -127,3 +127,63 @@ void tt_merge_heads(const bf16 *x, const float *inverse, bf16 *out, ptrdiff_t st
             for (ptrdiff_t j = 0; j < columns; j++) to[j] = narrow(wide(from[j]) * scale);
         }
 }
+
+#define MOST_TOKENS 16
+#define MOST_COLUMNS 128
+#define TOGETHER 4
+
+/* Attention within short texts of equal length: out[t, h] = softmax(q[t, h] k[h]^T / sqrt(columns)) v[h], in float32
+ * inside. qkv[t, 3, h, columns], out[t, h, columns]; at most MOST_TOKENS tokens a text, so that the scores of a row are
+ * one vector, and columns a multiple of that, at most MOST_COLUMNS. */
+void tt_attend(const bf16 *qkv, bf16 *out, ptrdiff_t texts, ptrdiff_t tokens, ptrdiff_t heads, ptrdiff_t columns) {
+    const ptrdiff_t width = heads * columns;
+    const float scale = 1.0f / sqrtf((float)columns);
+#pragma omp parallel for schedule(static) if (texts * heads > 100)
+    for (ptrdiff_t i = 0; i < texts * heads; i++) {
+        const bf16 *from = qkv + i / heads * tokens * 3 * width + i % heads * columns;
+        bf16 *to = out + i / heads * tokens * width + i % heads * columns;
+        float q[MOST_TOKENS][MOST_COLUMNS], v[MOST_TOKENS][MOST_COLUMNS], k[MOST_COLUMNS][MOST_TOKENS];
+        memset(q, 0, sizeof q);
+        memset(k, 0, sizeof k);
+        for (ptrdiff_t t = 0; t < tokens; t++) {
+            const bf16 *row = from + t * 3 * width;
+#pragma omp simd
+            for (ptrdiff_t j = 0; j < columns; j++) {
+                q[t][j] = wide(row[j]) * scale;
+                v[t][j] = wide(row[2 * width + j]);
+            }
+            for (ptrdiff_t j = 0; j < columns; j++) k[j][t] = wide(row[width + j]);
+        }
+        for (ptrdiff_t t = 0; t < tokens; t += TOGETHER) {
+            float e[TOGETHER][MOST_TOKENS] = {{0}}, inverse[TOGETHER];
+            for (ptrdiff_t j = 0; j < columns; j++)
+                for (int r = 0; r < TOGETHER; r++)
+#pragma omp simd
+                    for (int s = 0; s < MOST_TOKENS; s++) e[r][s] += q[t + r][j] * k[j][s];
+            for (int r = 0; r < TOGETHER; r++) {
+                float top = -3.4e38f, sum = 0.0f;
+#pragma omp simd reduction(max : top)
+                for (int s = 0; s < MOST_TOKENS; s++) {
+                    e[r][s] = s < tokens ? e[r][s] : -3.4e38f;
+                    top = e[r][s] > top ? e[r][s] : top;
+                }
+#pragma omp simd reduction(+ : sum)
+                for (int s = 0; s < MOST_TOKENS; s++) {
+                    e[r][s] = s < tokens ? exp_negative(e[r][s] - top) : 0.0f;
+                    sum += e[r][s];
+                }
+                inverse[r] = 1.0f / sum;
+            }
+            for (ptrdiff_t j = 0; j < columns; j += MOST_TOKENS) {
+                float sum[TOGETHER][MOST_TOKENS] = {{0}};
+                for (ptrdiff_t s = 0; s < tokens; s++)
+                    for (int r = 0; r < TOGETHER; r++)
+#pragma omp simd
+                        for (int l = 0; l < MOST_TOKENS; l++) sum[r][l] += e[r][s] * v[s][j + l];
+                for (int r = 0; r < TOGETHER && t + r < tokens; r++)
+#pragma omp simd
+                    for (int l = 0; l < MOST_TOKENS; l++) to[(t + r) * width + j + l] = narrow(sum[r][l] * inverse[r]);
+            }
+        }
+    }
+}

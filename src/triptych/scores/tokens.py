@@ -15,14 +15,13 @@ they differ most: the codes are then those of ``(v - m) B``, and stand for ``m +
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from triptych.types import Floats, Ragged
@@ -96,7 +95,9 @@ class Frame:
     def to_json(self) -> dict[str, str]:
         """The little-endian bytes of both as base64."""
         parts = {"mean": self.mean} | ({} if self.basis is None else {"basis": self.basis})
-        return {name: base64.b64encode(part.astype("<f4").tobytes()).decode() for name, part in parts.items()}
+        return {
+            name: pybase64.b64encode_as_string(part.astype("<f4").tobytes()) for name, part in parts.items()
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, str]) -> Frame:
@@ -105,7 +106,7 @@ class Frame:
         Raises:
             ValueError: If it is not that; likewise KeyError and TypeError.
         """
-        parts = {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in value.items()}
+        parts = {name: np.frombuffer(pybase64.b64decode(text), "<f4") for name, text in value.items()}
         mean, basis = parts["mean"], parts.get("basis")
         return cls(mean, None if basis is None else basis.reshape(len(mean), -1))
 
@@ -274,7 +275,7 @@ class Tokens:
 
     def to_text(self, document: int) -> str:
         """`to_bytes` as base64."""
-        return base64.b64encode(self.to_bytes(document)).decode("ascii")
+        return pybase64.b64encode_as_string(self.to_bytes(document))
 
     @classmethod
     def from_bytes(cls, blobs: Sequence[bytes], form: TokenForm) -> Tokens:
@@ -301,7 +302,7 @@ class Tokens:
     @classmethod
     def from_texts(cls, texts: Sequence[str], form: TokenForm) -> Tokens:
         """The inverse of `to_text` for several documents; raises what `from_bytes` does."""
-        return cls.from_bytes([binascii.a2b_base64(text) for text in texts], form)
+        return cls.from_bytes([pybase64.b64decode(text, validate=True) for text in texts], form)
 
 
 def _pack_bits(values: Floats, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
