@@ -157,8 +157,11 @@ def test_the_thread_that_loaded_the_model_has_ended_when_the_server_starts(
         threads.append(threading.current_thread())
         return load(self, name)
 
+    def started(service: object) -> None:
+        alive.extend(thread.is_alive() for thread in threads)
+
     monkeypatch.setattr(Loading, "encoder", note)
-    monkeypatch.setattr("triptych.serve.app.run", lambda _: alive.extend(t.is_alive() for t in threads))
+    monkeypatch.setattr("triptych.serve.app.run", started)
     done = CliRunner().invoke(app, ["serve", "--model", str(folder)])
     assert (done.exit_code, alive) == (0, [False])  # else its OpenMP helpers slow down the one that computes
 
