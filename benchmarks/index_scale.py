@@ -123,14 +123,17 @@ def blocks(job: dict[str, Any]) -> Iterator[tuple[list[str], list[str], Encoded]
 def files_of(job: dict[str, Any]) -> Iterator[Path]:
     """The files of a stream; with `until`, also those that others write before that time."""
     folder = Path(job["stream"])
+    if not job.get("until"):
+        yield from sorted(folder.glob("[0-9]*.safetensors"))
+        return
     for number in count():
         path = folder / f"{number:08d}.safetensors"
         later = folder / f"{number + AHEAD:08d}.safetensors"  # then the one that would write this has died
-        while not (path.exists() or later.exists()) and time.time() < job.get("until", 0):
+        while not (path.exists() or later.exists()) and time.time() < job["until"]:
             time.sleep(0.05)
         if later.exists() and not path.exists():
             continue
-        if not path.exists() or 0 < job.get("until", 0) < time.time():
+        if not path.exists() or job["until"] < time.time():
             return
         yield path
         if number >= job.get("keep", number + 1):

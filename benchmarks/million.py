@@ -421,7 +421,8 @@ class Run:
             if any(worker.poll() for worker in workers):
                 raise SystemExit("a process that encodes has died; its message is above")
             time.sleep(0.1)
-        keep = (sizes[1] if len(sizes) > 1 else sizes[0]) // a.block
+        # A process that dies leaves holes among the blocks, for which those that follow stand in.
+        keep = (sizes[1] if len(sizes) > 1 else sizes[0]) // a.block + a.encoders
         job |= {
             "layout": json.loads((stream / "layout.json").read_text()),
             "engine": "edge",
@@ -506,7 +507,7 @@ def main() -> None:
     parser.add_argument("passages", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 100_000, 10_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 150_000, 10_000])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--block", type=int, default=1000, help="passages that are encoded at once")
     parser.add_argument("--encoders", type=int, default=16, help="processes that encode")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pages import fill
+from triptych.index.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "million.jsonl"
 PAGE = ROOT / "docs" / "scale.md"
 ALL = "all, 200 candidates"
+VACUUM = 0.2  # the engine's `deleted_threshold`
 NAMES = {"edge": "Triptych", "postgres": "Triptych on PostgreSQL"}
 
 Row = dict[str, Any]
@@ -37,7 +39,7 @@ def sizes(rows: Sequence[Row]) -> list[int]:
 
 
 def _latency(found: Row, step: str) -> str:
-    return f"{found[step]['p50_ms']:.3g} / {found[step]['p95_ms']:.3g}" if step in found else ""
+    return " / ".join(_number(found[step][part]) for part in ("p50_ms", "p95_ms")) if step in found else ""
 
 
 def _number(value: float | None, form: str = ",.3g") -> str:
@@ -47,7 +49,7 @@ def _number(value: float | None, form: str = ",.3g") -> str:
 
 
 LINES: tuple[tuple[str, Callable[[Row, Row], str]], ...] = (
-    ("processors that built it", lambda b, _: _number(b.get("builder_cores"))),
+    ("processors of the one process that built it", lambda b, _: _number(b.get("builder_cores"))),
     ("seconds to add and to build the graph", lambda b, _: _number(b["add_seconds"] + b["optimize_seconds"])),
     ("passages a second", lambda b, _: _number(b["passages_per_second"])),
     ("GB on the disk, at most meanwhile", lambda b, _: f"{b['disk_mb'] / 1e3:.3g}, {b['disk_peak_mb'] / 1e3:.3g}"),
@@ -57,7 +59,7 @@ LINES: tuple[tuple[str, Callable[[Row, Row], str]], ...] = (
     ("dense, ms (p50 / p95), and found of its ten best", lambda _, s: _route(s, "dense")),
     ("lexical", lambda _, s: _route(s, "lexical")),
     ("both, exact scores of the union, ms", lambda _, s: _latency(s, ALL)),
-    ("memory while searching, MB, and mapped", lambda _, s: _memory(s)),
+    ("memory while searching, MB", lambda _, s: _number(s.get("anonymous_mb"))),
     ("of the ten best of all passages, found", lambda _, s: _number(s.get("recall"), ".3f")),
     ("… of those by vectors as encoded", lambda _, s: _number(s.get("recall_of_exact_as_encoded"), ".3f")),
 )  # fmt: skip
@@ -66,10 +68,6 @@ LINES: tuple[tuple[str, Callable[[Row, Row], str]], ...] = (
 def _route(found: Row, step: str) -> str:
     share = found.get(step, {}).get("recall")
     return _latency(found, step) + ("" if share is None else f", {share:.3f}")
-
-
-def _memory(found: Row) -> str:
-    return f"{found['anonymous_mb']:,}, {found['resident_peak_mb']:,}" if "anonymous_mb" in found else ""
 
 
 def ours(rows: Sequence[Row]) -> str:
@@ -82,7 +80,23 @@ def ours(rows: Sequence[Row]) -> str:
     ]
     lines += [f"| {name} | " + " | ".join(show(*pair) for pair in pairs) + " |" for name, show in LINES]
     picture = "![Time, room and searches against the number of passages](pictures/growth.svg)"
-    return "\n".join([*lines, "", picture])
+    return "\n".join([*lines, "", *reached(rows), picture])
+
+
+def reached(rows: Sequence[Row]) -> list[str]:
+    """Says that the largest collection was cut short by the time, and what a whole one would take."""
+    built = last(rows, "build", engine="edge", passages=max(sizes(rows), default=0))
+    wanted = int(built.get("wanted", "0").split()[0])
+    if not built or wanted <= built["passages"]:
+        return []
+    room = built["bytes_per_passage"] * wanted / 1e9
+    return [
+        f"{wanted:,} passages were wanted; when the time of the run was out, {built['passages']:,} of them were "
+        f"indexed by one process, at {built['passages_per_second']:,} passages a second. A collection of {wanted:,} "
+        f"was neither built nor searched: by extrapolation it takes {room:.1f} GB on the disk (the bytes of a passage "
+        f"× {wanted:,}).",
+        "",
+    ]
 
 
 def changed(rows: Sequence[Row]) -> str:
@@ -92,16 +106,33 @@ def changed(rows: Sequence[Row]) -> str:
         return ""
     before = last(rows, "search", engine="edge", passages=churn["passages"])
     share = f"{churn['changed']:,} of {churn['passages']:,} passages were removed or replaced"
-    return (
-        f"{share} in {churn['seconds']:,.0f} s. Compaction took {churn['optimize_seconds']:.3g} s; the folder had "
-        f"{churn['disk_before_mb']:,.0f} MB before it and {churn['disk_mb']:,.0f} MB after. A search took "
-        f"{_latency(before, ALL)} ms (p50 / p95) before the changes and {_latency(after, ALL)} ms after them."
+    part, limit = churn["changed"] / churn["passages"], Layout({"dense": 1}).exact_below
+    compaction = (
+        f"`optimize` took {churn['optimize_seconds']:.3g} s; the folder had {churn['disk_before_mb']:,.0f} MB before "
+        f"it and {churn['disk_mb']:,.0f} MB after"
     )
+    if part < VACUUM:
+        compaction += (
+            f", since the engine leaves a segment as it is until a fifth of it has gone (here {part:.0%})"
+        )
+    told = (
+        f"{share} in {churn['seconds']:,.0f} s. {compaction}. A search by both took {_latency(before, ALL)} ms "
+        f"(p50 / p95) before the changes and {_latency(after, ALL)} ms after them; the dense vectors alone "
+        f"{_latency(before, 'dense')} and {_latency(after, 'dense')} ms."
+    )
+    if churn["left"] < limit <= churn["passages"]:
+        told += (
+            f" That is no wear: with {churn['left']:,} passages left the collection is smaller than "
+            f"`exact_below` ({limit:,}), and a smaller one is compared as a whole, without the graph, so that none of "
+            "the ten best is missed; the time of that grows with the number of passages. Lower `exact_below` if that "
+            "is too slow."
+        )
+    return told
 
 
 def others(rows: Sequence[Row]) -> str:
     """A line for each engine, size and way of searching."""
-    lines = ["| engine | passages | by | built, s | GB | memory, MB | p50 / p95, ms | ten best found |",
+    lines = ["| engine | passages | by | built, s | GB | memory at the end, MB | p50 / p95, ms | ten best found |",
              "|---|---:|---|---:|---:|---:|---:|---:|"]  # fmt: skip
     found = list[tuple[int, str, str]]()
     for row in rows:
@@ -109,7 +140,7 @@ def others(rows: Sequence[Row]) -> str:
             for step, search in row.items():
                 if isinstance(search, dict) and "p50_ms" in search:
                     cells = [row["name"], f"{row['passages']:,}", step, _number(row["build_seconds"]),
-                             f"{row['disk_mb'] / 1e3:.3g}", _number(row["resident_peak_mb"]), _latency(row, step),
+                             f"{row['disk_mb'] / 1e3:.3g}", _number(row["anonymous_mb"]), _latency(row, step),
                              _number(search.get("recall"), ".3f")]  # fmt: skip
                     found.append((row["passages"], row["name"], " | ".join(cells)))
         elif row["kind"] == "search":
@@ -117,12 +148,18 @@ def others(rows: Sequence[Row]) -> str:
             name = NAMES[row["engine"]]
             for step in ("dense", "lexical", ALL):
                 cells = [name, f"{row['passages']:,}", step, _number(built["add_seconds"] + built["optimize_seconds"]),
-                         f"{built['disk_mb'] / 1e3:.3g}", _number(row["resident_peak_mb"]), _latency(row, step),
+                         f"{built['disk_mb'] / 1e3:.3g}", _number(row["anonymous_mb"]), _latency(row, step),
                          _number(row.get("recall") if step == ALL else row[step].get("recall"), ".3f")]  # fmt: skip
                 found.append((row["passages"], "" if row["engine"] == "edge" else name, " | ".join(cells)))
     largest = max((count for count, name, _ in found if name), default=0)
     ordered = sorted(found, key=lambda each: each[:2])
-    return "\n".join([*lines, *(f"| {line} |" for count, _, line in ordered if count <= largest)])
+    lines += [f"| {line} |" for count, _, line in ordered if count <= largest]
+    ended = [f"{row['name']} passages ({_why(row)})" for row in rows if row["kind"] == "failed"]
+    return "\n".join([*lines, "", f"Without a result: {', '.join(ended)}."] if ended else lines)
+
+
+def _why(failed: Row) -> str:
+    return "the time was out" if failed["error"].startswith("TimeoutExpired") else failed["error"][:80]
 
 
 def encoded(rows: Sequence[Row]) -> str:

@@ -142,7 +142,7 @@ def growth(rows: Sequence[Mapping[str, Any]] | None = None) -> Figure:
     built = sorted((row for row in of if row["kind"] == "build"), key=lambda row: row["passages"])
     searched = sorted((row for row in of if row["kind"] == "search"), key=lambda row: row["passages"])
     grown = [row for row in rows if row["kind"] == "growth"]
-    figure = Figure((10, 3.2), layout="constrained")
+    figure = Figure((12, 3.2), layout="constrained")
     seconds, room, times = figure.subplots(1, 3)
     counts = [row["passages"] for row in built]
     seconds.plot(counts, [row["add_seconds"] + row["optimize_seconds"] for row in built], "o-", color=DENSE)
@@ -165,7 +165,7 @@ def growth(rows: Sequence[Mapping[str, Any]] | None = None) -> Figure:
     for (name, found), mark in zip(sorted(peers.items()), "sv^Dx+*<>", strict=False):
         times.plot(list(found), list(found.values()), mark + "--", color=OTHERS, lw=0.7, ms=4, label=name)
     times.set(title="a search, ms (median, 2 processors)")
-    times.legend(fontsize=6)
+    times.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     room.legend(fontsize=6)
     for axes in (seconds, room, times):
         axes.set(xscale="log", yscale="log", xlabel="passages")

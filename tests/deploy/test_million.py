@@ -55,3 +55,15 @@ def test_the_picture_draws_every_size_of_a_run(page: Any) -> None:
         assert len(axes.lines) == lines
         assert list(axes.lines[0].get_xdata()) == [100, 200, 300]
     assert sys.modules["pictures"].MILLION.name == "million.jsonl"
+
+
+def test_a_collection_is_read_to_its_end_past_a_block_that_was_never_written(
+    page: Any, tmp_path: Path
+) -> None:
+    import index_scale
+
+    for number in (0, 2):
+        (tmp_path / f"{number:08d}.safetensors").touch()
+    (tmp_path / ".00000003.safetensors").touch()
+    found = index_scale.files_of({"stream": str(tmp_path), "until": 0})
+    assert [path.name for path in found] == ["00000000.safetensors", "00000002.safetensors"]

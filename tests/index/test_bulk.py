@@ -161,3 +161,25 @@ def test_an_exact_index_that_is_read_again_after_an_interruption_keeps_its_frame
     index._store.engine._torn = True  # type: ignore[attr-defined]
     after = index.search("w3 w4", 5)
     assert [(hit.id, hit.scores) for hit in after] == [(hit.id, hit.scores) for hit in before]
+
+
+def test_after_churn_the_graph_holds_no_vector_that_is_gone_and_all_new_ones_once_they_are_many(
+    new_index: Callable[..., Index],
+) -> None:
+    texts, names = random_texts(np.random.default_rng(4), 1500), [f"d{i}" for i in range(1500)]
+    index = new_index("edge", FakeEncoder(dense=8, heads=("dense",)), exact_below=400)
+    index.add(names, [text or "w" for text in texts], block=500)
+    index.optimize()
+    shard = index._store.engine.backend.shard  # type: ignore[attr-defined]
+    assert shard.info().indexed_vectors_count == 1500
+    index.delete(names[:225])
+    index.add(names[225:450], ["w1 w2 new"] * 225)
+    assert shard.info().indexed_vectors_count == 1500, "the engine keeps what is gone"
+    index.optimize()
+    assert shard.info().indexed_vectors_count == 1050
+    assert shard.info().points_count == len(index) == 1275, (
+        "fewer new ones than exact_below are compared as they are"
+    )
+    index.add(names[450:900], ["w3 w4 new"] * 450)
+    index.optimize()
+    assert shard.info().indexed_vectors_count == len(index) == 1275
