@@ -25,8 +25,8 @@ NOT_CODE = {
 }
 
 MODULES = 202
-CODE_LINES = 35_040
-CORE_LINES = 11_200
+CODE_LINES = 35_100
+CORE_LINES = 11_260
 LONGEST_MODULE = 950
 
 
@@ -181,7 +181,7 @@ def touched(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.mark.slow
 def test_encoding_goes_through_few_files(touched: dict[str, set[str]]) -> None:
-    assert len(touched["encode"]) <= 9
+    assert len(touched["encode"]) <= 11
 
 
 @pytest.mark.slow
@@ -196,4 +196,4 @@ def test_training_steps_go_through_few_files(touched: dict[str, set[str]]) -> No
 
 @pytest.mark.slow
 def test_an_evaluation_goes_through_few_files(touched: dict[str, set[str]]) -> None:
-    assert len(touched["evaluate"]) <= 36
+    assert len(touched["evaluate"]) <= 38
