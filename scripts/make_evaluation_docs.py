@@ -3,8 +3,9 @@
     python scripts/make_evaluation_docs.py
 
 eval-pooled is the usual pool, eval-hard the same questions among many more passages, eval-long whole long documents.
-In each stand the bundled model as `small`, perhaps its predecessor as `previous`, what it began with as `e5`,
-EmbeddingGemma as `gemma`, and BM25; recipes/small/judge.py makes them. What is missing is left out of the page.
+In each stand the bundled model as `small`, perhaps its predecessor as `previous` or what may follow it as `candidate`,
+what it began with as `e5`, EmbeddingGemma as `gemma`, and BM25; recipes/small/judge.py makes them. What is missing is
+left out of the page.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ ROOT = Path(__file__).parents[1]
 HEADS = ("dense", "lexical", "multi")
 NAMES = {
     "previous": "the previous small",
+    "candidate": "the sixth run's stage 3 (not shipped)",
     "e5": "multilingual-e5-small (4-bit copy)",
     "gemma": "EmbeddingGemma-300M",
     "bm25 (words)": "BM25, words",
     "bm25 (pieces)": "BM25, pieces",
 }
+OF_OURS = ("previous", "candidate")
+"""Those that have all the heads, too."""
 POOLED = {
     "xquad": lambda name: name == "xquad",
     "other sets": lambda name: name not in ("xquad", "afriqa", "xquad-cross"),
@@ -109,8 +113,13 @@ class Results:
         systems = self.pools[pool].systems
         ours = {f"small/{mode}": mode for mode in (*HEADS, "all")}
         others = {
-            f"{name}/{mode}": f"{NAMES[name]}" + (f", {mode}" if name == "previous" else "")
-            for name, mode in (("previous", "all"), ("e5", "dense"), ("gemma", "dense"))
+            f"{name}/{mode}": f"{NAMES[name]}" + (f", {mode}" if name in OF_OURS else "")
+            for name, mode in (
+                ("previous", "all"),
+                ("candidate", "all"),
+                ("e5", "dense"),
+                ("gemma", "dense"),
+            )
         }
         others |= {name: NAMES[name] for name in NAMES if name.startswith("bm25")}
         return {name: title for name, title in (ours | others).items() if name in systems}
@@ -248,7 +257,8 @@ def _wanted(results: Results) -> Iterator[Compared]:
             pairs.append(("all", "small/all", "bm25 (words)", 0.0))
             pairs += [("all", "small/all", other, 0.0) for other in ("previous/all", "e5/dense")]
             pairs += [
-                ("all", "small/all", "gemma/dense", None),
+                *(("all", "small/all", other, None) for other in ("candidate/all", "gemma/dense")),
+                ("dense", "small/dense", "candidate/dense", None),
                 ("dense", "small/dense", "gemma/dense", None),
             ]
             for mode, ours, theirs, wanted in pairs:
@@ -261,7 +271,7 @@ def _title(system: str) -> str:
     name, _, mode = system.partition("/")
     if name == "small":
         return mode
-    return NAMES[name] + (f"'s {mode}" if name == "previous" else "")
+    return NAMES[name] + (f"'s {mode}" if name in OF_OURS else "")
 
 
 def _comparisons(results: Results) -> str:
@@ -334,7 +344,7 @@ def _sets(results: Results, pool: str) -> str:
 
 def _card(results: Results) -> str:
     columns = results.columns("pooled")
-    keep = [name for name in columns if not name.startswith("previous")]
+    keep = [name for name in columns if not name.startswith(OF_OURS)]
     rows = [
         [
             LIKE[group],
