@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.collections.files import columns, first_keys, rows
+from triptych.collections.files import Files, columns, first_keys, rows
 from triptych.errors import DataError
 
 values: st.SearchStrategy[Any] = st.recursive(
@@ -116,3 +116,18 @@ def test_columns_are_joined_by_their_keys(tmp_path: Path) -> None:
 )
 def test_the_first_record_tells_the_fields(text: str, keys: set[str], tmp_path: Path) -> None:
     assert first_keys(write(tmp_path / "a.json", text)) == keys
+
+
+def test_a_folder_with_a_file_that_may_not_be_looked_at_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("")
+
+    def refuse(self: Path) -> bool:
+        if self == tmp_path:
+            return False
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(DataError, match=r"secret: cannot be read: Permission denied"):
+        Files([tmp_path])

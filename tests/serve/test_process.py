@@ -24,7 +24,7 @@ from triptych import Encoder
 from triptych.cli.app import app
 from triptych.cli.options import Loading
 from triptych.client import Client
-from triptych.errors import EndpointError
+from triptych.errors import EndpointError, IndexLocked
 from triptych.index.alias import switch
 from triptych.index.index import Index
 from triptych.index.store import EngineName
@@ -229,7 +229,14 @@ def test_queries_are_answered_while_a_name_is_switched_to_an_index_of_another_mo
         switch(tmp_path / "docs", tmp_path / "new.index")
         running.send_signal(signal.SIGHUP)
         wait_for("the new text")
-        Index.open(tmp_path / "old.index").close()  # the server has given it back
+        end = time.monotonic() + 30
+        while True:  # the server gives it back, when the last request that asked it has ended
+            try:
+                Index.open(tmp_path / "old.index").close()
+                break
+            except IndexLocked:
+                assert time.monotonic() < end
+                time.sleep(0.05)
         # A name that stands for nothing good stays as it was.
         (tmp_path / "docs").unlink()
         running.send_signal(signal.SIGHUP)

@@ -265,11 +265,14 @@ def _split_of(file: Path) -> str | None:
 
 
 def _below(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
+    try:
+        return [
+            file
+            for file in folder.rglob("*")
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        ]
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", error.filename or folder) from error
 
 
 def _readable(pattern: str) -> str:
