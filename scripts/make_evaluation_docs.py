@@ -113,13 +113,9 @@ class Results:
         systems = self.pools[pool].systems
         ours = {f"small/{mode}": mode for mode in (*HEADS, "all")}
         others = {
-            f"{name}/{mode}": f"{NAMES[name]}" + (f", {mode}" if name in OF_OURS else "")
-            for name, mode in (
-                ("previous", "all"),
-                ("candidate", "all"),
-                ("e5", "dense"),
-                ("gemma", "dense"),
-            )
+            f"{name}/{mode}": NAMES[name] + (f", {mode}" if name in OF_OURS else "")
+            for mode, names in (("all", OF_OURS), ("dense", ("e5", "gemma")))
+            for name in names
         }
         others |= {name: NAMES[name] for name in NAMES if name.startswith("bm25")}
         return {name: title for name, title in (ours | others).items() if name in systems}

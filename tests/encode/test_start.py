@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,13 +20,19 @@ HEAVY = ("transformers", "torch._dynamo", "sympy", "huggingface_hub", "pydantic"
 """What takes long to import and is for other things than encoding."""
 
 
-def loaded_after(code: str, *names: str) -> list[str]:
-    """Which of these modules a new process has loaded after running some code."""
-    ask = f"{code}\nimport json, sys; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
+def printed_by(code: str) -> Any:
+    """The last line that a new process prints when it runs some code, read as JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def loaded_after(code: str, *names: str) -> list[str]:
+    """Which of these modules a new process has loaded after running some code."""
+    return printed_by(
+        f"{code}\nimport json, sys; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
+    )
 
 
 def encodes(place: str | Path) -> str:
@@ -43,28 +49,22 @@ def test_loading_the_small_model_and_encoding_a_text_needs_neither_transformers_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and asks glibc")
 def test_what_loading_has_freed_goes_back_to_the_system() -> None:
-    ask = (
+    kilobytes = printed_by(
         "import ctypes, re\nfrom triptych import Encoder\nencoder = Encoder.from_pretrained('small', device='cpu')\n"
         "held = lambda: int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "before = held(); ctypes.CDLL(None).malloc_trim(0); print(before - held())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert int(done.stdout) < 8 * 1024  # kB; it was 32 MB
+    assert kilobytes < 8 * 1024  # it was 32 MB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_weights_that_were_only_read_to_be_packed_do_not_stay_in_memory() -> None:
-    ask = (
+    kilobytes = printed_by(
         "import re\nfrom triptych import Encoder\nencoder = Encoder.from_pretrained('small', device='cpu')\n"
         "maps = open('/proc/self/smaps').read()\n"
         "print(sum(map(int, re.findall(r'safetensors\\nSize.*?\\nRss: +(\\d+)', maps, re.S))))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert int(done.stdout) < 2 * 1024  # kB; it was 23 MB
+    assert kilobytes < 2 * 1024  # it was 23 MB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there pages are given back")

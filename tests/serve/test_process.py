@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -208,11 +208,21 @@ def test_queries_are_answered_while_a_name_is_switched_to_an_index_of_another_mo
     answers: list[list[tuple[int, str]]] = [[], [], []]
     stop = threading.Event()
 
-    def wait_for(text: str) -> None:
-        end = time.monotonic() + 60
-        while not all(mine and text in mine[-1][1] for mine in answers):
+    def wait_for(what: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not what():
             assert time.monotonic() < end, answers[0][-1:]
             time.sleep(0.05)
+
+    def answered(text: str) -> bool:
+        return all(mine and text in mine[-1][1] for mine in answers)
+
+    def given_back() -> bool:
+        """Whether the server has closed the old index: when the last request that asked it has ended."""
+        with suppress(IndexLocked):
+            Index.open(tmp_path / "old.index").close()
+            return True
+        return False
 
     with process(f"main={tmp_path / 'docs'}") as (running, url):
 
@@ -225,18 +235,11 @@ def test_queries_are_answered_while_a_name_is_switched_to_an_index_of_another_mo
         asking = [threading.Thread(target=ask, args=(mine,), daemon=True) for mine in answers]
         for each in asking:
             each.start()
-        wait_for("the old text")
+        wait_for(lambda: answered("the old text"), 60)
         switch(tmp_path / "docs", tmp_path / "new.index")
         running.send_signal(signal.SIGHUP)
-        wait_for("the new text")
-        end = time.monotonic() + 30
-        while True:  # the server gives it back, when the last request that asked it has ended
-            try:
-                Index.open(tmp_path / "old.index").close()
-                break
-            except IndexLocked:
-                assert time.monotonic() < end
-                time.sleep(0.05)
+        wait_for(lambda: answered("the new text"), 60)
+        wait_for(given_back, 30)
         # A name that stands for nothing good stays as it was.
         (tmp_path / "docs").unlink()
         running.send_signal(signal.SIGHUP)

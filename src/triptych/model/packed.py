@@ -186,7 +186,7 @@ def counts(
     Returns:
         bool, of the shape of `ids`.
     """
-    every: Any = first | ~first
+    every: Any = first | ~first  # true everywhere, in NumPy as in torch
     if head == "dense":
         if config.pooling == "mean":
             return every

@@ -221,9 +221,8 @@ def _open_index(inputs: MiningInputs, encoder: Encoder) -> Generator[Index | Non
         except IndexMissing:
             if inputs.index is not None and inputs.corpus is None:
                 raise
-            index = Index.create(
-                place, encoder, multi="float16"
-            )  # scores of few bits are not those of the exact engine
+            # Scores of few bits are not those of the exact engine.
+            index = Index.create(place, encoder, multi="float16")
         with index:
             yield index
 
